@@ -1,0 +1,27 @@
+//! Who owns a key: tokens, partitions, views, placement, quorums. Pure.
+//!
+//! A key hashes to a [`Token`], the token's top bits name a [`Partition`], and the [`View`] of the
+//! current [`Epoch`] lists the nodes that own it. Read in this order: [`token`](Token) and
+//! [`member`](Member) are the words, `view` is what the cluster agrees on, `placement` computes it
+//! (with `preference`, the hash ring), `quorum` says how many answers a request needs and `tally`
+//! counts them.
+//!
+//! Nothing here reads a clock, draws a random number or waits: the same arguments give the same
+//! answer on every machine, which is what lets every node apply a membership change by itself and
+//! arrive at the same table.
+
+mod member;
+mod placement;
+mod preference;
+mod quorum;
+mod tally;
+mod token;
+mod view;
+
+pub use member::{ClusterId, Epoch, IdError, Member, MemberState, NodeId};
+pub use placement::{Placement, PlacementError, PlacementWarning, REPLICAS_MAX};
+pub use preference::Preference;
+pub use quorum::{Level, LevelError, Quorum, QuorumError, QuorumRequest};
+pub use tally::{Outcome, Tally, Vote};
+pub use token::{Partition, Partitions, PartitionsError, Token};
+pub use view::{Move, Owners, View, ViewError};

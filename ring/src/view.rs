@@ -1,0 +1,363 @@
+//! What the whole cluster agrees on at one epoch: members, partitions, owners, moves.
+//!
+//! A view never changes. A membership change makes the next one, one epoch up, and whoever holds an
+//! older one fetches it. The table of owners is part of the view and travels with it: a newer
+//! version of this crate may plan differently, and must not see other owners than the node beside
+//! it. What comes from outside is checked before it is a [`View`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::placement::{self, Placement, PlacementError, PlacementWarning};
+use crate::{ClusterId, Epoch, Member, NodeId, Partition, Partitions, Preference, Token};
+
+/// The cluster at one epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Document")]
+pub struct View {
+    cluster: ClusterId,
+    epoch: Epoch,
+    partitions: Partitions,
+    replicas: u8,
+    /// By id, ascending.
+    members: Vec<Member>,
+    /// One entry per partition, each with `replicas` owners in their order.
+    owners: Vec<Vec<NodeId>>,
+    /// One entry per partition.
+    last_changed: Vec<Epoch>,
+    moves: BTreeMap<Partition, Move>,
+    /// Follows from the members; not part of the document.
+    #[serde(skip)]
+    preference: Preference,
+}
+
+impl View {
+    /// The first view of a new cluster, epoch 1, with what its operator should know about the
+    /// placement.
+    pub fn create(
+        cluster: ClusterId,
+        partitions: Partitions,
+        replicas: u8,
+        mut members: Vec<Member>,
+    ) -> Result<(View, Vec<PlacementWarning>), ViewError> {
+        members.sort_by_key(|member| member.id);
+        let placement = Placement::plan(&members, partitions, replicas, None)?;
+        let epoch = Epoch(1);
+        let view = View {
+            cluster,
+            epoch,
+            partitions,
+            replicas,
+            members,
+            last_changed: vec![epoch; placement.table.len()],
+            owners: placement.table,
+            moves: BTreeMap::new(),
+            preference: placement.preference,
+        };
+        Ok((view, placement.warnings))
+    }
+
+    /// Which cluster this is a view of.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Which view this is. Of two views the one with the higher epoch is newer.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Into how many parts the ring is cut.
+    #[must_use]
+    pub fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// How many owners each partition has: the highest N a bucket can ask for.
+    #[must_use]
+    pub fn replicas(&self) -> u8 {
+        self.replicas
+    }
+
+    /// All members, by id.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The member of that name, if it is one.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        let index = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
+        Some(&self.members[index])
+    }
+
+    /// The partition a token lies in.
+    #[must_use]
+    pub fn partition(&self, token: Token) -> Partition {
+        self.partitions.of(token)
+    }
+
+    /// Who owns a partition now: one set, or two while it moves. An array index.
+    ///
+    /// # Panics
+    /// If the partition does not exist; see [`Partitions::contains`].
+    #[must_use]
+    pub fn owners(&self, partition: Partition) -> Owners<'_> {
+        let owners = &self.owners[partition.index()];
+        match self.moves.get(&partition) {
+            None => Owners::One(owners),
+            Some(Move { target }) => Owners::Joint { old: owners, new: target },
+        }
+    }
+
+    /// All nodes in the order of the ring from this partition on: who stands in when owners are out
+    /// of reach.
+    ///
+    /// Owners are among them; skip those that were asked already.
+    #[must_use]
+    pub fn preference(&self, partition: Partition) -> Vec<NodeId> {
+        self.preference.order(partition).collect()
+    }
+
+    /// The epoch in which the partition's owners, or its move, last changed. Requests planned
+    /// before it are stale.
+    ///
+    /// # Panics
+    /// If the partition does not exist; see [`Partitions::contains`].
+    #[must_use]
+    pub fn last_changed(&self, partition: Partition) -> Epoch {
+        self.last_changed[partition.index()]
+    }
+
+    /// The partitions that are on their way to other owners.
+    #[must_use]
+    pub fn moves(&self) -> &BTreeMap<Partition, Move> {
+        &self.moves
+    }
+}
+
+/// A partition between two owner sets, the `joint` stage of `old → joint → new`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Move {
+    /// Its owners once the move is done, in their order.
+    pub target: Vec<NodeId>,
+}
+
+/// The owners of a partition, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owners<'a> {
+    /// The usual case.
+    One(&'a [NodeId]),
+    /// While the partition moves: reads and writes must win their quorum in both.
+    Joint {
+        /// The owners before the move.
+        old: &'a [NodeId],
+        /// The owners after it.
+        new: &'a [NodeId],
+    },
+}
+
+impl<'a> Owners<'a> {
+    /// The first `n` of each set: those who hold the keys of a bucket with that N.
+    #[must_use]
+    pub fn first(self, n: u8) -> Owners<'a> {
+        let cut = |set: &'a [NodeId]| &set[..set.len().min(usize::from(n))];
+        match self {
+            Owners::One(set) => Owners::One(cut(set)),
+            Owners::Joint { old, new } => Owners::Joint { old: cut(old), new: cut(new) },
+        }
+    }
+
+    /// Whether the node is an owner, in either set.
+    #[must_use]
+    pub fn contains(self, node: NodeId) -> bool {
+        match self {
+            Owners::One(set) => set.contains(&node),
+            Owners::Joint { old, new } => old.contains(&node) || new.contains(&node),
+        }
+    }
+
+    /// Every owner once, the old ones first.
+    #[must_use]
+    pub fn all(self) -> Vec<NodeId> {
+        match self {
+            Owners::One(set) => set.to_vec(),
+            Owners::Joint { old, new } => {
+                let joining = new.iter().filter(|node| !old.contains(node));
+                old.iter().chain(joining).copied().collect()
+            }
+        }
+    }
+}
+
+/// A view that cannot be. From [`View::create`] it is for the operator to mend; from a document it
+/// means that the document is damaged or its author is wrong, and it must not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    /// The members cannot hold so many replicas.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// Epochs count from 1.
+    #[error("epoch 0: epochs count from 1")]
+    EpochZero,
+    /// The members are not in the order of their ids.
+    #[error("members are not in the order of their ids at {id}")]
+    MembersOutOfOrder {
+        /// The first one that is out of order.
+        id: NodeId,
+    },
+    /// A table has not one entry per partition.
+    #[error("{what} has {entries} entries for {partitions} partitions")]
+    TableLength {
+        /// Which table.
+        what: &'static str,
+        /// What it has.
+        entries: usize,
+        /// What it should have.
+        partitions: u32,
+    },
+    /// A move of a partition that does not exist.
+    #[error("partition {partition} moves and does not exist")]
+    NoSuchPartition {
+        /// Which one.
+        partition: Partition,
+    },
+    /// A partition with too many or too few owners.
+    #[error("partition {partition} has {owners} owners instead of {replicas}")]
+    OwnerCount {
+        /// Which one.
+        partition: Partition,
+        /// What it has.
+        owners: usize,
+        /// What it should have.
+        replicas: u8,
+    },
+    /// An owner that is no member.
+    #[error("{owner} owns partition {partition} and is no member")]
+    OwnerUnknown {
+        /// Which partition.
+        partition: Partition,
+        /// The stranger.
+        owner: NodeId,
+    },
+    /// A node twice among the owners of one partition.
+    #[error("{owner} owns partition {partition} twice")]
+    OwnerTwice {
+        /// Which partition.
+        partition: Partition,
+        /// Who.
+        owner: NodeId,
+    },
+    /// A move that leads to where the partition is.
+    #[error("partition {partition} moves to the owners it has")]
+    MoveToItself {
+        /// Which one.
+        partition: Partition,
+    },
+    /// A change later than the view.
+    #[error("partition {partition} last changed in epoch {changed}, after epoch {epoch}")]
+    ChangedLater {
+        /// Which one.
+        partition: Partition,
+        /// When it says it changed.
+        changed: Epoch,
+        /// The view's own epoch.
+        epoch: Epoch,
+    },
+}
+
+/// A view as it is read from outside, before anything has been checked.
+#[derive(Deserialize)]
+#[serde(rename = "View")]
+struct Document {
+    cluster: ClusterId,
+    epoch: Epoch,
+    partitions: Partitions,
+    replicas: u8,
+    members: Vec<Member>,
+    owners: Vec<Vec<NodeId>>,
+    last_changed: Vec<Epoch>,
+    moves: BTreeMap<Partition, Move>,
+}
+
+impl TryFrom<Document> for View {
+    type Error = ViewError;
+
+    fn try_from(document: Document) -> Result<Self, ViewError> {
+        document.check()?;
+        let Document { cluster, epoch, partitions, replicas, members, owners, last_changed, moves } =
+            document;
+        let preference = Preference::new(partitions, members.iter().map(|member| member.id));
+        Ok(View {
+            cluster,
+            epoch,
+            partitions,
+            replicas,
+            members,
+            owners,
+            last_changed,
+            moves,
+            preference,
+        })
+    }
+}
+
+impl Document {
+    fn check(&self) -> Result<(), ViewError> {
+        if self.epoch == Epoch(0) {
+            return Err(ViewError::EpochZero);
+        }
+        placement::check_members(&self.members, self.replicas)?;
+        if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id >= pair[1].id) {
+            return Err(ViewError::MembersOutOfOrder { id: pair[1].id });
+        }
+        self.check_length("owners", self.owners.len())?;
+        self.check_length("last_changed", self.last_changed.len())?;
+        for partition in self.partitions.all() {
+            self.check_owners(partition, &self.owners[partition.index()])?;
+            let changed = self.last_changed[partition.index()];
+            if changed > self.epoch {
+                return Err(ViewError::ChangedLater { partition, changed, epoch: self.epoch });
+            }
+        }
+        for (&partition, Move { target }) in &self.moves {
+            if !self.partitions.contains(partition) {
+                return Err(ViewError::NoSuchPartition { partition });
+            }
+            self.check_owners(partition, target)?;
+            if *target == self.owners[partition.index()] {
+                return Err(ViewError::MoveToItself { partition });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_length(&self, what: &'static str, entries: usize) -> Result<(), ViewError> {
+        let partitions = self.partitions.count();
+        if entries == partitions as usize {
+            Ok(())
+        } else {
+            Err(ViewError::TableLength { what, entries, partitions })
+        }
+    }
+
+    fn check_owners(&self, partition: Partition, owners: &[NodeId]) -> Result<(), ViewError> {
+        if owners.len() != usize::from(self.replicas) {
+            let replicas = self.replicas;
+            return Err(ViewError::OwnerCount { partition, owners: owners.len(), replicas });
+        }
+        for (index, &owner) in owners.iter().enumerate() {
+            if self.members.binary_search_by_key(&owner, |member| member.id).is_err() {
+                return Err(ViewError::OwnerUnknown { partition, owner });
+            }
+            if owners[..index].contains(&owner) {
+                return Err(ViewError::OwnerTwice { partition, owner });
+            }
+        }
+        Ok(())
+    }
+}
