@@ -1,0 +1,119 @@
+//! From a profile to a client: the first seed that answers gives the view, then all members are connected.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, RwLock},
+};
+
+use atoll_ring::{Epoch, NodeId, View};
+use atoll_transport::{Expect, Identity, Link, Peers, Quic};
+use atoll_wire::{BucketId, Envelope, Lane, Reply, Request, Role, ViewQuery};
+use tokio::task::JoinSet;
+
+use crate::{ConnectError, Profile};
+
+/// A connection to a cluster. Cheap to share behind an `Arc`; all methods take `&self`.
+pub struct Client {
+    quic: Quic,
+    pub(crate) peers: Arc<Peers>,
+    view: RwLock<Arc<View>>,
+}
+
+impl Client {
+    /// Connects to whichever seed answers first and learns the cluster from it.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]. All seeds are dialled at once, so a cluster that is down is reported after
+    /// [`atoll_transport::tls::DIAL_LIMIT`].
+    pub async fn connect(profile: &Profile) -> Result<Self, ConnectError> {
+        let identity = Identity::load(&profile.ca, &profile.certificate, &profile.key)?;
+        let target = *profile.seeds.first().ok_or(ConnectError::NoSeeds)?;
+        let quic = Quic::for_dialling(target, &identity)?;
+        let mut dials = JoinSet::new();
+        for seed in profile.seeds.clone() {
+            dials.spawn(learn(quic.clone(), profile.clone(), seed));
+        }
+        let mut tried = Vec::new();
+        while let Some(dial) = dials.join_next().await {
+            match dial.expect("dials do not panic") {
+                (_, Ok(view)) => {
+                    let peers = Peers::new(quic.clone(), Role::Client, None);
+                    let client = Client { quic, peers, view: RwLock::new(Arc::new(view)) };
+                    client.follow(&client.view());
+                    return Ok(client);
+                }
+                (seed, Err(reason)) => tried.push((seed.to_string(), reason)),
+            }
+        }
+        tried.sort();
+        Err(ConnectError::Unreachable { tried })
+    }
+
+    /// The view this client works with.
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().expect("no panic holds it").clone()
+    }
+
+    /// Says goodbye to all nodes.
+    pub async fn close(&self) {
+        self.peers.close();
+        self.quic.close().await;
+    }
+
+    /// Somebody is ahead of us: take his view.
+    pub(crate) async fn catch_up(&self, link: &Link, epoch: Epoch) {
+        if epoch <= self.view().epoch() {
+            return;
+        }
+        if let Ok(view) = fetch_view(link).await {
+            let mut held = self.view.write().expect("no panic holds it");
+            if view.epoch() > held.epoch() {
+                *held = Arc::new(view);
+                self.follow(&held);
+            }
+        }
+    }
+
+    fn follow(&self, view: &View) {
+        let members: Vec<(NodeId, SocketAddr)> =
+            view.members().iter().map(|member| (member.id, member.address)).collect();
+        self.peers.set(&members);
+    }
+}
+
+async fn learn(
+    quic: Quic,
+    profile: Profile,
+    seed: SocketAddr,
+) -> (SocketAddr, Result<View, String>) {
+    let learned = async {
+        let link = quic
+            .dial(seed, Expect::AnyNode, Role::Client, None)
+            .await
+            .map_err(|error| error.to_string())?;
+        if link.cluster() != profile.cluster {
+            return Err(format!("is of cluster {}, not {}", link.cluster(), profile.cluster));
+        }
+        fetch_view(&link).await
+    };
+    (seed, learned.await)
+}
+
+async fn fetch_view(link: &Link) -> Result<View, String> {
+    let envelope = Envelope {
+        epoch: Epoch(0),
+        left_ms: 2000,
+        operation: 0,
+        bucket: BucketId([0; 16]),
+        role: Role::Client,
+    };
+    let request = Request::View(ViewQuery {});
+    match link.call(Lane::Control, &envelope, &request).await {
+        Ok((_, Reply::View(reply))) => {
+            postcard::from_bytes(&reply.view).map_err(|error| format!("sent no view: {error}"))
+        }
+        Ok((_, Reply::Failed(failure))) => Err(failure.to_string()),
+        Ok(_) => Err("sent no view".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,101 @@
+//! What can go wrong between a caller and a cluster.
+
+use std::fmt;
+
+use atoll_ring::QuorumError;
+use atoll_wire::{Effect, Failure};
+
+use crate::ProfileError;
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// Our certificate or key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] atoll_transport::IdentityError),
+    /// No socket.
+    #[error("cannot open a socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The profile names no seeds.
+    #[error("the profile names no seeds")]
+    NoSeeds,
+    /// No seed answered as it should.
+    #[error("cannot reach the cluster; tried {}", List(.tried))]
+    Unreachable {
+        /// Each address and why it was of no use.
+        tried: Vec<(String, String)>,
+    },
+}
+
+/// Why a request has no answer, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The settings contradict each other. Nothing was sent.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
+    /// The key or value is over its limit. Nothing was sent.
+    #[error("{0}")]
+    Limit(String),
+    /// No node that could coordinate can be reached. Nothing was sent.
+    #[error("cannot reach {}", List(.tried))]
+    Unreachable {
+        /// Each node and why it was of no use.
+        tried: Vec<(String, String)>,
+    },
+    /// The coordinator did not answer in time. A write may have been applied, or may still be.
+    #[error("{node} did not answer within {ms} ms")]
+    TimedOut {
+        /// Who was asked.
+        node: String,
+        /// How long we waited.
+        ms: u32,
+    },
+    /// The connection broke while we waited. A write may have been applied, or may still be.
+    #[error("the connection to {node} was lost: {reason}")]
+    Lost {
+        /// Who was asked.
+        node: String,
+        /// Why.
+        reason: String,
+    },
+    /// The cluster answered with a failure.
+    #[error("{0}")]
+    Failed(Box<Failure>),
+    /// The answer makes no sense.
+    #[error("{node} answered nonsense: {reason}")]
+    Nonsense {
+        /// Who was asked.
+        node: String,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl RequestError {
+    /// What a write that ended so has left behind.
+    pub fn effect(&self) -> Effect {
+        match self {
+            RequestError::Quorum(_) | RequestError::Limit(_) | RequestError::Unreachable { .. } => {
+                Effect::NotApplied
+            }
+            RequestError::TimedOut { .. }
+            | RequestError::Lost { .. }
+            | RequestError::Nonsense { .. } => Effect::Unknown,
+            RequestError::Failed(failure) => failure.effect,
+        }
+    }
+}
+
+struct List<'a>(&'a [(String, String)]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (who, why)) in self.0.iter().enumerate() {
+            write!(f, "{}{who} ({why})", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}

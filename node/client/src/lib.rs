@@ -1,0 +1,35 @@
+//! The Rust client that others embed.
+//!
+//! [`Client::connect`] takes a [`Profile`] (addresses of any nodes, and who we are), learns the view from the first node
+//! that answers, and keeps connections to all members. Each request goes to an owner of its key; the owner coordinates.
+//! Every answer brings the values or the effect, a context to hand back with the next write, and a receipt.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use atoll_client::{Client, Options, Profile};
+//!
+//! let client = Client::connect(&Profile::load("profile.toml".as_ref())?).await?;
+//! let read = client.get(b"cart:7", &Options::default()).await?;
+//! client.put(b"cart:7", "two apples", read.context.as_ref(), &Options::default()).await?;
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod connect;
+mod error;
+mod options;
+mod profile;
+mod request;
+
+pub use atoll_antientropy::{Actor, Context, ContextToken, Dot};
+pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
+pub use atoll_wire::{
+    Effect, ErrorCode, Failure, NodeStatus, Outcome, PeerStatus, Receipt, ReplicaReport,
+};
+
+pub use connect::Client;
+pub use error::{ConnectError, RequestError};
+pub use options::Options;
+pub use profile::{Profile, ProfileError};
+pub use request::{GetReply, Value, WriteReply};

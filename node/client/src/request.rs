@@ -1,0 +1,282 @@
+//! One request: checked here, sent to a coordinator, its answer taken apart.
+//!
+//! What can be refused without the cluster is refused here. Then an owner that is connected is drawn at random; if it
+//! certainly has not seen the request, the next one gets it. A read that lost its connection is repeated; a write is
+//! not, because it may have been applied.
+
+use std::time::Duration;
+
+use atoll_antientropy::{Actor, ContextToken, Dot};
+use atoll_ring::{NodeId, Quorum, Token};
+use atoll_transport::CallError;
+use atoll_wire::{
+    BucketId, Delete, DotParts, Envelope, Get, Lane, NodeStatus, Put, Receipt, Reply, Request,
+    Role, StatusQuery, Stored,
+    limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+};
+use bytes::Bytes;
+use rand::seq::SliceRandom as _;
+use tokio::time::Instant;
+
+use crate::{Client, Options, RequestError};
+
+/// What a read found. No values and no context: never written. No values but a context: deleted.
+#[derive(Clone, Debug)]
+pub struct GetReply {
+    /// The siblings, in the order of their dots. More than one means that they were written concurrently.
+    pub values: Vec<Value>,
+    /// What this reply stands for; hand it back with a put or delete to replace what was seen.
+    pub context: Option<ContextToken>,
+    /// Who answered.
+    pub receipt: Receipt,
+}
+
+/// One sibling.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// The write that made it.
+    pub dot: Dot,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// What a write has done.
+#[derive(Clone, Debug)]
+pub struct WriteReply {
+    /// The request's context and the write's own event, and never more: a sibling that was not seen stays unseen.
+    pub context: ContextToken,
+    /// The write's own event.
+    pub dot: Dot,
+    /// Who acknowledged.
+    pub receipt: Receipt,
+}
+
+impl Client {
+    /// Reads all current values of a key.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn get(&self, key: &[u8], options: &Options) -> Result<GetReply, RequestError> {
+        self.check(key, 0, options)?;
+        let key = Bytes::copy_from_slice(key);
+        let request = Request::Get(Get { key: key.clone(), quorum: options.quorum() });
+        let (node, reply) = self.send(&key, &request, options).await?;
+        let Reply::Found(found) = reply else { return Err(nonsense(node, "no read")) };
+        let siblings = found.siblings().ok_or_else(|| nonsense(node, "lengths do not add up"))?;
+        Ok(GetReply {
+            values: siblings.into_iter().map(|(at, bytes)| Value { dot: dot(at), bytes }).collect(),
+            context: (!found.context.is_empty()).then(|| ContextToken::from(found.context)),
+            receipt: found.receipt,
+        })
+    }
+
+    /// Stores a value in place of everything that `context` covers. Without a context it becomes a sibling of whatever
+    /// is there.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; [`RequestError::effect`] says what a failed write has left behind.
+    pub async fn put(
+        &self,
+        key: &[u8],
+        value: impl Into<Bytes>,
+        context: Option<&ContextToken>,
+        options: &Options,
+    ) -> Result<WriteReply, RequestError> {
+        let value = value.into();
+        self.check(key, value.len(), options)?;
+        let key = Bytes::copy_from_slice(key);
+        let context = token_bytes(context);
+        let put = Put { key: key.clone(), context, quorum: options.quorum(), hops: 0, value };
+        match self.send(&key, &Request::Put(put), options).await? {
+            (_, Reply::Put(stored)) => Ok(written(stored)),
+            (node, _) => Err(nonsense(node, "no write")),
+        }
+    }
+
+    /// Deletes everything that `context` covers, and nothing else.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; [`RequestError::effect`] says what a failed delete has left behind.
+    pub async fn delete(
+        &self,
+        key: &[u8],
+        context: &ContextToken,
+        options: &Options,
+    ) -> Result<WriteReply, RequestError> {
+        self.check(key, 0, options)?;
+        let key = Bytes::copy_from_slice(key);
+        let context = token_bytes(Some(context));
+        let delete = Delete { key: key.clone(), context, quorum: options.quorum(), hops: 0 };
+        match self.send(&key, &Request::Delete(delete), options).await? {
+            (_, Reply::Deleted(stored)) => Ok(written(stored)),
+            (node, _) => Err(nonsense(node, "no delete")),
+        }
+    }
+
+    /// Asks a node how it is.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn status(
+        &self,
+        node: NodeId,
+        timeout: Duration,
+    ) -> Result<NodeStatus, RequestError> {
+        let options = Options { timeout, via: Some(node), ..Options::default() };
+        match self.send(&Bytes::new(), &Request::Status(StatusQuery {}), &options).await? {
+            (_, Reply::Status(status)) => Ok(*status),
+            (node, _) => Err(nonsense(node, "no status")),
+        }
+    }
+
+    /// What can be refused without asking the cluster.
+    fn check(&self, key: &[u8], value_bytes: usize, options: &Options) -> Result<(), RequestError> {
+        Quorum::new(&options.quorum(), self.view().replicas())?;
+        if key.is_empty() {
+            return Err(RequestError::Limit("the key is empty".into()));
+        }
+        if key.len() > KEY_BYTES_MAX {
+            return Err(RequestError::Limit(format!(
+                "the key has {} bytes; at most {KEY_BYTES_MAX} are allowed",
+                key.len()
+            )));
+        }
+        if value_bytes > VALUE_BYTES_MAX {
+            return Err(RequestError::Limit(format!(
+                "the value has {value_bytes} bytes; at most {VALUE_BYTES_MAX} are allowed"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        key: &Bytes,
+        request: &Request,
+        options: &Options,
+    ) -> Result<(NodeId, Reply), RequestError> {
+        let timeout_ms = options.timeout_ms();
+        let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
+        let (lane, repeatable) = match request {
+            Request::Get(_) => (Lane::Request, true),
+            Request::Put(_) | Request::Delete(_) => (Lane::Request, false),
+            Request::Hello(_)
+            | Request::Ping(_)
+            | Request::View(_)
+            | Request::Status(_)
+            | Request::Replicate(_)
+            | Request::Fetch(_) => (Lane::Control, true),
+        };
+        let operation = rand::random();
+        let view = self.view();
+        let bucket = BucketId::default_bucket(view.replicas());
+        let mut tried = Vec::new();
+        for node in self.candidates(key, options, deadline, &mut tried).await {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let envelope = Envelope {
+                epoch: view.epoch(),
+                left_ms: u32::try_from(left.as_millis()).unwrap_or(timeout_ms).max(1),
+                operation,
+                bucket,
+                role: Role::Client,
+            };
+            let link = match self.peers.link(node) {
+                Ok(link) => link,
+                Err(error) => {
+                    tried.push((node.to_string(), error.to_string()));
+                    continue;
+                }
+            };
+            let call = link.call(lane, &envelope, request);
+            match tokio::time::timeout(left + GRACE, call).await {
+                Err(_) => {
+                    return Err(RequestError::TimedOut { node: node.to_string(), ms: timeout_ms });
+                }
+                Ok(Ok((epoch, reply))) => {
+                    self.catch_up(&link, epoch).await;
+                    return match reply {
+                        Reply::Failed(failure) => Err(RequestError::Failed(failure)),
+                        reply => Ok((node, reply)),
+                    };
+                }
+                Ok(Err(error)) if error.not_sent() || repeatable => {
+                    tried.push((node.to_string(), error.to_string()));
+                }
+                Ok(Err(error)) => {
+                    let reason = match error {
+                        CallError::Lost(reason) => reason,
+                        other => other.to_string(),
+                    };
+                    return Err(RequestError::Lost { node: node.to_string(), reason });
+                }
+            }
+        }
+        Err(RequestError::Unreachable { tried })
+    }
+
+    /// Who may coordinate: the one that was named; else the key's owners in random order, then everybody else.
+    async fn candidates(
+        &self,
+        key: &Bytes,
+        options: &Options,
+        deadline: Instant,
+        tried: &mut Vec<(String, String)>,
+    ) -> Vec<NodeId> {
+        let view = self.view();
+        let (mut first, mut rest) = match options.via {
+            Some(node) => (vec![node], Vec::new()),
+            None => {
+                let bucket = BucketId::default_bucket(view.replicas());
+                let owners = view.owners(view.partition(Token::of(&bucket.0, key))).all();
+                let others = view.members().iter().map(|member| member.id);
+                let others = others.filter(|node| !owners.contains(node)).collect();
+                (owners, others)
+            }
+        };
+        let all: Vec<NodeId> = first.iter().chain(&rest).copied().collect();
+        if self.peers.up(&first).is_empty() {
+            let wait = deadline.max(Instant::now() + CONNECT_PATIENCE);
+            let _ = tokio::time::timeout_at(wait, self.peers.first_up(&first)).await;
+            if self.peers.up(&first).is_empty() {
+                let _ = tokio::time::timeout_at(wait, self.peers.first_up(&rest)).await;
+            }
+        }
+        first = self.peers.up(&first);
+        rest = self.peers.up(&rest);
+        for node in all.iter().filter(|node| !first.contains(node) && !rest.contains(node)) {
+            if let Err(error) = self.peers.link(*node) {
+                tried.push((node.to_string(), error.to_string()));
+            }
+        }
+        first.shuffle(&mut rand::rng());
+        rest.shuffle(&mut rand::rng());
+        first.append(&mut rest);
+        first
+    }
+}
+
+/// How much longer than the request's own time we wait for its coordinator to say how far it came.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// How long a first connection may take even if the request wants to be faster.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+fn token_bytes(context: Option<&ContextToken>) -> Bytes {
+    context.map_or_else(Bytes::new, |token| Bytes::copy_from_slice(token.as_bytes()))
+}
+
+fn written(stored: Stored) -> WriteReply {
+    WriteReply {
+        context: ContextToken::from(stored.context),
+        dot: dot(stored.dot),
+        receipt: stored.receipt,
+    }
+}
+
+fn dot((node, incarnation, counter): DotParts) -> Dot {
+    Dot { actor: Actor { node, incarnation }, counter }
+}
+
+fn nonsense(node: NodeId, reason: &str) -> RequestError {
+    RequestError::Nonsense { node: node.to_string(), reason: reason.into() }
+}

@@ -1,0 +1,195 @@
+//! The settings of one node: a TOML file. Unknown settings are refused, so that a misspelt one is not silently ignored.
+//!
+//! ```toml
+//! format = 1                      # of this file
+//! node = "n1"                     # never reused, also not for a replacement
+//! listen = "127.0.0.1:7401"       # as in the view; UDP
+//! data = "data"                   # paths are relative to this file
+//! view = "../view.json"           # the cluster's first view; read at the first start only
+//! secret = "../cluster.secret"    # 64 hex digits; binds context tokens to the cluster; mode 0600
+//! ca = "../ca.pem"
+//! certificate = "node.pem"
+//! key = "node.key"                # mode 0600
+//! ```
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use atoll_antientropy::Secret;
+use atoll_ring::NodeId;
+use atoll_transport::{IdentityError, identity::check_private};
+use serde::Deserialize;
+
+/// The settings of one node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Which member of the view this is.
+    pub node: NodeId,
+    /// Where to listen, UDP.
+    pub listen: SocketAddr,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The cluster's first view, JSON.
+    pub view: PathBuf,
+    /// The cluster's secret.
+    pub secret: PathBuf,
+    /// The cluster's authority.
+    pub ca: PathBuf,
+    /// This node's certificate.
+    pub certificate: PathBuf,
+    /// This node's key.
+    pub key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(rename = "format")]
+    _format: u32,
+    node: String,
+    listen: SocketAddr,
+    data: PathBuf,
+    view: PathBuf,
+    secret: PathBuf,
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// The format of the file.
+pub const FORMAT: i64 = 1;
+
+/// Why settings cannot be used. Each says the path and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not as it should be.
+    #[error("{path} is no node configuration: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What, and where in the file.
+        reason: String,
+    },
+    /// A secret is exposed or a certificate unusable.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The certificate is another node's.
+    #[error("{path} is not the certificate of {node}; correct `certificate` or `node`")]
+    OtherNode {
+        /// The certificate.
+        path: PathBuf,
+        /// The node that is configured.
+        node: NodeId,
+    },
+    /// The view does not know this node, or knows it elsewhere.
+    #[error("{path}: {reason}")]
+    View {
+        /// The view's file, or the data directory that holds it.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl NodeConfig {
+    /// Reads the file; relative paths become relative to where we are.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new("")))
+            .map_err(|reason| ConfigError::Malformed { path: path.into(), reason })
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self, String> {
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+        match table.get("format").and_then(toml::Value::as_integer) {
+            Some(FORMAT) => {}
+            Some(other) => {
+                return Err(format!("format {other}; this program reads format {FORMAT}"));
+            }
+            None => return Err(format!("it must begin with `format = {FORMAT}`")),
+        }
+        let read: Document = toml::from_str(text).map_err(|e| e.to_string())?;
+        let node = read.node.parse().map_err(|e| format!("node = {:?}: {e}", read.node))?;
+        Ok(NodeConfig {
+            node,
+            listen: read.listen,
+            data: folder.join(read.data),
+            view: folder.join(read.view),
+            secret: folder.join(read.secret),
+            ca: folder.join(read.ca),
+            certificate: folder.join(read.certificate),
+            key: folder.join(read.key),
+        })
+    }
+
+    /// The cluster's secret, from its file.
+    ///
+    /// # Errors
+    /// Others may read it, or it is not 64 hex digits.
+    pub fn read_secret(&self) -> Result<Secret, ConfigError> {
+        check_private(&self.secret)?;
+        let text = std::fs::read_to_string(&self.secret)
+            .map_err(|source| ConfigError::Read { path: self.secret.clone(), source })?;
+        let secret = blake3::Hash::from_hex(text.trim()).map_err(|_| ConfigError::Malformed {
+            path: self.secret.clone(),
+            reason: "a secret has 64 hex digits".into(),
+        })?;
+        Ok(Secret(*secret.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        format = 1
+        node = "n2"
+        listen = "127.0.0.1:7402"
+        data = "data"
+        view = "../view.json"
+        secret = "/etc/atoll/secret"
+        ca = "../ca.pem"
+        certificate = "node.pem"
+        key = "node.key"
+    "#;
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let config = NodeConfig::parse(GOOD, Path::new("/srv/n2")).expect("good");
+        assert_eq!(config.node, NodeId(2));
+        assert_eq!(config.data, Path::new("/srv/n2/data"));
+        assert_eq!(config.secret, Path::new("/etc/atoll/secret"));
+    }
+
+    /// Each bad file is refused with the word a person would look for.
+    #[test]
+    fn bad_files_are_refused_by_name() {
+        for (from, to, word) in [
+            ("key = \"node.key\"", "kee = \"node.key\"", "kee"),
+            ("key = \"node.key\"", "", "key"),
+            ("format = 1", "format = 7", "format 7"),
+            ("format = 1", "", "format = 1"),
+            ("\"n2\"", "\"two\"", "two"),
+            ("127.0.0.1:7402", "localhost", "listen"),
+        ] {
+            let text = GOOD.replace(from, to);
+            let error = NodeConfig::parse(&text, Path::new("")).expect_err(to);
+            assert!(error.contains(word), "{error} does not speak of {word}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a coordinator does for a client: one file per story, the same parts in the same order.
+//!
+//! [`write`] is the story of a put and of a delete, [`get`] that of a read. Both begin with a [`Place`]: where the key
+//! lives, as one view sees it.
+
+use std::{sync::Arc, time::Duration};
+
+use atoll_antientropy::{Context, ContextToken, INTERVALS_MAX, TokenError};
+use atoll_ring::{Owners, Partition, QuorumError, Token, View};
+use atoll_wire::{
+    BucketId, ErrorCode, Failure,
+    limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{Node, storage::rows};
+
+pub(crate) mod get;
+pub(crate) mod write;
+
+/// Where a key lives.
+pub(crate) struct Place {
+    pub(crate) view: Arc<View>,
+    pub(crate) partition: Partition,
+    pub(crate) bucket: BucketId,
+    pub(crate) key: Bytes,
+    pub(crate) row: Bytes,
+}
+
+impl Place {
+    /// Where this key lives, or why it can live nowhere.
+    pub(crate) fn of(node: &Node, bucket: BucketId, key: Bytes) -> Result<Self, Failure> {
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            let detail = format!("a key has 1 to {KEY_BYTES_MAX} bytes, this one {}", key.len());
+            return Err(Failure::refused(ErrorCode::KeyLength, detail));
+        }
+        let view = node.view();
+        if bucket != BucketId::default_bucket(view.replicas()) {
+            let detail = "this cluster has no such bucket; there is only `default`";
+            return Err(Failure::refused(ErrorCode::UnknownBucket, detail));
+        }
+        let token = Token::of(&bucket.0, &key);
+        let partition = view.partition(token);
+        let row = rows::data(partition, token, bucket, &key);
+        Ok(Place { view, partition, bucket, key, row })
+    }
+
+    /// Copies the bucket keeps.
+    pub(crate) fn bucket_n(&self) -> u8 {
+        self.view.replicas()
+    }
+
+    /// The first `n` owners.
+    pub(crate) fn owners(&self, n: u8) -> Owners<'_> {
+        self.view.owners(self.partition).first(n)
+    }
+
+    /// The context in a token, if it is this key's.
+    pub(crate) fn open(&self, node: &Node, token: Bytes) -> Result<Context, Failure> {
+        if token.is_empty() {
+            return Ok(Context::new());
+        }
+        let cluster = self.view.cluster().0;
+        ContextToken::from(token).open(node.secret(), &cluster, &self.bucket.0, &self.key).map_err(
+            |error| {
+                let code = match error {
+                    TokenError::OtherCluster => ErrorCode::ContextOtherCluster,
+                    TokenError::OtherKey => ErrorCode::ContextOtherKey,
+                    TokenError::Malformed | TokenError::Forged | TokenError::TooLong => {
+                        ErrorCode::ContextMalformed
+                    }
+                };
+                Failure::refused(code, format!("{error}; read the key again to get one"))
+            },
+        )
+    }
+
+    /// The token of a context; empty if there is nothing in it, or more than a client may hand back.
+    pub(crate) fn seal(&self, node: &Node, context: &Context) -> Bytes {
+        if context.is_empty() || context.intervals() > INTERVALS_MAX {
+            return Bytes::new();
+        }
+        let cluster = self.view.cluster().0;
+        ContextToken::seal(node.secret(), &cluster, &self.bucket.0, &self.key, context)
+            .as_bytes()
+            .clone()
+    }
+}
+
+pub(crate) fn check_value(value: &Bytes) -> Result<(), Failure> {
+    if value.len() > VALUE_BYTES_MAX {
+        let detail =
+            format!("a value has at most {VALUE_BYTES_MAX} bytes, this one {}", value.len());
+        return Err(Failure::refused(ErrorCode::ValueTooLarge, detail));
+    }
+    Ok(())
+}
+
+pub(crate) fn bad_quorum(error: QuorumError) -> Failure {
+    Failure::refused(ErrorCode::BadQuorum, error.to_string())
+}
+
+/// Microseconds since the start of a request, as they stand in a receipt.
+pub(crate) fn micros(started: Instant, now: Instant) -> u32 {
+    u32::try_from(now.saturating_duration_since(started).as_micros()).unwrap_or(u32::MAX)
+}
+
+/// The longest a single hop may wait: an idle connection is given up a second later.
+pub(crate) const HOP_LIMIT: Duration = Duration::from_secs(4);

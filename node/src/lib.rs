@@ -1,0 +1,26 @@
+//! The node: everything that waits.
+//!
+//! Follow one PUT: [`node`] takes the request from the transport and routes it, `coordinate/write` tells its story
+//! (turn, delta, other owners, tally, receipt), `replica` is the other owners' part, [`storage`] makes it last, `hints`
+//! keeps it for whoever was silent. A GET is told in `coordinate/get`. What decides (quorums, joins, placement) is pure
+//! and lives in `ring` and `antientropy`; here it is only asked.
+//!
+//! One runtime thread runs all of this. Nothing holds a lock across an await, and a **key's turn** is a stretch of code
+//! without an await: read the own record, join, take a dot, queue the write. That is why no two puts of a key can read
+//! the same record, without any lock on keys.
+
+pub mod clock;
+pub mod config;
+mod coordinate;
+mod hints;
+mod leases;
+mod liveness;
+pub mod node;
+mod replica;
+pub mod run;
+pub mod storage;
+
+pub use clock::{Clock, SimulatedClock, SystemClock};
+pub use config::{ConfigError, NodeConfig};
+pub use node::{Node, Parts};
+pub use run::{RunError, run};

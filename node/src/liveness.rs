@@ -1,0 +1,154 @@
+//! Who is there: judged from traffic and pings, never from Raft.
+//!
+//! A peer is **up** while it answers, **down** once a call has failed or nothing was heard for a while, and **unknown**
+//! until the first sign. What this says is a guess about the future and decides only whom to ask first and what to
+//! refuse early; whether a quorum was met is counted from answers alone.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use atoll_ring::NodeId;
+use atoll_transport::CallError;
+use atoll_wire::{Lane, PeerStatus, Ping, Request};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::Node;
+
+/// Pause between pings to a peer that answers.
+const PING_EVERY: Duration = Duration::from_millis(500);
+
+/// Pause between pings to one that does not: shorter, so that its return is noticed at once.
+const PING_EVERY_WHILE_DOWN: Duration = Duration::from_millis(100);
+
+/// How long a ping may take. A peer that needs longer counts as down.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+/// What is known of the peers.
+pub(crate) struct Liveness {
+    peers: Mutex<BTreeMap<NodeId, Peer>>,
+    /// Somebody came up.
+    pub(crate) came_up: Notify,
+}
+
+struct Peer {
+    state: State,
+    round_trip_micros: u32,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    Unknown,
+    Up,
+    Down(String),
+}
+
+impl Liveness {
+    pub(crate) fn of(peers: impl IntoIterator<Item = NodeId>) -> Self {
+        let unknown = || Peer { state: State::Unknown, round_trip_micros: 0 };
+        Liveness {
+            peers: Mutex::new(peers.into_iter().map(|node| (node, unknown())).collect()),
+            came_up: Notify::new(),
+        }
+    }
+
+    /// Whether it is known to be unreachable.
+    pub(crate) fn is_down(&self, node: NodeId) -> bool {
+        let peers = self.peers.lock().expect("no panic holds it");
+        peers.get(&node).is_some_and(|peer| matches!(peer.state, State::Down(_)))
+    }
+
+    /// Whether it has answered lately.
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        let peers = self.peers.lock().expect("no panic holds it");
+        peers.get(&node).is_some_and(|peer| peer.state == State::Up)
+    }
+
+    /// The order in which to ask: up before unknown before down, then the nearest first.
+    pub(crate) fn rank(&self, node: NodeId) -> (u8, u32) {
+        let peers = self.peers.lock().expect("no panic holds it");
+        peers.get(&node).map_or((0, 0), |peer| {
+            let state = match peer.state {
+                State::Up => 0,
+                State::Unknown => 1,
+                State::Down(_) => 2,
+            };
+            (state, peer.round_trip_micros)
+        })
+    }
+
+    /// It answered.
+    pub(crate) fn heard(&self, node: NodeId, round_trip: Option<Duration>) {
+        let mut peers = self.peers.lock().expect("no panic holds it");
+        let Some(peer) = peers.get_mut(&node) else { return };
+        if let Some(round_trip) = round_trip {
+            let micros = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX);
+            peer.round_trip_micros = match peer.round_trip_micros {
+                0 => micros,
+                smoothed => smoothed - smoothed / 8 + micros / 8,
+            };
+        }
+        if peer.state != State::Up {
+            peer.state = State::Up;
+            drop(peers);
+            tracing::info!(peer = %node, "up");
+            self.came_up.notify_waiters();
+        }
+    }
+
+    /// It did not answer.
+    pub(crate) fn failed(&self, node: NodeId, why: &str) {
+        let mut peers = self.peers.lock().expect("no panic holds it");
+        let Some(peer) = peers.get_mut(&node) else { return };
+        if !matches!(peer.state, State::Down(_)) {
+            tracing::info!(peer = %node, why, "down");
+        }
+        peer.state = State::Down(why.into());
+    }
+
+    /// A call ended: with an answer, or without a connection. A connection that broke says nothing yet; the next dial will.
+    pub(crate) fn learn<T>(&self, node: NodeId, result: &Result<T, CallError>) {
+        match result {
+            Ok(_) => self.heard(node, None),
+            Err(CallError::Down(why) | CallError::Lost(why)) => self.failed(node, why),
+            Err(CallError::Overloaded | CallError::Unsendable(_)) => {}
+        }
+    }
+
+    pub(crate) fn status(&self, hints: impl Fn(NodeId) -> u64) -> Vec<PeerStatus> {
+        let peers = self.peers.lock().expect("no panic holds it");
+        peers
+            .iter()
+            .map(|(node, peer)| PeerStatus {
+                node: node.0,
+                up: peer.state == State::Up,
+                round_trip_micros: peer.round_trip_micros,
+                hints: hints(*node),
+                reason: match &peer.state {
+                    State::Up => String::new(),
+                    State::Unknown => "not heard yet".into(),
+                    State::Down(why) => why.clone(),
+                },
+            })
+            .collect()
+    }
+}
+
+/// Pings one peer for ever.
+pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
+    loop {
+        let ping = Ping { node: node.id().0, incarnation: node.actor().incarnation };
+        let asked: Instant = node.clock().now();
+        let envelope = node.envelope(asked + PING_LIMIT, 0);
+        let call = node.transport().call(peer, Lane::Control, envelope, Request::Ping(ping));
+        match tokio::time::timeout(PING_LIMIT, call).await {
+            Ok(Ok(_)) => node.liveness().heard(peer, Some(node.clock().now() - asked)),
+            Ok(Err(error)) => node.liveness().failed(peer, &error.to_string()),
+            Err(_) => node.liveness().failed(peer, "no answer to a ping"),
+        }
+        let pause = if node.liveness().is_up(peer) { PING_EVERY } else { PING_EVERY_WHILE_DOWN };
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,418 @@
+//! One node: its parts, and which of them a request goes to.
+//!
+//! [`Node`] only holds and routes. Whoever builds one brings the parts that touch the world ([`Parts`]): transport, disk,
+//! clock. The same node runs over QUIC with a thread for its disk, and in one thread over a network in memory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use atoll_antientropy::{Actor, Secret, Standing};
+use atoll_ring::{ClusterId, Epoch, NodeId, View};
+use atoll_transport::{Answer, Caller, Handler, Transport};
+use atoll_wire::{
+    Ack, BucketId, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role, ViewReply,
+    limits::TIMEOUT_MS_MAX,
+};
+use bytes::Bytes;
+use tokio::{task::AbortHandle, time::Instant};
+
+use crate::{
+    Clock,
+    coordinate::{
+        get::get,
+        write::{Change, What, write},
+    },
+    hints::{self, Hints},
+    leases::Leases,
+    liveness::{self, Liveness},
+    replica,
+    storage::{
+        Space, StoreError, Write,
+        commit::{self, Disk},
+        rows,
+    },
+};
+
+/// What a node is made of.
+pub struct Parts {
+    /// Which member it is.
+    pub id: NodeId,
+    /// The view it starts with.
+    pub view: Arc<View>,
+    /// The cluster's secret.
+    pub secret: Secret,
+    /// Its way to the others.
+    pub transport: Arc<dyn Transport>,
+    /// Its store and writer.
+    pub disk: Arc<Disk>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A node at work.
+pub struct Node {
+    id: NodeId,
+    standing: Standing,
+    view: RwLock<Arc<View>>,
+    secret: Secret,
+    transport: Arc<dyn Transport>,
+    disk: Arc<Disk>,
+    clock: Arc<dyn Clock>,
+    leases: Leases,
+    hints: Hints,
+    liveness: Liveness,
+    started: Instant,
+    counts: Counts,
+    tasks: Mutex<Tasks>,
+}
+
+#[derive(Default)]
+struct Counts {
+    writes: AtomicU64,
+    reads: AtomicU64,
+    repaired: AtomicU64,
+    corrupt: AtomicU64,
+}
+
+/// What the node has started in the background. Ended with the node.
+#[derive(Default)]
+struct Tasks {
+    next: u64,
+    running: BTreeMap<u64, AbortHandle>,
+    stopped: bool,
+}
+
+/// Until when an answer is of use, and what it belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) deadline: Instant,
+    pub(crate) operation: u128,
+    pub(crate) bucket: BucketId,
+}
+
+impl Node {
+    /// Starts a node: counts this start as unclean until it is stopped in order, resumes its leases, and begins to
+    /// watch its peers and to deliver its hints.
+    ///
+    /// # Errors
+    /// The storage failed.
+    ///
+    /// # Panics
+    /// If the view does not know the node.
+    pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
+        let Parts { id, view, secret, transport, disk, clock } = parts;
+        let member = view.member(id).expect("whoever builds a node has looked it up");
+        let actor = Actor { node: id.0, incarnation: member.incarnation };
+        let unclean_starts = begin(&disk, &view).await?;
+        let others: Vec<NodeId> =
+            view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
+        let node = Arc::new(Node {
+            id,
+            // roles do not change while the view is fixed
+            standing: Standing { actor, unclean_starts, role_changes: 0 },
+            view: RwLock::new(view),
+            secret,
+            transport,
+            leases: Leases::open(actor, disk.clone())?,
+            hints: Hints::open(disk.clone())?,
+            liveness: Liveness::of(others.iter().copied()),
+            started: clock.now(),
+            disk,
+            clock,
+            counts: Counts::default(),
+            tasks: Mutex::default(),
+        });
+        for other in others {
+            node.spawn(liveness::watch(node.clone(), other));
+            node.spawn(hints::deliver(node.clone(), other));
+        }
+        Ok(node)
+    }
+
+    /// Stops in order: ends what runs in the background and notes that nothing is missing.
+    ///
+    /// # Errors
+    /// The storage failed; then the next start counts as unclean.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        self.halt();
+        let write = Write {
+            space: Space::Meta,
+            row: Bytes::from_static(rows::CLEAN),
+            value: Some(Bytes::from_static(b"1")),
+        };
+        let settled = self.disk.write(vec![write], Ack::Durable).done().await;
+        self.disk.close();
+        settled
+    }
+
+    /// Ends what runs in the background, and no more: what a crash does.
+    pub fn halt(&self) {
+        let mut tasks = self.tasks.lock().expect("no panic holds it");
+        tasks.stopped = true;
+        for task in std::mem::take(&mut tasks.running).into_values() {
+            task.abort();
+        }
+    }
+
+    /// Which member this is.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The present view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().expect("no panic holds it").clone()
+    }
+
+    /// The store.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    pub(crate) fn actor(&self) -> Actor {
+        self.standing.actor
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    pub(crate) fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
+    pub(crate) fn count_write(&self) {
+        self.counts.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_read(&self) {
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_repair(&self) {
+        self.counts.repaired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_corrupt(&self) {
+        self.counts.corrupt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The envelope of a message of ours about the default bucket.
+    pub(crate) fn envelope(&self, deadline: Instant, operation: u128) -> Envelope {
+        let bucket = BucketId::default_bucket(self.view().replicas());
+        self.envelope_for(deadline, operation, bucket)
+    }
+
+    /// The envelope of a message of ours, with the time that is left now.
+    pub(crate) fn envelope_for(
+        &self,
+        deadline: Instant,
+        operation: u128,
+        bucket: BucketId,
+    ) -> Envelope {
+        let left = deadline.saturating_duration_since(self.clock.now());
+        Envelope {
+            epoch: self.epoch(),
+            left_ms: u32::try_from(left.as_millis()).unwrap_or(TIMEOUT_MS_MAX),
+            operation,
+            bucket,
+            role: Role::Node,
+        }
+    }
+
+    /// Runs something in the background, until it ends or the node does.
+    pub(crate) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().expect("no panic holds it");
+        if tasks.stopped {
+            return;
+        }
+        let number = tasks.next;
+        tasks.next += 1;
+        let node = Arc::downgrade(self);
+        let task = tokio::spawn(async move {
+            work.await;
+            if let Some(node) = node.upgrade() {
+                node.tasks.lock().expect("no panic holds it").running.remove(&number);
+            }
+        });
+        tasks.running.insert(number, task.abort_handle());
+    }
+
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.id.0,
+            incarnation: self.actor().incarnation,
+            epoch: self.epoch().0,
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_ms: u64::try_from((self.clock.now() - self.started).as_millis()).unwrap_or(0),
+            resident_bytes: resident_bytes(),
+            keys: self.disk.rows(Space::Data),
+            disk_bytes: self.disk.disk_bytes(),
+            durable_sequence: self.disk.sequence(),
+            hints: self.hints.total(),
+            hints_refused: self.hints.refused(),
+            corrupt_records: self.counts.corrupt.load(Ordering::Relaxed),
+            repaired: self.counts.repaired.load(Ordering::Relaxed),
+            writes: self.counts.writes.load(Ordering::Relaxed),
+            reads: self.counts.reads.load(Ordering::Relaxed),
+            peers: self.liveness.status(|peer| self.hints.count(peer)),
+        }
+    }
+
+    /// Refuses requests of other times: planned before the partition last changed, or already over.
+    fn admit(&self, envelope: &Envelope, key: &[u8]) -> Result<(), Failure> {
+        if envelope.left_ms == 0 {
+            let detail = "the time of the request was over when it arrived";
+            return Err(Failure::refused(ErrorCode::DeadlinePassed, detail));
+        }
+        let view = self.view();
+        let token = atoll_ring::Token::of(&envelope.bucket.0, key);
+        let changed = view.last_changed(view.partition(token));
+        // 0 = the sender has no view yet and leaves the planning to us
+        if envelope.epoch < changed && envelope.epoch != Epoch(0) {
+            let detail = format!("planned at epoch {}, changed at {changed}", envelope.epoch.0);
+            return Err(Failure::refused(ErrorCode::StaleView, detail));
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Node {
+    fn node(&self) -> NodeId {
+        self.id
+    }
+
+    fn cluster(&self) -> ClusterId {
+        self.view().cluster()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.view().epoch()
+    }
+
+    fn handle(self: Arc<Self>, caller: Caller, envelope: Envelope, request: Request) -> Answer {
+        if let Some(peer) = caller.node {
+            self.liveness.heard(peer, None);
+        }
+        let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
+        let due = Due {
+            deadline: self.clock.now() + left,
+            operation: envelope.operation,
+            bucket: envelope.bucket,
+        };
+        let key = match &request {
+            Request::Put(put) => &put.key,
+            Request::Get(get) => &get.key,
+            Request::Delete(delete) => &delete.key,
+            Request::Replicate(replicate) => &replicate.key,
+            Request::Fetch(fetch) => &fetch.key,
+            Request::Ping(_) => {
+                let (node, incarnation) = (self.id.0, self.actor().incarnation);
+                return Answer::Now(Reply::Pong(Pong { node, incarnation }));
+            }
+            Request::View(_) => {
+                let view = postcard::to_stdvec(&*self.view()).expect("a view is plain data");
+                return Answer::Now(Reply::View(ViewReply { view: view.into() }));
+            }
+            Request::Status(_) => return Answer::Now(Reply::Status(Box::new(self.status()))),
+            Request::Hello(_) => {
+                let detail = "a hello begins a lane, nothing else";
+                return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
+            }
+        };
+        if let Err(failure) = self.admit(&envelope, key) {
+            return Answer::Now(failed(failure));
+        }
+        match request {
+            Request::Put(put) => {
+                let change = Change {
+                    key: put.key,
+                    context: put.context,
+                    quorum: put.quorum,
+                    hops: put.hops,
+                    what: What::Put(put.value),
+                };
+                Answer::Later(Box::pin(write(self, change, due)))
+            }
+            Request::Delete(delete) => {
+                let change = Change {
+                    key: delete.key,
+                    context: delete.context,
+                    quorum: delete.quorum,
+                    hops: delete.hops,
+                    what: What::Delete,
+                };
+                Answer::Later(Box::pin(write(self, change, due)))
+            }
+            Request::Get(request) => Answer::Later(Box::pin(get(self, request, due))),
+            Request::Fetch(fetch) => Answer::Now(replica::fetch(&self, &envelope, &fetch)),
+            Request::Replicate(request) => {
+                Answer::Later(Box::pin(replica::replicate(self, envelope, request, due.deadline)))
+            }
+            Request::Hello(_) | Request::Ping(_) | Request::View(_) | Request::Status(_) => {
+                unreachable!("answered above")
+            }
+        }
+    }
+}
+
+/// A failure as a reply.
+pub(crate) fn failed(failure: Failure) -> Reply {
+    Reply::Failed(Box::new(failure))
+}
+
+/// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
+/// kept, so that the file it came from is needed only once.
+async fn begin(disk: &Disk, view: &View) -> Result<u64, StoreError> {
+    let meta = |row: &'static [u8]| disk.get(Space::Meta, &Bytes::from_static(row));
+    let clean = meta(rows::CLEAN)?.is_some();
+    let before = commit::number(meta(rows::UNCLEAN_STARTS)?);
+    let unclean_starts = if clean { before } else { before + 1 };
+    let write = |row: &'static [u8], value: Option<Bytes>| Write {
+        space: Space::Meta,
+        row: Bytes::from_static(row),
+        value,
+    };
+    let view = postcard::to_stdvec(view).expect("a view is plain data");
+    let writes = vec![
+        write(rows::CLEAN, None),
+        write(rows::UNCLEAN_STARTS, Some(Bytes::copy_from_slice(&unclean_starts.to_be_bytes()))),
+        write(rows::VIEW, Some(view.into())),
+    ];
+    disk.write(writes, Ack::Durable).done().await?;
+    Ok(unclean_starts)
+}
+
+/// Resident memory of this process, where the system tells.
+fn resident_bytes() -> u64 {
+    const PAGE_BYTES: u64 = 4096;
+    let Ok(text) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE_BYTES
+}

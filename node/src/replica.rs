@@ -1,0 +1,153 @@
+//! An owner's part: giving its state of a key, and joining a state into its own.
+//!
+//! A join is harmless in any order and any number of times, so nothing here asks where a state comes from. A damaged
+//! record is neither missing nor deleted: it gives no answer, and takes nothing but a state that every other owner has
+//! contributed to.
+
+use std::sync::Arc;
+
+use atoll_antientropy::{Note, Register};
+use atoll_ring::Token;
+use atoll_wire::{
+    Ack, BucketId, Envelope, ErrorCode, Failure, Fetch, Fetched, Replicate, Replicated, Reply,
+};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    Node,
+    node::failed,
+    storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows},
+};
+
+/// What a node's own copy of a key is.
+pub(crate) enum Own {
+    /// Never heard of it.
+    Missing,
+    /// A state, perhaps a tombstone.
+    Known(Record),
+    /// There is something, but not what was written.
+    Corrupt,
+}
+
+/// The own copy.
+pub(crate) fn read(node: &Node, row: &Bytes) -> Result<Own, StoreError> {
+    Ok(match node.disk().get(Space::Data, row)? {
+        None => Own::Missing,
+        Some(value) => match Record::decode(row, &value) {
+            Ok(record) => Own::Known(record),
+            Err(_) => {
+                node.count_corrupt();
+                Own::Corrupt
+            }
+        },
+    })
+}
+
+/// The row of a key on this node.
+pub(crate) fn row_of(node: &Node, bucket: BucketId, key: &[u8]) -> Bytes {
+    let token = Token::of(&bucket.0, key);
+    rows::data(node.view().partition(token), token, bucket, key)
+}
+
+/// Answers a fetch.
+pub(crate) fn fetch(node: &Node, envelope: &Envelope, fetch: &Fetch) -> Reply {
+    match read(node, &row_of(node, envelope.bucket, &fetch.key)) {
+        Ok(Own::Missing) => Reply::Fetched(Fetched { known: false, state: Bytes::new() }),
+        Ok(Own::Known(record)) => Reply::Fetched(Fetched { known: true, state: record.state }),
+        Ok(Own::Corrupt) => failed(corrupt(node)),
+        Err(error) => failed(stopping(&error)),
+    }
+}
+
+/// Answers a replicate, when the state is as safe as was asked.
+pub(crate) async fn replicate(
+    node: Arc<Node>,
+    envelope: Envelope,
+    replicate: Replicate,
+    deadline: Instant,
+) -> Reply {
+    if node.disk().is_full() {
+        return failed(overloaded());
+    }
+    let Ok(incoming) = Register::decode(&replicate.state) else {
+        return failed(Failure::refused(ErrorCode::Malformed, "these bytes are no state"));
+    };
+    let row = row_of(&node, envelope.bucket, &replicate.key);
+    let joined = join(&node, &row, incoming, replicate.replaces_corrupt, replicate.ack);
+    let ticket = match joined {
+        Ok(ticket) => ticket,
+        Err(failure) => return failed(failure),
+    };
+    match tokio::time::timeout_at(deadline, ticket.done()).await {
+        Ok(Ok(())) => Reply::Replicated(Replicated { durable: replicate.ack == Ack::Durable }),
+        Ok(Err(error)) => failed(stopping(&error)),
+        Err(_) => failed(late()),
+    }
+}
+
+/// Joins a state into the own copy. The ticket is good when the result, or the equal copy that was there, is as safe as
+/// asked.
+pub(crate) fn join(
+    node: &Node,
+    row: &Bytes,
+    incoming: Register,
+    replaces_corrupt: bool,
+    ack: Ack,
+) -> Result<Ticket, Failure> {
+    let (note, state) = match read(node, row).map_err(|error| stopping(&error))? {
+        Own::Missing => (None, incoming),
+        Own::Known(record) => {
+            let mut own = record.register().map_err(|_| corrupt(node))?;
+            if own.covers(&incoming) {
+                return Ok(match ack {
+                    Ack::Durable => node.disk().settled(),
+                    Ack::Written => node.disk().write(Vec::new(), Ack::Written),
+                });
+            }
+            own.join(incoming);
+            (record.note, own)
+        }
+        Own::Corrupt if replaces_corrupt => (None, incoming),
+        Own::Corrupt => return Err(corrupt(node)),
+    };
+    Ok(store(node, row, note.as_ref(), &state, ack))
+}
+
+/// Queues a record.
+pub(crate) fn store(
+    node: &Node,
+    row: &Bytes,
+    note: Option<&Note>,
+    state: &Register,
+    ack: Ack,
+) -> Ticket {
+    let value = Record::encode(row, note, &state.encode());
+    node.disk().write(vec![Write { space: Space::Data, row: row.clone(), value: Some(value) }], ack)
+}
+
+pub(crate) fn corrupt(node: &Node) -> Failure {
+    Failure::refused(
+        ErrorCode::Corrupt,
+        format!("{}'s record of this key is damaged; it waits for the other owners", node.id()),
+    )
+}
+
+pub(crate) fn overloaded() -> Failure {
+    let detail = "the node's write queue is full; try again in a moment";
+    Failure { retry_after_ms: 100, ..Failure::refused(ErrorCode::Overloaded, detail) }
+}
+
+pub(crate) fn stopping(error: &StoreError) -> Failure {
+    Failure {
+        effect: atoll_wire::Effect::Unknown,
+        ..Failure::refused(ErrorCode::Stopping, error.to_string())
+    }
+}
+
+fn late() -> Failure {
+    Failure {
+        effect: atoll_wire::Effect::Unknown,
+        ..Failure::refused(ErrorCode::DeadlinePassed, "the disk was slower than the request's time")
+    }
+}

@@ -1,0 +1,430 @@
+//! Group commit: writes wait together for one sync, and nothing is acknowledged before it.
+//!
+//! [`Disk::write`] queues a batch and returns at once; from then on reads through the [`Disk`] see it, so the next turn
+//! of a key need not wait for the disk. One writer takes whatever is queued, applies it as one batch under the next
+//! commit number, syncs once, and wakes everybody whose writes that covered. While it syncs the next group gathers.
+//!
+//! The writer is a thread in a real node ([`Disk::on_thread`]) and a task on virtual time in a simulated one
+//! ([`Disk::on_task`]); what it does is the same code. After the first error it never touches the store again: every
+//! waiting and later write fails, and the node stops.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use atoll_wire::Ack;
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{Space, Store, StoreError, Write, directory::DurableMark, rows};
+
+/// Batches that share one sync. Enough that the sync is a small part of the cost; few enough that memory stays small.
+const GROUP_MAX: usize = 1024;
+
+/// Bytes that may be queued. Past that the node answers `overloaded`.
+pub const QUEUED_BYTES_MAX: usize = 64 << 20;
+
+/// The store of a node with its writer.
+pub struct Disk {
+    shared: Arc<Shared>,
+    queue: Mutex<Option<mpsc::UnboundedSender<Queued>>>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    /// What is queued and not yet applied: reads look here first.
+    ahead: Mutex<HashMap<(Space, Bytes), Ahead>>,
+    queued_bytes: AtomicUsize,
+    /// Numbers of queued batches: the last one given, and the last one that is durable.
+    last_given: AtomicU64,
+    last_durable: AtomicU64,
+    /// The commit number on stable storage.
+    sequence: AtomicU64,
+    mark: Option<DurableMark>,
+    failure: OnceLock<StoreError>,
+    failed: Notify,
+}
+
+/// The number of the newest queued write of a row, and what it shall hold.
+type Ahead = (u64, Option<Bytes>);
+
+struct Queued {
+    number: u64,
+    writes: Vec<Write>,
+    written: Option<oneshot::Sender<()>>,
+    durable: Option<oneshot::Sender<()>>,
+}
+
+/// Waits until a write has come as far as was asked.
+pub struct Ticket {
+    state: Wait,
+    shared: Arc<Shared>,
+}
+
+enum Wait {
+    Done,
+    For(oneshot::Receiver<()>),
+}
+
+impl Ticket {
+    /// Waits.
+    ///
+    /// # Errors
+    /// The storage failed; whether the write is there nobody knows.
+    pub async fn done(self) -> Result<(), StoreError> {
+        match self.state {
+            Wait::Done => Ok(()),
+            Wait::For(receiver) => receiver.await.map_err(|_| self.shared.failure()),
+        }
+    }
+}
+
+impl Disk {
+    /// A disk whose writer is a thread of its own.
+    ///
+    /// # Errors
+    /// The commit number cannot be read, or there is no thread to be had.
+    pub fn on_thread(
+        store: Arc<dyn Store>,
+        mark: Option<DurableMark>,
+    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+        let (disk, mut queue) = Self::new(store, mark)?;
+        let shared = disk.shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("atoll-commit".into())
+            .spawn(move || {
+                while let Some(first) = queue.blocking_recv() {
+                    let group = gather(first, &mut queue);
+                    if shared.apply(group).and_then(|group| shared.settle(group)).is_err() {
+                        return;
+                    }
+                }
+            })
+            .map_err(|error| StoreError(error.to_string()))?;
+        Ok((disk, writer))
+    }
+
+    /// A disk whose writer is a task, and whose sync takes this long by the runtime's clock.
+    ///
+    /// # Errors
+    /// The commit number cannot be read.
+    pub fn on_task(
+        store: Arc<dyn Store>,
+        sync_takes: Duration,
+    ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
+        let (disk, mut queue) = Self::new(store, None)?;
+        let shared = disk.shared.clone();
+        let writer = tokio::spawn(async move {
+            while let Some(first) = queue.recv().await {
+                let group = gather(first, &mut queue);
+                let Ok(group) = shared.apply(group) else { return };
+                tokio::time::sleep(sync_takes).await;
+                if shared.settle(group).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok((disk, writer))
+    }
+
+    fn new(
+        store: Arc<dyn Store>,
+        mark: Option<DurableMark>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Queued>), StoreError> {
+        let sequence = number(store.get(Space::Meta, rows::SEQUENCE)?);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            store,
+            ahead: Mutex::default(),
+            queued_bytes: AtomicUsize::new(0),
+            last_given: AtomicU64::new(0),
+            last_durable: AtomicU64::new(0),
+            sequence: AtomicU64::new(sequence),
+            mark,
+            failure: OnceLock::new(),
+            failed: Notify::new(),
+        });
+        Ok((Disk { shared, queue: Mutex::new(Some(sender)) }, receiver))
+    }
+
+    /// The value of a row, queued writes included.
+    ///
+    /// # Errors
+    /// The engine failed; the node stops.
+    pub fn get(&self, space: Space, row: &Bytes) -> Result<Option<Bytes>, StoreError> {
+        let ahead = self.shared.ahead.lock().expect("no panic holds it");
+        if let Some((_, value)) = ahead.get(&(space, row.clone())) {
+            return Ok(value.clone());
+        }
+        drop(ahead);
+        self.shared.store.get(space, row).inspect_err(|error| self.shared.fail(error.clone()))
+    }
+
+    /// Applied rows whose name begins with `prefix`, after `after`; what is only queued is not among them.
+    ///
+    /// # Errors
+    /// The engine failed; the node stops.
+    pub fn scan(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let rows = self.shared.store.scan(space, prefix, after, limit);
+        rows.inspect_err(|error| self.shared.fail(error.clone()))
+    }
+
+    /// Queues writes that belong together; the ticket is good when they are as far as `ack` says.
+    pub fn write(&self, writes: Vec<Write>, ack: Ack) -> Ticket {
+        let shared = &self.shared;
+        let (sender, receiver) = oneshot::channel();
+        let number = shared.last_given.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes: usize = writes.iter().map(size).sum();
+        shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        {
+            let mut ahead = shared.ahead.lock().expect("no panic holds it");
+            for write in &writes {
+                let name = (write.space, write.row.clone());
+                ahead.insert(name, (number, write.value.clone()));
+            }
+        }
+        let (written, durable) = match ack {
+            Ack::Written => (Some(sender), None),
+            Ack::Durable => (None, Some(sender)),
+        };
+        let queued = Queued { number, writes, written, durable };
+        if shared.failure.get().is_none()
+            && let Some(queue) = &*self.queue.lock().expect("no panic holds it")
+        {
+            let _ = queue.send(queued); // the writer has ended: the ticket finds out
+        }
+        Ticket { state: Wait::For(receiver), shared: shared.clone() }
+    }
+
+    /// A ticket for everything queued so far to be durable.
+    pub fn settled(&self) -> Ticket {
+        let last_given = self.shared.last_given.load(Ordering::Relaxed);
+        if self.shared.last_durable.load(Ordering::Acquire) >= last_given {
+            return Ticket { state: Wait::Done, shared: self.shared.clone() };
+        }
+        self.write(Vec::new(), Ack::Durable)
+    }
+
+    /// Whether the queue has no room for more.
+    pub fn is_full(&self) -> bool {
+        self.shared.queued_bytes.load(Ordering::Relaxed) > QUEUED_BYTES_MAX
+    }
+
+    /// The number of the last commit on stable storage.
+    pub fn sequence(&self) -> u64 {
+        self.shared.sequence.load(Ordering::Relaxed)
+    }
+
+    /// About how many rows.
+    pub fn rows(&self, space: Space) -> u64 {
+        self.shared.store.rows(space)
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.shared.store.disk_bytes()
+    }
+
+    /// Something was found that makes this store unfit to be served: fails it for good.
+    pub fn give_up(&self, error: StoreError) {
+        self.shared.fail(error);
+    }
+
+    /// Resolves when the storage has failed. Then the node must stop.
+    pub async fn failed(&self) -> StoreError {
+        loop {
+            let failed = self.shared.failed.notified();
+            tokio::pin!(failed);
+            failed.as_mut().enable();
+            if let Some(error) = self.shared.failure.get() {
+                return error.clone();
+            }
+            failed.await;
+        }
+    }
+
+    /// No more writes; the writer ends when it has settled what is queued.
+    pub fn close(&self) {
+        self.queue.lock().expect("no panic holds it").take();
+    }
+}
+
+impl Shared {
+    /// Applies a group as one batch under the next commit number.
+    fn apply(&self, mut group: Vec<Queued>) -> Result<Vec<Queued>, StoreError> {
+        let sequence = self.sequence.load(Ordering::Relaxed) + 1;
+        let mut writes: Vec<Write> =
+            group.iter_mut().flat_map(|queued| std::mem::take(&mut queued.writes)).collect();
+        let bytes: usize = writes.iter().map(size).sum();
+        writes.push(Write {
+            space: Space::Meta,
+            row: Bytes::from_static(rows::SEQUENCE),
+            value: Some(Bytes::copy_from_slice(&sequence.to_be_bytes())),
+        });
+        self.store.apply(&writes).inspect_err(|error| self.fail(error.clone()))?;
+        let last = group.last().map_or(0, |queued| queued.number);
+        {
+            let mut ahead = self.ahead.lock().expect("no panic holds it");
+            for write in writes {
+                let name = (write.space, write.row);
+                if ahead.get(&name).is_some_and(|(number, _)| *number <= last) {
+                    ahead.remove(&name);
+                }
+            }
+        }
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        for queued in &mut group {
+            if let Some(written) = queued.written.take() {
+                let _ = written.send(());
+            }
+        }
+        Ok(group)
+    }
+
+    /// Syncs, then acknowledges: in this order, which is the first promise of the store.
+    fn settle(&self, group: Vec<Queued>) -> Result<(), StoreError> {
+        self.store.sync().inspect_err(|error| self.fail(error.clone()))?;
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(mark) = &self.mark {
+            mark.set(sequence);
+        }
+        let last = group.last().map_or(0, |queued| queued.number);
+        self.last_durable.store(last, Ordering::Release);
+        for queued in group {
+            if let Some(durable) = queued.durable {
+                let _ = durable.send(());
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: StoreError) {
+        tracing::error!(%error, "stopping");
+        let _ = self.failure.set(error);
+        self.failed.notify_waiters();
+    }
+
+    fn failure(&self) -> StoreError {
+        let stopped = || StoreError("the node is stopping".into());
+        self.failure.get().cloned().unwrap_or_else(stopped)
+    }
+}
+
+fn gather(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Queued> {
+    let mut group = vec![first];
+    while group.len() < GROUP_MAX
+        && let Ok(next) = queue.try_recv()
+    {
+        group.push(next);
+    }
+    group
+}
+
+fn size(write: &Write) -> usize {
+    write.row.len() + write.value.as_ref().map_or(0, Bytes::len)
+}
+
+/// A number as it is kept in a meta row; 0 if there is none.
+pub(crate) fn number(value: Option<Bytes>) -> u64 {
+    value.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStore;
+
+    fn row(name: &'static str, value: &'static str) -> Vec<Write> {
+        vec![Write {
+            space: Space::Data,
+            row: Bytes::from_static(name.as_bytes()),
+            value: Some(Bytes::from_static(value.as_bytes())),
+        }]
+    }
+
+    fn read(disk: &Disk, name: &'static str) -> Option<Bytes> {
+        disk.get(Space::Data, &Bytes::from_static(name.as_bytes())).expect("memory")
+    }
+
+    /// Removing the sync from `settle` makes this fail: whatever was acknowledged as durable survives the worst crash.
+    #[tokio::test(start_paused = true)]
+    async fn an_acknowledged_write_survives_a_crash() {
+        let store = Arc::new(MemoryStore::new());
+        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        disk.write(row("a", "1"), Ack::Durable).done().await.expect("memory");
+        store.crash(0);
+        assert_eq!(read(&disk, "a").as_deref(), Some(&b"1"[..]));
+    }
+
+    /// `Written` is less: visible, and gone with the power.
+    #[tokio::test(start_paused = true)]
+    async fn a_written_write_is_visible_and_may_be_lost() {
+        let store = Arc::new(MemoryStore::new());
+        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        disk.write(row("a", "1"), Ack::Written).done().await.expect("memory");
+        assert_eq!(read(&disk, "a").as_deref(), Some(&b"1"[..]));
+        store.crash(0);
+        assert_eq!(read(&disk, "a"), None);
+    }
+
+    /// Reads see a queued write before the writer has touched it, and the newest of several.
+    #[tokio::test(start_paused = true)]
+    async fn reads_see_what_is_queued() {
+        let (disk, _writer) =
+            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2)).expect("new");
+        let first = disk.write(row("a", "1"), Ack::Durable);
+        let second = disk.write(row("a", "2"), Ack::Durable);
+        assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
+        first.done().await.expect("memory");
+        second.done().await.expect("memory");
+        assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
+        assert!(disk.shared.ahead.lock().expect("no panic").is_empty(), "nothing is left behind");
+    }
+
+    /// Many writes share one sync.
+    #[tokio::test(start_paused = true)]
+    async fn writes_gather_while_the_disk_is_busy() {
+        let (disk, _writer) =
+            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2)).expect("new");
+        let tickets: Vec<_> = (0..100).map(|_| disk.write(row("a", "1"), Ack::Durable)).collect();
+        for ticket in tickets {
+            ticket.done().await.expect("memory");
+        }
+        assert!(disk.sequence() <= 2, "{} commits for 100 writes", disk.sequence());
+    }
+
+    /// `settled` waits for what was queued before it, and for nothing if there is nothing.
+    #[tokio::test(start_paused = true)]
+    async fn settled_covers_earlier_writes() {
+        let store = Arc::new(MemoryStore::new());
+        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        disk.settled().done().await.expect("nothing to do");
+        assert_eq!(disk.sequence(), 0);
+        disk.write(row("a", "1"), Ack::Written).done().await.expect("memory");
+        disk.settled().done().await.expect("memory");
+        store.crash(0);
+        assert_eq!(read(&disk, "a").as_deref(), Some(&b"1"[..]));
+    }
+
+    /// After the first failure nothing is acknowledged any more, and whoever watches hears it.
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_sync_is_the_end() {
+        let store = Arc::new(MemoryStore::new());
+        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        store.fail_next("no space");
+        assert!(disk.write(row("a", "1"), Ack::Durable).done().await.is_err());
+        assert_eq!(disk.failed().await, StoreError("no space".into()));
+        assert!(disk.write(row("b", "1"), Ack::Durable).done().await.is_err());
+    }
+}

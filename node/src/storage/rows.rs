@@ -1,0 +1,101 @@
+//! How rows are named.
+//!
+//! ```text
+//! data    partition u16 | token u64 | bucket 16 bytes | key            big endian: a partition is a range
+//! hints   target u32 | the data row it is for                           a target is a range
+//! meta    words
+//! ```
+
+use atoll_antientropy::Actor;
+use atoll_ring::{NodeId, Partition, Token};
+use atoll_wire::BucketId;
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+/// Bytes of a data row's name before the key.
+const KEY_AT: usize = 2 + 8 + 16;
+
+/// The row of a key.
+pub fn data(partition: Partition, token: Token, bucket: BucketId, key: &[u8]) -> Bytes {
+    let mut row = BytesMut::with_capacity(KEY_AT + key.len());
+    row.put_u16(partition.0);
+    row.put_u64(token.0);
+    row.put_slice(&bucket.0);
+    row.put_slice(key);
+    row.freeze()
+}
+
+/// The key in the name of a data row, and its bucket.
+pub fn bucket_and_key(row: &Bytes) -> Option<(BucketId, Bytes)> {
+    let bucket = row.get(10..KEY_AT)?.try_into().ok()?;
+    Some((BucketId(bucket), row.slice(KEY_AT..)))
+}
+
+/// The row of a hint.
+pub fn hint(target: NodeId, data_row: &[u8]) -> Bytes {
+    let mut row = BytesMut::with_capacity(4 + data_row.len());
+    row.put_u32(target.0);
+    row.put_slice(data_row);
+    row.freeze()
+}
+
+/// What all hints for a target begin with.
+pub fn hints_for(target: NodeId) -> [u8; 4] {
+    target.0.to_be_bytes()
+}
+
+/// The data row a hint is for.
+pub fn data_of_hint(row: &Bytes) -> Bytes {
+    row.slice(4..)
+}
+
+/// Where the end of a lease is kept.
+pub fn lease(actor: Actor, partition: Partition) -> Bytes {
+    let mut row = BytesMut::from(&b"lease/"[..]);
+    row.put_u32(actor.node);
+    row.put_u32(actor.incarnation);
+    row.put_u16(partition.0);
+    row.freeze()
+}
+
+/// What the names of all leases of an actor begin with.
+pub fn leases_of(actor: Actor) -> Bytes {
+    lease(actor, Partition(0)).slice(..14)
+}
+
+/// The partition in the name of a lease.
+pub fn partition_of_lease(row: &[u8]) -> Option<Partition> {
+    Some(Partition(u16::from_be_bytes(row.get(14..16)?.try_into().ok()?)))
+}
+
+/// The number of the last commit.
+pub const SEQUENCE: &[u8] = b"sequence";
+/// How often the node started without having been stopped.
+pub const UNCLEAN_STARTS: &[u8] = b"unclean-starts";
+/// Present if the last stop was in order.
+pub const CLEAN: &[u8] = b"clean";
+/// The view, postcard.
+pub const VIEW: &[u8] = b"view";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A partition's rows lie together and in token order, whatever the keys are.
+    #[test]
+    fn rows_sort_by_partition_then_token() {
+        let bucket = BucketId([7; 16]);
+        let a = data(Partition(1), Token(u64::MAX), bucket, b"zzz");
+        let b = data(Partition(2), Token(0), bucket, b"a");
+        let c = data(Partition(2), Token(256), bucket, b"");
+        assert!(a < b && b < c);
+        assert_eq!(bucket_and_key(&b), Some((bucket, Bytes::from_static(b"a"))));
+    }
+
+    #[test]
+    fn a_lease_row_names_its_partition() {
+        let actor = Actor { node: 3, incarnation: 9 };
+        let row = lease(actor, Partition(515));
+        assert!(row.starts_with(&leases_of(actor)));
+        assert_eq!(partition_of_lease(&row), Some(Partition(515)));
+    }
+}

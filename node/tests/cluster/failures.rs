@@ -1,0 +1,118 @@
+//! Errors are honest: what is said about the state is what the state is.
+
+use atoll_ring::NodeId;
+use atoll_wire::{Effect, ErrorCode, Outcome, limits::VALUE_BYTES_MAX};
+use tokio::time::Instant;
+
+use crate::cluster::{Cluster, DEFAULT, With, blind, r, values, w};
+
+/// Two of three owners known to be down: the write is refused before anything is stored anywhere.
+#[tokio::test(start_paused = true)]
+async fn not_applied_means_nothing_was_stored() {
+    let mut cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.crash(owners[1]);
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    let failure = cluster.put(owners[0], "k", "v", &blind(), &w(2)).await.expect_err("one owner");
+    assert_eq!((failure.code, failure.effect), (ErrorCode::WriteQuorumNotMet, Effect::NotApplied));
+    assert!(cluster.on_disk(owners[0], "k").is_none());
+    assert_eq!(cluster.status(owners[0]).await.hints, 0);
+    let receipt = failure.receipt.expect("a receipt");
+    let down = receipt.replicas.iter().filter(|replica| replica.outcome == Outcome::Down).count();
+    assert_eq!(down, 2);
+    cluster.put(owners[0], "k", "v", &blind(), &w(1)).await.expect("one is enough for w=1");
+}
+
+/// Two owners fall silent unnoticed: the write is fsynced here, and the answer says on how many, in time.
+#[tokio::test(start_paused = true)]
+async fn applied_on_k_counts_what_is_on_disk() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    cluster.isolate(owners[0]);
+    let asked = Instant::now();
+    let failure = cluster.put(owners[0], "k", "v", &blind(), &w(2)).await.expect_err("alone");
+    assert!(asked.elapsed().as_millis() <= 1001, "answered after {:?}", asked.elapsed());
+    assert_eq!((failure.code, failure.effect), (ErrorCode::DeadlinePassed, Effect::Applied(1)));
+    assert_eq!((failure.got, failure.needed), (1, 2));
+    cluster.crash(owners[0]); // what it counted as fsynced survives
+    cluster.boot(owners[0]).await;
+    cluster.rejoin(owners[0]);
+    cluster.settle().await;
+    assert_eq!(values(&cluster.get(owners[0], "k", &r(3)).await.expect("up")), ["v"]);
+}
+
+/// A read without enough owners says who was missing.
+#[tokio::test(start_paused = true)]
+async fn a_read_that_cannot_be_met_names_the_missing() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(NodeId(1), "k", "v", &blind(), &w(3)).await.expect("up");
+    cluster.crash(NodeId(2));
+    cluster.crash(NodeId(3));
+    cluster.settle().await;
+    let failure = cluster.get(NodeId(1), "k", &r(2)).await.expect_err("one owner");
+    assert_eq!(failure.code, ErrorCode::ReadQuorumNotMet);
+    assert_eq!((failure.got, failure.needed), (1, 2));
+    assert_eq!(values(&cluster.get(NodeId(1), "k", &r(1)).await.expect("one")), ["v"]);
+}
+
+/// A silent owner is given up for the next one, well before the deadline.
+#[tokio::test(start_paused = true)]
+async fn a_read_does_not_wait_for_a_silent_owner() {
+    let cluster = Cluster::start(3).await;
+    cluster.put(NodeId(1), "k", "v", &blind(), &w(3)).await.expect("up");
+    cluster.network.cut(NodeId(1), NodeId(2)); // unnoticed
+    let asked = Instant::now();
+    let found = cluster.get(NodeId(1), "k", &r(2)).await.expect("n3 answers");
+    assert_eq!(values(&found), ["v"]);
+    assert!(asked.elapsed().as_millis() < 500, "took {:?}", asked.elapsed());
+}
+
+/// A node that owns nothing of the key hands it over; with no owner to be reached it says so, and nothing was stored.
+#[tokio::test(start_paused = true)]
+async fn without_an_owner_nothing_is_applied() {
+    let cluster = Cluster::start(5).await;
+    let stranger = cluster.not_owner("k");
+    cluster.put(stranger, "k", "v", &blind(), &DEFAULT).await.expect("handed over");
+    cluster.isolate(stranger);
+    cluster.settle().await; // noticed
+    let failure = cluster.put(stranger, "k", "w", &blind(), &DEFAULT).await.expect_err("alone");
+    assert_eq!(failure.effect, Effect::Unknown, "a cut link swallows the request without a word");
+    cluster.rejoin(stranger);
+    cluster.settle().await;
+    assert_eq!(values(&cluster.get(stranger, "k", &r(3)).await.expect("up")), ["v"]);
+}
+
+/// Work whose time is over is dropped before it is done.
+#[tokio::test(start_paused = true)]
+async fn expired_work_is_not_done() {
+    let cluster = Cluster::start(3).await;
+    let late = With { timeout_ms: 0, ..DEFAULT };
+    let failure = cluster.put(NodeId(1), "k", "v", &blind(), &late).await.expect_err("late");
+    assert_eq!((failure.code, failure.effect), (ErrorCode::DeadlinePassed, Effect::NotApplied));
+    assert!(cluster.on_disk(NodeId(1), "k").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_are_named() {
+    let cluster = Cluster::start(3).await;
+    let long = "k".repeat(1025);
+    let failure = cluster.put(NodeId(1), &long, "v", &blind(), &DEFAULT).await.expect_err("long");
+    assert_eq!(failure.code, ErrorCode::KeyLength);
+    let failure = cluster.get(NodeId(1), "", &DEFAULT).await.expect_err("empty");
+    assert_eq!(failure.code, ErrorCode::KeyLength);
+    let most = "v".repeat(VALUE_BYTES_MAX);
+    cluster.put(NodeId(1), "k", &most, &blind(), &DEFAULT).await.expect("exactly the limit");
+}
+
+/// A node whose storage fails acknowledges nothing more, and the others carry on.
+#[tokio::test(start_paused = true)]
+async fn a_failed_disk_stops_acknowledging() {
+    let cluster = Cluster::start(3).await;
+    cluster.store(NodeId(1)).fail_next("injected");
+    let failure = cluster.put(NodeId(1), "k", "v", &blind(), &w(3)).await.expect_err("no disk");
+    assert_ne!(failure.effect, Effect::NotApplied);
+    cluster.put(NodeId(2), "k", "v", &blind(), &w(2)).await.expect("two disks");
+    let failure = cluster.put(NodeId(1), "k", "v", &blind(), &w(1)).await.expect_err("no disk");
+    assert_eq!(failure.code, ErrorCode::Stopping);
+}

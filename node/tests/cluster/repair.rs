@@ -1,0 +1,140 @@
+//! Owners that missed something get it: by a hint, by a read, or after their record was damaged.
+
+use atoll_node::storage::Space;
+use atoll_wire::Outcome;
+
+use crate::cluster::{Cluster, DEFAULT, blind, r, values, w};
+
+/// A write missed while down arrives by a hint, without anybody reading.
+#[tokio::test(start_paused = true)]
+async fn a_hint_brings_a_missed_write() {
+    let mut cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    let stored = cluster.put(owners[0], "k", "v", &blind(), &w(2)).await.expect("two are up");
+    assert_eq!(stored.receipt.hinted, [owners[2].0]);
+    assert_eq!(cluster.status(owners[0]).await.hints, 1);
+
+    cluster.boot(owners[2]).await;
+    cluster.settle().await;
+    assert_eq!(cluster.status(owners[0]).await.hints, 0, "delivered and removed");
+    let found = cluster.get(owners[2], "k", &r(1)).await.expect("its own copy");
+    assert_eq!(values(&found), ["v"]);
+}
+
+/// Hints of a key are one state: many missed writes need one row, and a crash of the keeper does not lose them.
+#[tokio::test(start_paused = true)]
+async fn hints_survive_their_keeper() {
+    let mut cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    let mut context = blind();
+    for number in 0..10 {
+        let stored = cluster.put(owners[0], "k", &number.to_string(), &context, &w(2)).await;
+        context = stored.expect("two are up").context;
+    }
+    cluster.settle().await;
+    assert_eq!(cluster.status(owners[0]).await.hints, 1);
+    cluster.crash(owners[0]);
+    cluster.boot(owners[0]).await;
+    assert_eq!(cluster.status(owners[0]).await.hints, 1);
+    cluster.boot(owners[2]).await;
+    cluster.settle().await;
+    let found = cluster.get(owners[2], "k", &r(1)).await.expect("its own copy");
+    assert_eq!(values(&found), ["9"]);
+}
+
+/// An owner that does not answer at all gets its hint when the request's time is over.
+#[tokio::test(start_paused = true)]
+async fn silence_leaves_a_hint_too() {
+    let cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.isolate(owners[2]); // not noticed yet
+    cluster.put(owners[0], "k", "v", &blind(), &w(2)).await.expect("two are enough");
+    cluster.settle().await;
+    assert_eq!(cluster.status(owners[0]).await.hints, 1);
+    cluster.rejoin(owners[2]);
+    cluster.settle().await;
+    assert_eq!(cluster.status(owners[0]).await.hints, 0);
+    assert!(cluster.on_disk(owners[2], "k").is_some());
+}
+
+/// A read that meets an owner with less brings it up to date.
+#[tokio::test(start_paused = true)]
+async fn a_read_repairs_whoever_was_behind() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    cluster.put(owners[0], "k", "v", &blind(), &w(2)).await.expect("two are up");
+    cluster.crash(owners[0]); // and its hint stays with it
+    cluster.boot(owners[2]).await;
+    cluster.settle().await;
+
+    let found = cluster.get(owners[1], "k", &r(2)).await.expect("two are up");
+    assert_eq!(values(&found), ["v"]);
+    assert_eq!(found.receipt.repaired, [owners[2].0]);
+    cluster.settle().await;
+    let alone = cluster.get(owners[2], "k", &r(1)).await.expect("its own copy");
+    assert_eq!(values(&alone), ["v"]);
+}
+
+/// A damaged record gives no answer; the others do, and then mend it.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_is_not_an_answer_and_is_mended() {
+    let cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.put(owners[0], "k", "v", &blind(), &w(3)).await.expect("up");
+    assert!(cluster.store(owners[1]).damage(Space::Data, &cluster.row("k")));
+
+    let found = cluster.get(owners[1], "k", &r(2)).await.expect("the other two");
+    assert_eq!(values(&found), ["v"]);
+    let damaged = found.receipt.replicas.iter().find(|replica| replica.node == owners[1].0);
+    assert_eq!(damaged.map(|replica| replica.outcome), Some(Outcome::Corrupt));
+    assert!(cluster.status(owners[1]).await.corrupt_records > 0, "it is counted");
+    cluster.settle().await;
+    let alone = cluster.get(owners[1], "k", &r(1)).await.expect("mended");
+    assert_eq!(values(&alone), ["v"]);
+    let mended = alone.receipt.replicas.iter().find(|replica| replica.node == owners[1].0);
+    assert_eq!(mended.map(|replica| replica.outcome), Some(Outcome::Current));
+}
+
+/// A delta does not turn a damaged record into a good one: it knows only its own event. The write is coordinated
+/// elsewhere, the damaged owner does not acknowledge it, and nothing is lost.
+#[tokio::test(start_paused = true)]
+async fn a_write_does_not_hide_damage() {
+    let cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.put(owners[0], "k", "before", &blind(), &w(3)).await.expect("up");
+    assert!(cluster.store(owners[0]).damage(Space::Data, &cluster.row("k")));
+
+    let stored = cluster.put(owners[0], "k", "after", &blind(), &w(2)).await.expect("two others");
+    assert_ne!(stored.receipt.coordinator, owners[0].0);
+    let failure = cluster.put(owners[1], "k", "third", &blind(), &w(3)).await.expect_err("w=3");
+    assert_eq!(failure.got, 2);
+    let found = cluster.get(owners[0], "k", &r(2)).await.expect("two others");
+    assert_eq!(values(&found), ["after", "before", "third"]);
+    cluster.settle().await;
+    let alone = cluster.get(owners[0], "k", &r(1)).await.expect("mended");
+    assert_eq!(values(&alone), ["after", "before", "third"]);
+}
+
+/// With everybody up and quiet nothing is repaired and nothing is hinted: the background does no work of its own.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_cluster_repairs_nothing() {
+    let cluster = Cluster::start(5).await;
+    for number in 0..20 {
+        let key = format!("k{number}");
+        let via = cluster.not_owner(&key);
+        cluster.put(via, &key, "v", &blind(), &w(3)).await.expect("up");
+        let found = cluster.get(via, &key, &DEFAULT).await.expect("up");
+        assert!(found.receipt.repaired.is_empty());
+    }
+    cluster.settle().await;
+    for node in 1..=5 {
+        let status = cluster.status(atoll_ring::NodeId(node)).await;
+        assert_eq!((status.repaired, status.hints, status.hints_refused), (0, 0, 0));
+    }
+}

@@ -1,0 +1,250 @@
+//! The QUIC endpoint, and every setting that differs from quinn's and rustls' defaults with the reason why.
+//!
+//! | setting | value | else |
+//! |---|---|---|
+//! | reset key and connection-id key | derived from our private key | a restarted peer is noticed after 10 to 30 s |
+//! | keep-alive, idle limit | 1 s, 5 s | a vanished peer is noticed after 30 s |
+//! | resumption, tickets, 0-RTT | off on both sides | expired certificates get in |
+//! | socket buffers | 4 MiB | packets are lost at 256 requests in flight |
+//! | initial round trip | 20 ms | a lost first packet costs a second |
+//! | datagrams | off | nobody uses them |
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use atoll_ring::NodeId;
+use atoll_wire::{ALPN, Role};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::pki_types::PrivateKeyDer;
+
+use crate::{
+    Handler, Identity, Link,
+    identity::{node_name, role_name},
+    serve,
+};
+
+/// A QUIC endpoint with an identity: dials, and accepts if a handler is given.
+#[derive(Clone)]
+pub struct Quic {
+    endpoint: quinn::Endpoint,
+}
+
+/// Whom we expect at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Any node of the cluster: a seed.
+    AnyNode,
+    /// This node and no other.
+    Node(NodeId),
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DialError {
+    /// The address cannot be dialled at all.
+    #[error("cannot dial: {0}")]
+    Address(String),
+    /// Nobody answered, or the handshake failed.
+    #[error("{0}")]
+    Handshake(String),
+    /// The connection stood, but the hello was refused.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// How long a connection may be silent before it counts as dead.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a dial may take, hello included.
+pub const DIAL_LIMIT: Duration = Duration::from_secs(4);
+
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+impl Quic {
+    /// Opens a socket. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// The address is taken, or the identity does not fit together.
+    pub fn bind(address: SocketAddr, identity: &Identity) -> Result<Self, std::io::Error> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+        socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+        socket.bind(&address.into())?;
+        // the system caps silently and reports double of what it gives
+        if socket.recv_buffer_size()? < SOCKET_BUFFER_BYTES {
+            tracing::warn!(
+                bytes = socket.recv_buffer_size()?,
+                "small socket buffer: raise net.core.rmem_max to 4 MiB or bursts lose packets"
+            );
+        }
+        let (server, client) = configs(identity).map_err(std::io::Error::other)?;
+        let mut endpoint = quinn::Endpoint::new(
+            endpoint_config(identity),
+            Some(server),
+            socket.into(),
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        endpoint.set_default_client_config(client);
+        Ok(Quic { endpoint })
+    }
+
+    /// Opens a socket for dialling only: on the loopback if the target is there, else on any address.
+    ///
+    /// # Errors
+    /// As [`Quic::bind`].
+    pub fn for_dialling(target: SocketAddr, identity: &Identity) -> Result<Self, std::io::Error> {
+        let ip: std::net::IpAddr = match (target.ip().is_loopback(), target.is_ipv4()) {
+            (true, true) => std::net::Ipv4Addr::LOCALHOST.into(),
+            (true, false) => std::net::Ipv6Addr::LOCALHOST.into(),
+            (false, true) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            (false, false) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let quic = Self::bind(SocketAddr::new(ip, 0), identity)?;
+        quic.endpoint.set_server_config(None);
+        Ok(quic)
+    }
+
+    /// Where we listen.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> Result<SocketAddr, std::io::Error> {
+        self.endpoint.local_addr()
+    }
+
+    /// Accepts connections until [`Quic::close`], giving each request to the handler.
+    pub async fn serve(&self, handler: Arc<dyn Handler>) {
+        serve::accept(self.endpoint.clone(), handler).await;
+    }
+
+    /// Connects, checks who is there, and opens the lanes. `me` is the node that dials, if one does.
+    ///
+    /// A link that is returned has been greeted by the other side: before that, a refused certificate looks like a
+    /// connection that stands (TLS 1.3 answers the client before it has judged it).
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn dial(
+        &self,
+        address: SocketAddr,
+        expect: Expect,
+        role: Role,
+        me: Option<NodeId>,
+    ) -> Result<Link, DialError> {
+        let name = match expect {
+            Expect::AnyNode => role_name(Role::Node),
+            Expect::Node(node) => node_name(node),
+        };
+        let dial = async {
+            let connection = self
+                .endpoint
+                .connect(address, &name)
+                .map_err(|e| DialError::Address(e.to_string()))?
+                .await
+                .map_err(|e| DialError::Handshake(e.to_string()))?;
+            Link::open(connection, role, me).await
+        };
+        tokio::time::timeout(DIAL_LIMIT, dial)
+            .await
+            .unwrap_or_else(|_| Err(DialError::Handshake("no answer".into())))
+    }
+
+    /// Says goodbye to all peers and waits, for a moment, until they have heard it.
+    pub async fn close(&self) {
+        self.endpoint.close(0u32.into(), b"stopping");
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+/// blake3 as the MAC of stateless resets.
+struct ResetKey([u8; 32]);
+
+impl quinn::crypto::HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        out.copy_from_slice(blake3::keyed_hash(&self.0, data).as_bytes());
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), quinn::crypto::CryptoError> {
+        let signature: [u8; 32] = signature.try_into().map_err(|_| quinn::crypto::CryptoError)?;
+        // blake3::Hash compares in constant time
+        if blake3::keyed_hash(&self.0, data) == signature {
+            Ok(())
+        } else {
+            Err(quinn::crypto::CryptoError)
+        }
+    }
+}
+
+/// Both keys come from the private key, so that a restarted process can reset connections of its former life: it must
+/// recognise their ids (else it drops the packets unseen) and sign what the peer was promised.
+fn endpoint_config(identity: &Identity) -> quinn::EndpointConfig {
+    let secret = identity.key.secret_der();
+    let reset = ResetKey(blake3::derive_key("atoll 2026 quic reset key", secret));
+    let ids = blake3::derive_key("atoll 2026 quic connection id key", secret);
+    let ids = u64::from_le_bytes(ids[..8].try_into().expect("eight bytes"));
+    let mut config = quinn::EndpointConfig::new(Arc::new(reset));
+    config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
+fn configs(
+    identity: &Identity,
+) -> Result<(quinn::ServerConfig, quinn::ClientConfig), Box<dyn std::error::Error + Send + Sync>> {
+    let key = || -> PrivateKeyDer<'static> { identity.key.clone_key() };
+    let chain = || vec![identity.certificate.clone()];
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(identity.authority.clone())?;
+    let roots = Arc::new(roots);
+
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        roots.clone(),
+        provider.clone(),
+    )
+    .build()?;
+    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain(), key())?;
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    server.max_early_data_size = 0;
+    let mut server =
+        quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server)?));
+    server.transport_config(transport_config());
+    server.max_incoming(256).incoming_buffer_size_total(4 << 20);
+
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain(), key())?;
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = rustls::client::Resumption::disabled();
+    client.enable_early_data = false;
+    let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client)?));
+    client.transport_config(transport_config());
+    Ok((server, client))
+}
+
+fn transport_config() -> Arc<quinn::TransportConfig> {
+    let mut config = quinn::TransportConfig::default();
+    config
+        .keep_alive_interval(Some(Duration::from_secs(1)))
+        .max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("5 s fits")))
+        .initial_rtt(Duration::from_millis(20))
+        .stream_receive_window((2u32 << 20).into())
+        .receive_window((16u32 << 20).into())
+        .send_window(16 << 20)
+        .max_concurrent_bidi_streams(8u32.into()) // the lanes
+        .max_concurrent_uni_streams(64u32.into()) // frames too long for a lane
+        .datagram_receive_buffer_size(None);
+    Arc::new(config)
+}

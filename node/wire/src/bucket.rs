@@ -1,0 +1,59 @@
+//! The name under which data is stored.
+//!
+//! Data is never stored under a bucket's name but under a hash of its whole definition, so that two definitions that
+//! meet under one name cannot mix their data.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// 16 bytes of blake3 over (name, kind, N, generation).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BucketId(pub [u8; 16]);
+
+impl BucketId {
+    /// The id of a definition. `kind` is the name of the data type, `n` the copies kept, `generation` counts re-creations.
+    pub fn of(name: &str, kind: &str, n: u8, generation: u32) -> Self {
+        let mut hash = blake3::Hasher::new_derive_key("atoll 2026 bucket id");
+        for part in [name.as_bytes(), kind.as_bytes(), &[n], &generation.to_le_bytes()] {
+            hash.update(&u32::try_from(part.len()).expect("names are short").to_le_bytes());
+            hash.update(part);
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+        BucketId(id)
+    }
+
+    /// The bucket every cluster has: registers, as many copies as the cluster keeps.
+    pub fn default_bucket(replicas: u8) -> Self {
+        Self::of(DEFAULT_BUCKET, "register", replicas, 0)
+    }
+}
+
+/// Name of the bucket every cluster has.
+pub const DEFAULT_BUCKET: &str = "default";
+
+impl fmt::Debug for BucketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every part of the definition counts, and parts cannot run into each other.
+    #[test]
+    fn each_part_of_the_definition_changes_the_id() {
+        let base = BucketId::of("a", "register", 3, 0);
+        assert_ne!(base, BucketId::of("b", "register", 3, 0));
+        assert_ne!(base, BucketId::of("a", "counter", 3, 0));
+        assert_ne!(base, BucketId::of("a", "register", 2, 0));
+        assert_ne!(base, BucketId::of("a", "register", 3, 1));
+        assert_ne!(BucketId::of("ab", "c", 3, 0), BucketId::of("a", "bc", 3, 0));
+    }
+}

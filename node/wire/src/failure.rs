@@ -1,0 +1,185 @@
+//! Everything that can go wrong, as numbers that never change their meaning.
+//!
+//! A [`Failure`] says three things: what happened ([`ErrorCode`]), what the state is now ([`Effect`]), and who should
+//! act (the text of the code). Numbers are grouped: below 100 the caller should act, from 100 the cluster could not,
+//! from 200 one node is in trouble.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Receipt;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $word:literal;)*) => {
+        /// What happened. The number is what travels.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(into = "u16", from = "u16")]
+        pub enum ErrorCode { $($(#[$doc])* $name,)* }
+
+        impl ErrorCode {
+            /// All codes this version knows.
+            pub const ALL: &[ErrorCode] = &[$(ErrorCode::$name,)*];
+
+            /// The number on the wire.
+            pub fn number(self) -> u16 { match self { $(ErrorCode::$name => $number,)* } }
+
+            /// The word for people and JSON.
+            pub fn word(self) -> &'static str { match self { $(ErrorCode::$name => $word,)* } }
+        }
+
+        impl From<u16> for ErrorCode {
+            fn from(number: u16) -> Self {
+                match number { $($number => ErrorCode::$name,)* _ => ErrorCode::Internal }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The quorum settings contradict each other. Nothing was sent on.
+    BadQuorum = 1, "bad quorum";
+    /// The key is empty or over its limit.
+    KeyLength = 2, "key length";
+    /// The value is over its limit.
+    ValueTooLarge = 3, "value too large";
+    /// The context is no context: damaged, or forged.
+    ContextMalformed = 4, "context malformed";
+    /// The context belongs to another key. Using it would erase events it never saw.
+    ContextOtherKey = 5, "context of another key";
+    /// The context was given out by another cluster.
+    ContextOtherCluster = 6, "context of another cluster";
+    /// A delete must say what it deletes.
+    ContextNeeded = 7, "context needed";
+    /// No such bucket.
+    UnknownBucket = 8, "unknown bucket";
+    /// The certificate's role may not send this.
+    NotPermitted = 9, "not permitted";
+    /// The frame is damaged, of an unknown kind or over its cap.
+    Malformed = 10, "malformed";
+    /// The peer belongs to another cluster.
+    OtherCluster = 11, "other cluster";
+    /// The key has as many siblings as it may; put with a context to replace them.
+    TooManySiblings = 12, "too many siblings";
+    /// Fewer owners than needed stored the write in time.
+    WriteQuorumNotMet = 100, "write quorum not met";
+    /// Fewer owners than needed answered the read in time.
+    ReadQuorumNotMet = 101, "read quorum not met";
+    /// No owner of the key can be reached from the asked node.
+    NoOwnerReachable = 102, "no owner reachable";
+    /// The time the request was given was over before it was done.
+    DeadlinePassed = 103, "deadline passed";
+    /// Queues are full. Try again after the time given.
+    Overloaded = 104, "overloaded";
+    /// The request was planned with an older view than the partition's last change.
+    StaleView = 105, "stale view";
+    /// The node's own copy of this key is damaged.
+    Corrupt = 200, "corrupt";
+    /// The node accepts no writes.
+    ReadOnly = 201, "read-only";
+    /// The node is stopping.
+    Stopping = 202, "stopping";
+    /// Our own mistake.
+    Internal = 203, "internal error";
+}
+
+impl From<ErrorCode> for u16 {
+    fn from(code: ErrorCode) -> u16 {
+        code.number()
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What a failed write has left behind. `NotApplied` is never wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// No replica has taken a step.
+    NotApplied,
+    /// So many replicas have it fsynced; it **may become visible** and spread.
+    Applied(u8),
+    /// It may have been applied, or may still be.
+    Unknown,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Effect::NotApplied => write!(f, "not applied"),
+            Effect::Applied(k) => write!(f, "applied on {k}"),
+            Effect::Unknown => write!(f, "unknown"),
+        }
+    }
+}
+
+/// A request that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What happened.
+    pub code: ErrorCode,
+    /// What the state is now. Reads are `NotApplied`.
+    pub effect: Effect,
+    /// How many answers came in time.
+    pub got: u8,
+    /// How many were needed.
+    pub needed: u8,
+    /// Try again after so many milliseconds; 0 = the same request will fail the same way.
+    pub retry_after_ms: u32,
+    /// One sentence for people: the numbers, and what to do.
+    pub detail: String,
+    /// Who answered what, as far as it came.
+    pub receipt: Option<Box<Receipt>>,
+}
+
+impl Failure {
+    /// A refusal before anything was done.
+    pub fn refused(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Failure {
+            code,
+            effect: Effect::NotApplied,
+            got: 0,
+            needed: 0,
+            retry_after_ms: 0,
+            detail: detail.into(),
+            receipt: None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers are distinct, survive the way there and back, and the ones below never move.
+    #[test]
+    fn numbers_never_change_their_meaning() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in ErrorCode::ALL {
+            assert!(seen.insert(code.number()), "{code:?} shares its number");
+            assert_eq!(ErrorCode::from(code.number()), *code);
+        }
+        let frozen: Vec<(u16, &str)> =
+            ErrorCode::ALL.iter().map(|c| (c.number(), c.word())).collect();
+        assert_eq!(frozen[0], (1, "bad quorum"));
+        assert_eq!(frozen[12], (100, "write quorum not met"));
+        assert_eq!(frozen[18], (200, "corrupt"));
+    }
+
+    /// A number of a later version is an error we cannot name, never another error.
+    #[test]
+    fn an_unknown_number_is_internal() {
+        assert_eq!(ErrorCode::from(9999), ErrorCode::Internal);
+    }
+}

@@ -1,0 +1,366 @@
+//! The envelope of bytes around a message.
+//!
+//! ```text
+//!  0        4    5     6       8            16      18            18+h
+//!  +--------+----+-----+-------+------------+-------+-------------+------------+
+//!  | length | v  | kind| flags | request id |   h   | header      | tail       |
+//!  | u32    | u8 | u8  | u16   | u64        |  u16  | postcard    | raw bytes  |
+//!  +--------+----+-----+-------+------------+-------+-------------+------------+
+//! ```
+//!
+//! All numbers are little endian. `length` counts what follows it and is checked against the cap of the kind
+//! ([`Kind::frame_bytes_max`]) before anything is allocated. The header of a request is (envelope, body), of a reply
+//! (epoch, body). The tail is a slice of the received bytes, never a copy.
+
+use atoll_ring::Epoch;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::limits::{
+    HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+};
+use crate::{Envelope, Failure, Reply, Request};
+
+/// Bytes before the header, the length word included.
+pub const FIXED_BYTES: usize = 18;
+
+const VERSION: u8 = 1;
+const FLAG_REPLY: u16 = 1;
+const FLAG_FAILED: u16 = 2;
+const FLAGS_KNOWN: u16 = FLAG_REPLY | FLAG_FAILED;
+
+/// What a frame is about. Requests and their replies share the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// See [`crate::Hello`].
+    Hello,
+    /// See [`crate::Ping`].
+    Ping,
+    /// See [`crate::ViewQuery`].
+    View,
+    /// See [`crate::StatusQuery`].
+    Status,
+    /// See [`crate::Put`].
+    Put,
+    /// See [`crate::Get`].
+    Get,
+    /// See [`crate::Delete`].
+    Delete,
+    /// See [`crate::Replicate`].
+    Replicate,
+    /// See [`crate::Fetch`].
+    Fetch,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 9] = [
+        Kind::Hello,
+        Kind::Ping,
+        Kind::View,
+        Kind::Status,
+        Kind::Put,
+        Kind::Get,
+        Kind::Delete,
+        Kind::Replicate,
+        Kind::Fetch,
+    ];
+
+    /// The number on the wire: below 16 about the cluster, from 16 from clients, from 32 between nodes.
+    pub fn number(self) -> u8 {
+        match self {
+            Kind::Hello => 1,
+            Kind::Ping => 2,
+            Kind::View => 3,
+            Kind::Status => 4,
+            Kind::Put => 16,
+            Kind::Get => 17,
+            Kind::Delete => 18,
+            Kind::Replicate => 32,
+            Kind::Fetch => 33,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Kind::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// Most bytes a tail of this kind may have, for a request and for a reply.
+    fn tail_bytes_max(self, reply: bool) -> usize {
+        match (self, reply) {
+            (Kind::Put, false) => VALUE_TAIL_BYTES_MAX,
+            (Kind::Get | Kind::Fetch, true) | (Kind::Replicate, false) => STATE_TAIL_BYTES_MAX,
+            (Kind::View, true) => VIEW_TAIL_BYTES_MAX,
+            (Kind::Hello | Kind::Ping | Kind::View | Kind::Status | Kind::Delete, _) => 0,
+            (Kind::Put | Kind::Replicate, true) | (Kind::Get | Kind::Fetch, false) => 0,
+        }
+    }
+
+    /// Most bytes a frame of this kind may have behind its length word.
+    pub fn frame_bytes_max(self, reply: bool) -> usize {
+        FIXED_BYTES - 4 + HEADER_BYTES_MAX + self.tail_bytes_max(reply)
+    }
+}
+
+/// Why bytes are no frame, or a frame no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Shorter than its own parts.
+    #[error("frame is cut short")]
+    Short,
+    /// Of a protocol version we do not speak.
+    #[error("unknown frame version {0}")]
+    Version(u8),
+    /// Of a kind we do not know.
+    #[error("unknown frame kind {0}")]
+    Kind(u8),
+    /// Flags we do not know.
+    #[error("unknown frame flags {0:#x}")]
+    Flags(u16),
+    /// Longer than its kind may be.
+    #[error("frame of {length} bytes is over the cap of {cap}")]
+    TooLong {
+        /// What the length word said.
+        length: usize,
+        /// What its kind may have.
+        cap: usize,
+    },
+    /// The header does not decode to what the kind says, or has bytes left over.
+    #[error("malformed header")]
+    Header,
+    /// A reply where a request belongs, or the other way round.
+    #[error("wrong direction")]
+    Direction,
+}
+
+/// A frame taken apart, its header still encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is about.
+    pub kind: Kind,
+    /// Whether it answers.
+    pub reply: bool,
+    failed: bool,
+    /// Which request of the connection.
+    pub id: u64,
+    header: Bytes,
+    tail: Bytes,
+}
+
+/// The length and kind at the head of a stream of bytes: enough to decide whether to go on reading.
+///
+/// `None` = more bytes are needed. The length is of the whole frame, its own word included.
+pub fn peek_length(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
+    let Some(head) = bytes.get(..8) else { return Ok(None) };
+    let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    if head[4] != VERSION {
+        return Err(FrameError::Version(head[4]));
+    }
+    let kind = Kind::from_number(head[5]).ok_or(FrameError::Kind(head[5]))?;
+    let flags = u16::from_le_bytes([head[6], head[7]]);
+    if flags & !FLAGS_KNOWN != 0 {
+        return Err(FrameError::Flags(flags));
+    }
+    let cap = FIXED_BYTES - 4 + HEADER_BYTES_MAX + tail_cap(kind, flags);
+    if length > cap {
+        return Err(FrameError::TooLong { length, cap });
+    }
+    if length < FIXED_BYTES - 4 {
+        return Err(FrameError::Short);
+    }
+    Ok(Some(length + 4))
+}
+
+/// Most bytes the tail of a frame with these flags may have. A failure has none, whatever was asked.
+fn tail_cap(kind: Kind, flags: u16) -> usize {
+    if flags & FLAG_FAILED != 0 { 0 } else { kind.tail_bytes_max(flags & FLAG_REPLY != 0) }
+}
+
+impl Frame {
+    /// Takes one whole frame apart. `bytes` is exactly the frame, its length word included.
+    pub fn parse(bytes: &Bytes) -> Result<Frame, FrameError> {
+        let length = peek_length(bytes)?.ok_or(FrameError::Short)?;
+        if bytes.len() != length {
+            return Err(FrameError::Short);
+        }
+        let kind = Kind::from_number(bytes[5]).ok_or(FrameError::Kind(bytes[5]))?;
+        let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
+        let id = u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes"));
+        let header_length = usize::from(u16::from_le_bytes([bytes[16], bytes[17]]));
+        let reply = flags & FLAG_REPLY != 0;
+        if header_length > HEADER_BYTES_MAX {
+            return Err(FrameError::TooLong { length: header_length, cap: HEADER_BYTES_MAX });
+        }
+        let tail_at = FIXED_BYTES + header_length;
+        if tail_at > bytes.len() {
+            return Err(FrameError::Short);
+        }
+        let (tail, cap) = (bytes.slice(tail_at..), tail_cap(kind, flags));
+        if tail.len() > cap {
+            return Err(FrameError::TooLong { length: tail.len(), cap });
+        }
+        let header = bytes.slice(FIXED_BYTES..tail_at);
+        Ok(Frame { kind, reply, failed: flags & FLAG_FAILED != 0, id, header, tail })
+    }
+
+    /// The request in this frame.
+    pub fn request(&self) -> Result<(Envelope, Request), FrameError> {
+        if self.reply || self.failed {
+            return Err(FrameError::Direction);
+        }
+        let tail = self.tail.clone();
+        Ok(match self.kind {
+            Kind::Hello => self.body(Request::Hello)?,
+            Kind::Ping => self.body(Request::Ping)?,
+            Kind::View => self.body(Request::View)?,
+            Kind::Status => self.body(Request::Status)?,
+            Kind::Get => self.body(Request::Get)?,
+            Kind::Delete => self.body(Request::Delete)?,
+            Kind::Fetch => self.body(Request::Fetch)?,
+            Kind::Put => self.body(|put| Request::Put(crate::Put { value: tail, ..put }))?,
+            Kind::Replicate => self.body(|replicate| {
+                Request::Replicate(crate::Replicate { state: tail, ..replicate })
+            })?,
+        })
+    }
+
+    /// The reply in this frame and the epoch of its sender.
+    pub fn reply(&self) -> Result<(Epoch, Reply), FrameError> {
+        if !self.reply {
+            return Err(FrameError::Direction);
+        }
+        if self.failed {
+            return self.body(|failure: Failure| Reply::Failed(Box::new(failure)));
+        }
+        let tail = self.tail.clone();
+        Ok(match self.kind {
+            Kind::Hello => self.body(Reply::Welcome)?,
+            Kind::Ping => self.body(Reply::Pong)?,
+            Kind::View => {
+                self.body(|_: crate::ViewReply| Reply::View(crate::ViewReply { view: tail }))?
+            }
+            Kind::Status => self.body(|status| Reply::Status(Box::new(status)))?,
+            Kind::Put => self.body(Reply::Put)?,
+            Kind::Delete => self.body(Reply::Deleted)?,
+            Kind::Replicate => self.body(Reply::Replicated)?,
+            Kind::Get => self.body(|found| Reply::Found(crate::Found { bytes: tail, ..found }))?,
+            Kind::Fetch => {
+                self.body(|fetched| Reply::Fetched(crate::Fetched { state: tail, ..fetched }))?
+            }
+        })
+    }
+
+    /// Decodes (first, body), refusing bytes left over, which postcard alone would ignore.
+    fn body<F: DeserializeOwned, B: DeserializeOwned, T>(
+        &self,
+        make: impl FnOnce(B) -> T,
+    ) -> Result<(F, T), FrameError> {
+        let (both, rest) =
+            postcard::take_from_bytes::<(F, B)>(&self.header).map_err(|_| FrameError::Header)?;
+        if !rest.is_empty() {
+            return Err(FrameError::Header);
+        }
+        Ok((both.0, make(both.1)))
+    }
+}
+
+/// A message ready to be sent: the part we wrote, and the tail as it was given.
+pub type Encoded = [Bytes; 2];
+
+/// Encodes a request.
+///
+/// # Errors
+/// [`FrameError::TooLong`] if a part is over its cap. Checked here too, so that a peer never has to cut us off.
+pub fn encode_request(
+    id: u64,
+    envelope: &Envelope,
+    request: &Request,
+) -> Result<Encoded, FrameError> {
+    let none = Bytes::new();
+    match request {
+        Request::Hello(body) => encode(Kind::Hello, 0, id, &(envelope, body), &none),
+        Request::Ping(body) => encode(Kind::Ping, 0, id, &(envelope, body), &none),
+        Request::View(body) => encode(Kind::View, 0, id, &(envelope, body), &none),
+        Request::Status(body) => encode(Kind::Status, 0, id, &(envelope, body), &none),
+        Request::Put(body) => encode(Kind::Put, 0, id, &(envelope, body), &body.value),
+        Request::Get(body) => encode(Kind::Get, 0, id, &(envelope, body), &none),
+        Request::Delete(body) => encode(Kind::Delete, 0, id, &(envelope, body), &none),
+        Request::Replicate(body) => encode(Kind::Replicate, 0, id, &(envelope, body), &body.state),
+        Request::Fetch(body) => encode(Kind::Fetch, 0, id, &(envelope, body), &none),
+    }
+}
+
+/// Encodes a reply to a request of this kind.
+///
+/// # Errors
+/// [`FrameError::TooLong`] if a part is over its cap, [`FrameError::Direction`] if the reply does not belong to the kind.
+pub fn encode_reply(
+    kind: Kind,
+    id: u64,
+    epoch: Epoch,
+    reply: &Reply,
+) -> Result<Encoded, FrameError> {
+    let none = Bytes::new();
+    match (kind, reply) {
+        (_, Reply::Failed(body)) => {
+            encode(kind, FLAG_REPLY | FLAG_FAILED, id, &(epoch, body), &none)
+        }
+        (Kind::Hello, Reply::Welcome(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
+        (Kind::Ping, Reply::Pong(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
+        (Kind::View, Reply::View(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &body.view),
+        (Kind::Status, Reply::Status(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
+        (Kind::Put, Reply::Put(body)) | (Kind::Delete, Reply::Deleted(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
+        (Kind::Get, Reply::Found(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.bytes)
+        }
+        (Kind::Replicate, Reply::Replicated(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
+        (Kind::Fetch, Reply::Fetched(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.state)
+        }
+        (
+            Kind::Hello
+            | Kind::Ping
+            | Kind::View
+            | Kind::Status
+            | Kind::Put
+            | Kind::Get
+            | Kind::Delete
+            | Kind::Replicate
+            | Kind::Fetch,
+            _,
+        ) => Err(FrameError::Direction),
+    }
+}
+
+fn encode(
+    kind: Kind,
+    flags: u16,
+    id: u64,
+    header: &impl Serialize,
+    tail: &Bytes,
+) -> Result<Encoded, FrameError> {
+    let mut out = BytesMut::with_capacity(192);
+    out.put_bytes(0, FIXED_BYTES);
+    let mut out = postcard::to_extend(header, out).map_err(|_| FrameError::Header)?;
+    let header_length = out.len() - FIXED_BYTES;
+    if header_length > HEADER_BYTES_MAX {
+        return Err(FrameError::TooLong { length: header_length, cap: HEADER_BYTES_MAX });
+    }
+    let cap = tail_cap(kind, flags);
+    if tail.len() > cap {
+        return Err(FrameError::TooLong { length: tail.len(), cap });
+    }
+    let length = u32::try_from(out.len() - 4 + tail.len()).expect("caps are far below 4 GiB");
+    out[0..4].copy_from_slice(&length.to_le_bytes());
+    out[4] = VERSION;
+    out[5] = kind.number();
+    out[6..8].copy_from_slice(&flags.to_le_bytes());
+    out[8..16].copy_from_slice(&id.to_le_bytes());
+    let header_length = u16::try_from(header_length).expect("HEADER_BYTES_MAX fits");
+    out[16..18].copy_from_slice(&header_length.to_le_bytes());
+    Ok([out.freeze(), tail.clone()])
+}

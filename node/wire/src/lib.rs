@@ -1,0 +1,32 @@
+//! What nodes and clients say to each other.
+//!
+//! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
+//! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
+//! anything may be. Nothing here waits or touches a socket.
+//!
+//! Message structs are frozen per protocol version: postcard does not survive an added field. A new field is a new
+//! kind or a new version of [`ALPN`].
+
+pub mod bucket;
+pub mod failure;
+pub mod frame;
+pub mod limits;
+pub mod reply;
+pub mod request;
+pub mod role;
+
+pub use bucket::BucketId;
+pub use failure::{Effect, ErrorCode, Failure};
+pub use frame::{Frame, FrameError, Kind};
+pub use reply::{
+    DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Receipt, ReplicaReport,
+    Replicated, Reply, Stored, ValueHead, ViewReply, Welcome,
+};
+pub use request::{
+    Ack, Delete, Envelope, Fetch, Get, Hello, Lane, Ping, Put, Replicate, Request, StatusQuery,
+    ViewQuery,
+};
+pub use role::{Role, Roles};
+
+/// The protocol version in the TLS handshake. A peer that offers no common version is refused there.
+pub const ALPN: &[u8] = b"atoll/1";

@@ -1,0 +1,30 @@
+//! How large anything may be. Each limit has a name, a value and a reason; going past one is an error with a number.
+
+/// Longest key, in bytes. Keys are kept in memory while they wait and in every index row.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+
+/// Longest value, in bytes, unless the bucket says otherwise.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// Most siblings of a key. Past that a put without a context is refused: it could only add one more.
+pub const SIBLINGS_MAX: usize = 64;
+
+/// Longest header of a frame. Values travel in the tail, so only a context of a thousand intervals comes near.
+///
+/// It bounds what hostile bytes can make us allocate: postcard can blow one wire byte up to a few dozen in memory.
+pub const HEADER_BYTES_MAX: usize = 32 << 10;
+
+/// Largest tail of a frame that carries one value.
+pub const VALUE_TAIL_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
+/// Largest tail of a frame that carries the state of a key: all siblings, their dots and the context.
+pub const STATE_TAIL_BYTES_MAX: usize = (SIBLINGS_MAX + 2) * VALUE_BYTES_MAX;
+
+/// Largest tail of a frame that carries a view. 65,536 partitions with 5 owners of three bytes each fit.
+pub const VIEW_TAIL_BYTES_MAX: usize = 4 << 20;
+
+/// Frames longer than this travel on a stream of their own, so that they do not hold up the lane.
+pub const LANE_FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Longest time a request may ask for, in milliseconds.
+pub const TIMEOUT_MS_MAX: u32 = 60_000;

@@ -1,0 +1,261 @@
+//! What may be answered.
+//!
+//! A reply carries the epoch of its sender and either the body that belongs to the request's kind or a
+//! [`Failure`](crate::Failure). Fields marked "tail" are the raw bytes behind the header.
+
+use atoll_ring::Epoch;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{Failure, Role};
+
+/// A dot as it travels: the actor's node and incarnation, and the counter.
+pub type DotParts = (u32, u32, u64);
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To a hello.
+    Welcome(Welcome),
+    /// To a ping.
+    Pong(Pong),
+    /// To a view query.
+    View(ViewReply),
+    /// To a status query.
+    Status(Box<NodeStatus>),
+    /// To a put.
+    Put(Stored),
+    /// To a get.
+    Found(Found),
+    /// To a delete.
+    Deleted(Stored),
+    /// To a replicate.
+    Replicated(Replicated),
+    /// To a fetch.
+    Fetched(Fetched),
+    /// To anything.
+    Failed(Box<Failure>),
+}
+
+/// The lane is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Who answers.
+    pub node: u32,
+    /// Its cluster.
+    pub cluster: [u8; 16],
+    /// The role in which it accepted the speaker.
+    pub role: Role,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Who answers.
+    pub node: u32,
+    /// Its incarnation.
+    pub incarnation: u32,
+}
+
+/// A view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewReply {
+    /// Tail: the view in postcard.
+    #[serde(skip)]
+    pub view: Bytes,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: u32,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Epoch of its view.
+    pub epoch: u64,
+    /// The version of the program.
+    pub version: String,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// Resident memory in bytes; 0 where the system does not tell.
+    pub resident_bytes: u64,
+    /// Rows in the data keyspace, tombstones included; an estimate of the storage engine.
+    pub keys: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Number of the last commit that is on stable storage.
+    pub durable_sequence: u64,
+    /// Hints kept for others.
+    pub hints: u64,
+    /// Hints that could not be kept because of a bound.
+    pub hints_refused: u64,
+    /// Damaged records met since the start.
+    pub corrupt_records: u64,
+    /// Keys that a read repair has mended since the start.
+    pub repaired: u64,
+    /// Requests coordinated since the start: puts and deletes, gets.
+    pub writes: u64,
+    /// Gets coordinated since the start.
+    pub reads: u64,
+    /// What it knows of the other nodes.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What a node knows of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The other.
+    pub node: u32,
+    /// Whether it has answered lately.
+    pub up: bool,
+    /// Smoothed round trip in microseconds, 0 = never measured.
+    pub round_trip_micros: u32,
+    /// Hints kept for it.
+    pub hints: u64,
+    /// Why it counts as down, for people.
+    pub reason: String,
+}
+
+/// A write is stored as asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Token of the request's context plus the write's own event, never more.
+    pub context: Bytes,
+    /// The write's own event.
+    pub dot: DotParts,
+    /// Who answered.
+    pub receipt: Receipt,
+}
+
+/// What a read found. No values and an empty context: never written; no values and a context: deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The siblings, in the order of their dots.
+    pub values: Vec<ValueHead>,
+    /// Token of the joined context: covers all values here and all they replaced.
+    pub context: Bytes,
+    /// Who answered.
+    pub receipt: Receipt,
+    /// Tail: the values, one behind the other.
+    #[serde(skip)]
+    pub bytes: Bytes,
+}
+
+/// One sibling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueHead {
+    /// The write that made it.
+    pub dot: DotParts,
+    /// Bytes of the value.
+    pub length: u32,
+}
+
+impl Found {
+    /// The siblings with their bytes. `None` if the lengths do not add up to the tail.
+    pub fn siblings(&self) -> Option<Vec<(DotParts, Bytes)>> {
+        let mut at = 0usize;
+        let mut out = Vec::with_capacity(self.values.len());
+        for head in &self.values {
+            let end = at.checked_add(head.length as usize)?;
+            if end > self.bytes.len() {
+                return None;
+            }
+            out.push((head.dot, self.bytes.slice(at..end)));
+            at = end;
+        }
+        (at == self.bytes.len()).then_some(out)
+    }
+}
+
+/// A state is joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicated {
+    /// It is fsynced.
+    pub durable: bool,
+}
+
+/// The state of a key at one replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Whether the replica has a record, be it a tombstone.
+    pub known: bool,
+    /// Tail: the canonical bytes of the state; empty if not known.
+    #[serde(skip)]
+    pub state: Bytes,
+}
+
+/// Who took part in an answer, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Epoch of the view it was planned and counted with.
+    pub epoch: Epoch,
+    /// The node that coordinated.
+    pub coordinator: u32,
+    /// Owners asked to take part.
+    pub n: u8,
+    /// Answers needed.
+    pub needed: u8,
+    /// Of those, fsynced; 0 for reads.
+    pub durable_needed: u8,
+    /// One line per owner, in the order of the view.
+    pub replicas: Vec<ReplicaReport>,
+    /// Owners for which a hint is kept.
+    pub hinted: Vec<u32>,
+    /// Owners to which the joined state is being sent, because theirs was behind.
+    pub repaired: Vec<u32>,
+}
+
+/// What one owner did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// The owner.
+    pub node: u32,
+    /// What it did.
+    pub outcome: Outcome,
+    /// Microseconds from the start of the request at its coordinator to the answer.
+    pub micros: u32,
+}
+
+/// What an owner did until the client was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Has it on stable storage.
+    Durable,
+    /// Has it, not yet fsynced.
+    Written,
+    /// Answered a read with all that was found.
+    Current,
+    /// Answered a read with less than was found.
+    Behind,
+    /// Was not needed, and not asked.
+    NotAsked,
+    /// Has not answered yet.
+    Pending,
+    /// Was known to be unreachable.
+    Down,
+    /// Did not answer in time.
+    Silent,
+    /// Has a damaged record.
+    Corrupt,
+    /// Refused.
+    Refused,
+}
+
+impl Outcome {
+    /// The word for people and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Durable => "durable",
+            Outcome::Written => "written",
+            Outcome::Current => "current",
+            Outcome::Behind => "behind",
+            Outcome::NotAsked => "not asked",
+            Outcome::Pending => "pending",
+            Outcome::Down => "down",
+            Outcome::Silent => "silent",
+            Outcome::Corrupt => "corrupt",
+            Outcome::Refused => "refused",
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Who may say what.
+//!
+//! A certificate carries roles; a frame names the one its sender speaks in. The receiver checks both: the role must be
+//! in the certificate, and the table below must allow it to send the message.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Kind;
+
+/// In which capacity a message is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// A member of the ring.
+    Node,
+    /// Somebody who reads and writes data.
+    Client,
+    /// Somebody who runs the cluster; may also do what a client may.
+    Operator,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Role; 3] = [Role::Node, Role::Client, Role::Operator];
+
+    /// The one table: may this role send a request of this kind?
+    ///
+    /// | kind | node | client | operator |
+    /// |---|---|---|---|
+    /// | hello, view, status | yes | yes | yes |
+    /// | put, get, delete | yes (handing over) | yes | yes |
+    /// | ping, replicate, fetch | yes | no | no |
+    pub fn may_send(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Hello | Kind::View | Kind::Status | Kind::Put | Kind::Get | Kind::Delete => true,
+            Kind::Ping | Kind::Replicate | Kind::Fetch => match self {
+                Role::Node => true,
+                Role::Client | Role::Operator => false,
+            },
+        }
+    }
+
+    /// The word used in certificates, settings and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Node => "node",
+            Role::Client => "client",
+            Role::Operator => "operator",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The roles in a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// These roles and no others.
+    pub fn of(roles: &[Role]) -> Self {
+        roles.iter().fold(Roles(0), |all, role| Roles(all.0 | 1 << *role as u8))
+    }
+
+    /// Whether the certificate carries this role.
+    pub fn contains(self, role: Role) -> bool {
+        self.0 & 1 << role as u8 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table as it is printed in the documentation, said a second time by hand.
+    #[test]
+    fn every_message_with_every_role() {
+        let expected = [
+            (Kind::Hello, [true, true, true]),
+            (Kind::Ping, [true, false, false]),
+            (Kind::View, [true, true, true]),
+            (Kind::Status, [true, true, true]),
+            (Kind::Put, [true, true, true]),
+            (Kind::Get, [true, true, true]),
+            (Kind::Delete, [true, true, true]),
+            (Kind::Replicate, [true, false, false]),
+            (Kind::Fetch, [true, false, false]),
+        ];
+        assert_eq!(expected.len(), Kind::ALL.len(), "a new kind needs its line here");
+        for (kind, may) in expected {
+            for (role, may) in Role::ALL.into_iter().zip(may) {
+                assert_eq!(role.may_send(kind), may, "{role} sending {kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_carries_exactly_the_roles_it_was_given() {
+        let roles = Roles::of(&[Role::Client, Role::Operator]);
+        assert!(roles.contains(Role::Client) && roles.contains(Role::Operator));
+        assert!(!roles.contains(Role::Node));
+        assert!(Role::ALL.iter().all(|r| !Roles::default().contains(*r)));
+    }
+}
