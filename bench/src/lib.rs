@@ -1,0 +1,49 @@
+//! Load and staleness, measured.
+//!
+//! [`run`] drives a cluster as hard as a given number of workers can and says what came of it: how many operations per
+//! second, how long they took, which failed, and how many reads missed a write that had been acknowledged before they
+//! began. The last is judged by causality and not by clocks: every write's answer names its dot, every read's answer
+//! carries a context, and a context either covers a dot or does not.
+//!
+//! ```text
+//!   Run         settings.rs       what is asked for, and what is refused
+//!   Keys        keys.rs           names, and who may write which key
+//!   Zipf        distribution.rs   a few keys get most of the traffic
+//!   History     history.rs        what was acknowledged, and the judge. Pure
+//!   run         load.rs           from the first connection to the report
+//!   Worker      worker.rs         one operation after the other
+//!   Measure     measure.rs        what is counted on the way
+//!   Report      report.rs         the document that comes out
+//!   machine.rs, progress.rs       what we run on; what is shown meanwhile
+//! ```
+//!
+//! The loop is **closed**: a worker sends its next operation when the last one is answered. When the cluster stalls, so
+//! does the load, and a stall of a second costs each worker one slow operation and not a thousand. Read the percentiles
+//! with that in mind.
+
+#![deny(missing_docs)]
+
+mod distribution;
+mod history;
+mod keys;
+mod load;
+mod machine;
+mod measure;
+mod progress;
+mod report;
+mod settings;
+mod worker;
+
+pub use distribution::Zipf;
+pub use history::{History, Snapshot, Verdict};
+pub use keys::{KeyName, Keys};
+pub use load::{RunError, run};
+pub use machine::Machine;
+pub use report::{
+    Cluster, Configuration, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Siblings,
+    Staleness,
+};
+pub use settings::{
+    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, CONNECTIONS_MAX, Distribution, KEYS_MAX, Run,
+    SettingsError, Through,
+};

@@ -1,0 +1,187 @@
+//! A run from the first connection to the report.
+//!
+//! ```text
+//!   check, connect -> write all keys once -> warm up -> measure -> let the last operations end -> report
+//! ```
+//!
+//! An operation counts if it *began* within the measured time, however long it takes; rates are such operations per
+//! second of that time. So neither a stall at the end nor one at the beginning is lost.
+
+use std::{cell::Cell, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use atoll_client::{Client, ConnectError, Profile, RequestError};
+use atoll_ring::{Quorum, QuorumError};
+use rand::{SeedableRng as _, rngs::SmallRng};
+use tokio::{
+    task::{JoinSet, LocalSet},
+    time::{Instant, interval, sleep_until, timeout},
+};
+
+use crate::{
+    Cluster, Machine, Report, Run, SettingsError, machine,
+    progress::{self, Progress},
+    report::Measured,
+    worker::{Load, Window, Worker},
+};
+
+/// Runs a benchmark. When `stop` is done the run ends early, and the report tells what was measured until then.
+///
+/// All workers share the calling thread, so a `current_thread` runtime suits best. A line on stderr shows the progress
+/// if that is a terminal.
+///
+/// # Errors
+/// See [`RunError`]. Operations that fail are no error but part of the report.
+pub async fn run(
+    run: &Run,
+    profile: &Profile,
+    stop: impl Future<Output = ()>,
+) -> Result<Report, RunError> {
+    run.check()?;
+    tokio::pin!(stop);
+    let clients = tokio::select! { biased;
+        () = &mut stop => return Err(RunError::Interrupted),
+        clients = connect(run, profile) => clients?,
+    };
+    let view = clients[0].view();
+    let ended = match Quorum::new(&run.quorum, view.replicas()) {
+        Ok(_) => LocalSet::new().run_until(drive(run, &clients, stop.as_mut())).await,
+        Err(impossible) => Err(RunError::Quorum(impossible)),
+    };
+    for client in &clients {
+        client.close().await;
+    }
+    Ok(Report::new(run, Cluster::of(&view), Machine::this(), ended?))
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The run contradicts itself. Nothing was sent.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// This cluster cannot meet the quorum settings. Nothing was written.
+    #[error(transparent)]
+    Quorum(QuorumError),
+    /// The cluster cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A key could not be written before the run. Some keys are written, nothing was measured.
+    #[error("cannot write {key} before the run: {error}")]
+    Preload {
+        /// Which key.
+        key: String,
+        /// Why, the last time it was tried.
+        error: RequestError,
+    },
+    /// Stopped before anything was measured.
+    #[error("interrupted before anything was measured")]
+    Interrupted,
+}
+
+/// The clients that the workers share: each has its own connection to each node.
+async fn connect(run: &Run, profile: &Profile) -> Result<Vec<Arc<Client>>, ConnectError> {
+    let mut clients = Vec::new();
+    for _ in 0..run.connections {
+        clients.push(Arc::new(Client::connect(profile).await?));
+    }
+    Ok(clients)
+}
+
+/// Everything between the connections and the report. Needs a [`LocalSet`] around it.
+async fn drive(
+    run: &Run,
+    clients: &[Arc<Client>],
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Measured, RunError> {
+    let mut dice = SmallRng::seed_from_u64(run.seed);
+    let members = clients[0].view().members().iter().map(|member| member.id).collect();
+    let load = Rc::new(Load::new(run.clone(), members, &mut dice));
+
+    let began = Instant::now();
+    if run.preload {
+        tokio::select! { biased;
+            () = &mut stop => return Err(RunError::Interrupted),
+            written = preload(workers(&load, clients, &mut dice), run.keys) => written?,
+        }
+    }
+    let preload = run.preload.then(|| began.elapsed());
+
+    let begin = Instant::now() + run.warmup;
+    let window = Rc::new(Window { begin, end: Cell::new(begin + run.length) });
+    let mut working = JoinSet::new();
+    for worker in workers(&load, clients, &mut dice) {
+        working.spawn_local(worker.work(window.clone()));
+    }
+    let mut progress = Progress::load(run.length);
+    progress.warming_up();
+    tokio::select! { biased;
+        () = &mut stop => return Err(RunError::Interrupted),
+        () = sleep_until(begin) => {}
+    }
+
+    let cpu_before = machine::cpu_time();
+    let mut redraw = interval(progress::REDRAW);
+    let interrupted = loop {
+        tokio::select! { biased;
+            () = &mut stop => break true,
+            () = sleep_until(window.end.get()) => break false,
+            _ = redraw.tick() => progress.show(begin.elapsed(), &load.measure.borrow()),
+        }
+    };
+    let elapsed = begin.elapsed();
+    let cpu = machine::cpu_time().zip(cpu_before).map(|(after, before)| after - before);
+    window.end.set(Instant::now().min(window.end.get()));
+    finish(working, interrupted).await;
+    drop(progress);
+
+    let measure = load.measure.replace(crate::measure::Measure::new());
+    let history = load.history.borrow();
+    Ok(Measured {
+        interrupted,
+        preload,
+        elapsed: if interrupted { elapsed } else { run.length },
+        cpu: cpu.map(|cpu| cpu.as_secs_f64() / elapsed.as_secs_f64()),
+        window: history.window(),
+        overflowed: history.overflowed(),
+        measure,
+    })
+}
+
+fn workers(load: &Rc<Load>, clients: &[Arc<Client>], dice: &mut SmallRng) -> Vec<Worker> {
+    (0..load.run.workers())
+        .zip(clients.iter().cycle())
+        .map(|(number, client)| Worker::new(load.clone(), client.clone(), number, dice))
+        .collect()
+}
+
+/// Writes every key once. The first failure ends it, and the other workers with it.
+async fn preload(workers: Vec<Worker>, keys: u32) -> Result<(), RunError> {
+    let progress = Rc::new(Progress::preload(keys));
+    let mut writing = JoinSet::new();
+    for worker in workers {
+        let progress = progress.clone();
+        writing.spawn_local(worker.preload(move || progress.key_written()));
+    }
+    while let Some(ended) = writing.join_next().await {
+        let written = ended.expect("workers do not panic");
+        written.map_err(|(key, error)| RunError::Preload { key, error })?;
+    }
+    Ok(())
+}
+
+/// Lets the operations under way end; each has its timeout. Somebody who interrupts does not want to wait for that, so
+/// then those that are slow are dropped and not counted.
+async fn finish(mut working: JoinSet<()>, interrupted: bool) {
+    let all = async {
+        while let Some(ended) = working.join_next().await {
+            ended.expect("workers do not panic");
+        }
+    };
+    if interrupted {
+        let _ = timeout(INTERRUPTED_PATIENCE, all).await;
+    } else {
+        all.await;
+    }
+}
+
+const INTERRUPTED_PATIENCE: Duration = Duration::from_millis(500);

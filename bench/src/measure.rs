@@ -1,0 +1,144 @@
+//! What is counted while the load runs. All workers share one, in one thread.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use atoll_client::{Effect, GetReply, RequestError};
+use hdrhistogram::Histogram;
+
+use crate::{Snapshot, Verdict};
+
+/// The figures of the operations that began within the measured time.
+pub(crate) struct Measure {
+    pub reads: Timed,
+    pub writes: Timed,
+    /// Reads that writers made to learn a context, answered or not. Neither among the reads nor in any latency.
+    pub context_reads: u64,
+    /// What failed writes have left behind.
+    pub effects: BTreeMap<&'static str, u64>,
+    /// Reads without a value.
+    pub missing: u64,
+    /// Reads with more than one value.
+    pub with_siblings: u64,
+    /// Values returned by all reads.
+    pub values: u64,
+    /// The most values that one read returned.
+    pub values_max: u64,
+    /// Reads of keys on which nothing had been acknowledged.
+    pub unwritten: u64,
+    /// Reads whose answer had values but no context to judge them by.
+    pub unjudged: u64,
+    /// Reads that showed everything acknowledged.
+    pub fresh: u64,
+    /// Stale reads by the number of acknowledged writes they missed.
+    pub behind: BTreeMap<u32, u64>,
+    /// Reads by the node that coordinated them.
+    pub coordinators: BTreeMap<u32, u64>,
+}
+
+/// Latencies of what succeeded, and the kinds of what did not.
+pub(crate) struct Timed {
+    /// In microseconds.
+    pub latency: Histogram<u64>,
+    pub errors: BTreeMap<&'static str, u64>,
+}
+
+impl Measure {
+    pub fn new() -> Measure {
+        Measure {
+            reads: Timed::new(),
+            writes: Timed::new(),
+            context_reads: 0,
+            effects: BTreeMap::new(),
+            missing: 0,
+            with_siblings: 0,
+            values: 0,
+            values_max: 0,
+            unwritten: 0,
+            unjudged: 0,
+            fresh: 0,
+            behind: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
+        }
+    }
+
+    /// A read was answered.
+    pub fn read(&mut self, took: Duration, reply: &GetReply, must_show: &Snapshot) {
+        self.reads.succeeded(took);
+        *self.coordinators.entry(reply.receipt.coordinator).or_default() += 1;
+        let values = reply.values.len() as u64;
+        self.missing += u64::from(values == 0);
+        self.with_siblings += u64::from(values > 1);
+        self.values += values;
+        self.values_max = self.values_max.max(values);
+        let seen = match &reply.context {
+            Some(token) => token.peek().ok(),
+            None if values == 0 => Some(atoll_client::Context::new()), // never heard of the key
+            None => None,                                              // cut short by a limit
+        };
+        match seen.map(|seen| must_show.judge(&seen)) {
+            None => self.unjudged += 1,
+            Some(Verdict::Unwritten) => self.unwritten += 1,
+            Some(Verdict::Fresh) => self.fresh += 1,
+            Some(Verdict::Stale(behind)) => *self.behind.entry(behind).or_default() += 1,
+        }
+    }
+
+    /// A write failed, and this is what it has left behind.
+    pub fn write_failed(&mut self, error: &RequestError, effect: &Effect) {
+        self.writes.failed(error);
+        let effect = match effect {
+            Effect::NotApplied => "not applied",
+            Effect::Applied(_) => "applied on some",
+            Effect::Unknown => "unknown",
+        };
+        *self.effects.entry(effect).or_default() += 1;
+    }
+
+    /// Stale reads.
+    pub fn stale(&self) -> u64 {
+        self.behind.values().sum()
+    }
+
+    /// Reads that could have been stale and could be judged.
+    pub fn judged(&self) -> u64 {
+        self.fresh + self.stale()
+    }
+}
+
+impl Timed {
+    fn new() -> Timed {
+        let latency = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3);
+        Timed { latency: latency.expect("constant bounds"), errors: BTreeMap::new() }
+    }
+
+    /// An operation was answered.
+    pub fn succeeded(&mut self, took: Duration) {
+        self.latency.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// An operation failed.
+    pub fn failed(&mut self, error: &RequestError) {
+        *self.errors.entry(kind(error)).or_default() += 1;
+    }
+
+    /// Operations that failed.
+    pub fn failures(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+/// Above the longest timeout of a request and the client's patience beyond it.
+const LATENCY_MICROS_MAX: u64 = 120_000_000;
+
+/// The kind of an error, in one or two words: the cluster's own word if it answered.
+fn kind(error: &RequestError) -> &'static str {
+    match error {
+        RequestError::Quorum(_) => "bad quorum",
+        RequestError::Limit(_) => "over a limit",
+        RequestError::Unreachable { .. } => "unreachable",
+        RequestError::TimedOut { .. } => "timed out",
+        RequestError::Lost { .. } => "connection lost",
+        RequestError::Failed(failure) => failure.code.word(),
+        RequestError::Nonsense { .. } => "nonsense answered",
+    }
+}

@@ -1,0 +1,158 @@
+//! Whole runs, tiny ones, against nodes that pretend: does the report say what the nodes did?
+
+mod standin;
+
+use std::{
+    future::pending,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use atoll_bench::{Distribution, Report, Run, RunError, Through, run};
+use atoll_client::ConnectError;
+use standin::{Fault, StandIn};
+
+fn tiny() -> Run {
+    Run {
+        length: Duration::from_millis(300),
+        warmup: Duration::from_millis(50),
+        concurrency: Some(8),
+        keys: 40,
+        value_bytes: 100,
+        ..Run::default()
+    }
+}
+
+fn with_nodes<T>(fault: Fault, story: impl AsyncFnOnce(StandIn) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { story(StandIn::start(fault)).await })
+}
+
+fn report(fault: Fault, settings: &Run) -> Report {
+    with_nodes(fault, async |nodes| run(settings, &nodes.profile, pending()).await.unwrap())
+}
+
+/// A store that keeps its promises: whatever the settings, nothing is stale, missing or wrong, no sibling appears where
+/// each key has one writer, and reads come through every node.
+#[test]
+fn an_honest_cluster_gets_a_clean_report() {
+    let check = |settings: &Run| {
+        let report = report(Fault::None, settings);
+        assert_eq!((report.reads.failed, report.writes.failed), (0, 0));
+        assert_eq!(report.staleness.stale, 0);
+        assert_eq!(report.staleness.unjudged, 0);
+        assert_eq!(report.staleness.judged + report.staleness.unwritten, report.reads.count);
+        assert_eq!(report.reads.count > 0, settings.read_ratio > 0.0);
+        assert_eq!(report.writes.count > 0, settings.read_ratio < 1.0);
+        assert_eq!(report.reads.latency_ms.is_some(), report.reads.count > 0);
+        if settings.preload {
+            assert_eq!(report.reads_missing + report.staleness.unwritten, 0);
+        }
+        if !settings.shared_keys {
+            assert_eq!(report.siblings.reads, 0);
+        }
+        if settings.read_ratio == 1.0 {
+            let coordinators: Vec<&str> =
+                report.reads_by_coordinator.keys().map(String::as_str).collect();
+            assert_eq!(coordinators, ["n1", "n2", "n3"]);
+        }
+        assert_eq!(report.context_reads > 0, settings.shared_keys || !settings.preload);
+    };
+    check(&tiny());
+    check(&Run { distribution: Distribution::Zipf, connections: 2, ..tiny() });
+    check(&Run { read_ratio: 0.0, ..tiny() });
+    check(&Run { read_ratio: 1.0, ..tiny() });
+    check(&Run { read_ratio: 1.0, through: Through::Any, ..tiny() });
+    check(&Run { preload: false, keys: 10_000, ..tiny() });
+    check(&Run { shared_keys: true, ..tiny() });
+}
+
+/// One node of three shows what was there long ago. Coordinators are drawn at random, so about a third of the reads of
+/// keys that were written since the preload must be found stale, and by how much.
+#[test]
+fn a_node_that_is_stuck_is_found_out() {
+    let report = report(Fault::OneIsStuck, &Run { read_ratio: 0.8, ..tiny() });
+    let share = report.staleness.share.unwrap();
+    assert!((0.1..0.5).contains(&share), "{:?}", report.staleness);
+    assert!(report.staleness.behind_max > 1, "{:?}", report.staleness);
+    assert_eq!(report.reads_missing, 0);
+}
+
+/// Nodes that show nothing at all: every read is missing and every one is stale.
+#[test]
+fn amnesia_is_no_excuse() {
+    let report = report(Fault::Amnesia, &tiny());
+    assert_eq!(report.reads_missing, report.reads.count);
+    assert_eq!(report.staleness.share, Some(1.0));
+}
+
+/// Writes that are stored although their writer never hears of it: they count as failed and not as acknowledged, a read
+/// may show them, and because the writer reads before its next put of the key, they do not pile up as siblings.
+#[test]
+fn writes_with_an_unknown_end_are_told_apart() {
+    with_nodes(Fault::WritesVanishFromSight, async |nodes| {
+        let report = run(&tiny(), &nodes.profile, pending()).await.unwrap();
+        assert_eq!(report.writes.errors.keys().collect::<Vec<_>>(), ["write quorum not met"]);
+        assert_eq!(report.failed_writes_left.keys().collect::<Vec<_>>(), ["unknown"]);
+        assert_eq!(report.staleness.stale, 0);
+        assert!(report.context_reads > 0);
+        assert_eq!(nodes.siblings_max.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// A second run finds what the first one left and replaces it.
+#[test]
+fn runs_do_not_add_up_to_siblings() {
+    with_nodes(Fault::None, async |nodes| {
+        for _ in 0..2 {
+            let report = run(&tiny(), &nodes.profile, pending()).await.unwrap();
+            assert_eq!(report.siblings.reads, 0);
+        }
+        assert_eq!(nodes.siblings_max.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// Stopped early, it tells what there was until then; stopped before there was anything, it says that.
+#[test]
+fn an_interrupted_run_reports_what_it_has() {
+    with_nodes(Fault::None, async |nodes| {
+        let long = Run { length: Duration::from_secs(3600), ..tiny() };
+        let began = Instant::now();
+        let soon = tokio::time::sleep(Duration::from_millis(400));
+        let report = run(&long, &nodes.profile, soon).await.unwrap();
+        assert!(report.interrupted && report.reads.count > 0);
+        assert!(report.seconds > 0.0 && report.seconds < 60.0);
+        assert!(began.elapsed() < Duration::from_secs(60));
+
+        let at_once = run(&long, &nodes.profile, async {}).await;
+        assert!(matches!(at_once, Err(RunError::Interrupted)));
+    });
+}
+
+/// What cannot be: refused before anything is written.
+#[test]
+fn what_cannot_be_is_refused() {
+    with_nodes(Fault::None, async |nodes| {
+        let mut settings = tiny();
+        settings.quorum.n = Some(4);
+        let refused = run(&settings, &nodes.profile, pending()).await.unwrap_err();
+        assert!(matches!(refused, RunError::Quorum(_)), "{refused}");
+        settings.quorum.n = Some(0);
+        let refused = run(&settings, &nodes.profile, pending()).await.unwrap_err();
+        assert!(matches!(refused, RunError::Settings(_)), "{refused}");
+        assert_eq!(nodes.siblings_max.load(Ordering::Relaxed), 0, "nothing was written");
+    });
+}
+
+/// Nobody there: the addresses that were tried.
+#[test]
+fn a_cluster_that_is_down_is_named() {
+    with_nodes(Fault::None, async |nodes| {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut profile = nodes.profile.clone();
+        profile.seeds = vec![closed.local_addr().unwrap()];
+        let failed = run(&tiny(), &profile, pending()).await.unwrap_err();
+        assert!(failed.to_string().contains(&profile.seeds[0].to_string()), "{failed}");
+        assert!(matches!(failed, RunError::Connect(ConnectError::Unreachable { .. })));
+    });
+}

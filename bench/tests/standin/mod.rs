@@ -1,0 +1,214 @@
+//! Three nodes that only pretend: real connections and real contexts, one map behind them all, and a fault on request.
+//!
+//! With one map nothing can be stale, so whatever the benchmark finds is the fault that was asked for.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use atoll_antientropy::{Actor, Context, ContextToken, Event, Register, Secret};
+use atoll_client::Profile;
+use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
+use atoll_transport::{Answer, Authority, Caller, Handler, Identity, Quic};
+use atoll_wire::{
+    Effect, Envelope, ErrorCode, Failure, Found, Get, Put, Receipt, Reply, Request, Role, Stored,
+    ValueHead, ViewReply,
+};
+use bytes::{Bytes, BytesMut};
+
+/// What the nodes do wrong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// Node 3 never hears of anything but the first write of a key.
+    OneIsStuck,
+    /// Every seventh write is stored, and nobody is told.
+    WritesVanishFromSight,
+    /// Every read forgets to say what it stands for, and shows nothing.
+    Amnesia,
+}
+
+/// The pretenders, up until this is dropped with its runtime.
+pub struct StandIn {
+    pub profile: Profile,
+    /// The most siblings that any key has had.
+    pub siblings_max: Arc<AtomicU64>,
+    _folder: tempfile::TempDir,
+}
+
+impl StandIn {
+    pub fn start(fault: Fault) -> StandIn {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let authority = Authority::create("stand-in").unwrap();
+        authority.write_certificate(&at("ca.pem")).unwrap();
+        authority.issue_user(&[Role::Client], DAY, &at("user.pem"), &at("user.key")).unwrap();
+        let nodes: Vec<Quic> = (1..=3).map(|id| bind(&authority, NodeId(id), &at)).collect();
+        let members = (1..).zip(&nodes).map(|(id, quic)| Member {
+            id: NodeId(id),
+            incarnation: 0,
+            address: quic.address().unwrap(),
+            zone: "z1".into(),
+            weight: 1,
+            state: MemberState::Active,
+        });
+        let partitions = Partitions::new(64).unwrap();
+        let view = Arc::new(View::create(CLUSTER, partitions, 3, members.collect()).unwrap().0);
+        let siblings_max = Arc::<AtomicU64>::default();
+        let records = Arc::<Mutex<BTreeMap<Bytes, Record>>>::default();
+        for (id, quic) in (1..).zip(nodes.iter().cloned()) {
+            let node = Arc::new(Node {
+                id: NodeId(id),
+                fault,
+                view: view.clone(),
+                records: records.clone(),
+                events: AtomicU64::new(0),
+                siblings_max: siblings_max.clone(),
+            });
+            tokio::spawn(async move { quic.serve(node).await });
+        }
+        let profile = Profile {
+            cluster: CLUSTER,
+            seeds: nodes.iter().map(|quic| quic.address().unwrap()).collect(),
+            ca: at("ca.pem"),
+            certificate: at("user.pem"),
+            key: at("user.key"),
+        };
+        StandIn { profile, siblings_max, _folder: folder }
+    }
+}
+
+fn bind(authority: &Authority, id: NodeId, at: &dyn Fn(&str) -> std::path::PathBuf) -> Quic {
+    let (certificate, key) = (at(&format!("{id}.pem")), at(&format!("{id}.key")));
+    authority.issue_node(id, DAY, &certificate, &key).unwrap();
+    let identity = Identity::load(Path::new(&at("ca.pem")), &certificate, &key).unwrap();
+    Quic::bind("127.0.0.1:0".parse().unwrap(), &identity).unwrap()
+}
+
+#[derive(Default)]
+struct Record {
+    now: Register,
+    /// As the first write has left it.
+    first: Register,
+}
+
+struct Node {
+    id: NodeId,
+    fault: Fault,
+    view: Arc<View>,
+    records: Arc<Mutex<BTreeMap<Bytes, Record>>>,
+    events: AtomicU64,
+    siblings_max: Arc<AtomicU64>,
+}
+
+impl Handler for Node {
+    fn node(&self) -> NodeId {
+        self.id
+    }
+
+    fn cluster(&self) -> ClusterId {
+        CLUSTER
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.view.epoch()
+    }
+
+    fn handle(self: Arc<Self>, _: Caller, _: Envelope, request: Request) -> Answer {
+        Answer::Now(match request {
+            Request::View(_) => {
+                Reply::View(ViewReply { view: postcard::to_stdvec(&*self.view).unwrap().into() })
+            }
+            Request::Put(put) => self.put(put),
+            Request::Get(get) => Reply::Found(self.get(&get)),
+            _ => Reply::Failed(Box::new(Failure::refused(ErrorCode::Internal, "not pretended"))),
+        })
+    }
+}
+
+impl Node {
+    fn put(&self, put: Put) -> Reply {
+        let mut seen = match put.context.is_empty() {
+            true => Context::new(),
+            false => open(&put.key, put.context),
+        };
+        let number = self.events.fetch_add(1, Ordering::Relaxed) + 1;
+        let event = Event::alone(Actor::new(self.id.0, 0), number);
+        let mut records = self.records.lock().unwrap();
+        let record = records.entry(put.key.clone()).or_default();
+        let first = record.now.is_unknown();
+        record.now.join(Register::put(&seen, event, put.value));
+        self.siblings_max.fetch_max(record.now.siblings() as u64, Ordering::Relaxed);
+        if first {
+            record.first = record.now.clone();
+        }
+        if self.fault == Fault::WritesVanishFromSight && number.is_multiple_of(7) {
+            let mut failure = Failure::refused(ErrorCode::WriteQuorumNotMet, "as asked for");
+            failure.effect = Effect::Unknown;
+            return Reply::Failed(Box::new(failure));
+        }
+        seen.add(&event);
+        let dot = (event.actor.node, event.actor.incarnation, event.counter);
+        Reply::Put(Stored { context: seal(&put.key, &seen), dot, receipt: self.receipt() })
+    }
+
+    fn get(&self, get: &Get) -> Found {
+        let records = self.records.lock().unwrap();
+        let nothing = Register::default();
+        let shown = match (records.get(&get.key), self.fault) {
+            (None, _) | (_, Fault::Amnesia) => &nothing,
+            (Some(record), Fault::OneIsStuck) if self.id == NodeId(3) => &record.first,
+            (Some(record), _) => &record.now,
+        };
+        let mut bytes = BytesMut::new();
+        let mut values = Vec::new();
+        for (dot, value) in shown.values() {
+            let length = u32::try_from(value.len()).unwrap();
+            values.push(ValueHead {
+                dot: (dot.actor.node, dot.actor.incarnation, dot.counter),
+                length,
+            });
+            bytes.extend_from_slice(value);
+        }
+        let context = match shown.is_unknown() {
+            true => Bytes::new(),
+            false => seal(&get.key, shown.context()),
+        };
+        Found { values, context, receipt: self.receipt(), bytes: bytes.freeze() }
+    }
+
+    fn receipt(&self) -> Receipt {
+        Receipt {
+            epoch: self.view.epoch(),
+            coordinator: self.id.0,
+            n: 3,
+            needed: 1,
+            durable_needed: 0,
+            replicas: Vec::new(),
+            hinted: Vec::new(),
+            repaired: Vec::new(),
+        }
+    }
+}
+
+fn seal(key: &[u8], context: &Context) -> Bytes {
+    ContextToken::seal(&secret(), &CLUSTER.0, &[0; 16], key, context).as_bytes().clone()
+}
+
+fn open(key: &[u8], token: Bytes) -> Context {
+    ContextToken::from(token).open(&secret(), &CLUSTER.0, &[0; 16], key).unwrap()
+}
+
+fn secret() -> Secret {
+    Secret([7; 32])
+}
+
+const CLUSTER: ClusterId = ClusterId([5; 16]);
+const DAY: Duration = Duration::from_secs(86_400);
