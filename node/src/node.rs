@@ -317,8 +317,10 @@ impl Handler for Node {
     }
 
     fn handle(self: Arc<Self>, caller: Caller, envelope: Envelope, request: Request) -> Answer {
-        if let Some(peer) = caller.node {
-            self.liveness.heard(peer, None);
+        if let Some(peer) = caller.node
+            && !self.liveness.is_up(peer)
+        {
+            self.transport.heard_from(peer);
         }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
         let due = Due {

@@ -4,7 +4,7 @@
 //! locked and known to be ours before the engine opens it; the commit number is compared with the durable mark before
 //! anybody is served; the socket is bound last, so a node that answers is a node that can.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use atoll_ring::{NodeId, View};
 use atoll_transport::{Identity, Peers, Quic};
@@ -121,18 +121,23 @@ pub async fn run(
         () = &mut stop => None,
     };
     tracing::info!("stopping");
-    quic.close().await;
+    quic.close(GOODBYE).await;
     peers.close();
     serving.abort();
     let settled = node.stop().await;
     disk.close();
     if let Some(error) = failure {
-        return Err(error.into()); // the engine may hang after an error: do not wait for its thread
+        // after an error the engine may wait for ever for its own threads when it is dropped; the process ends anyway
+        std::mem::forget(store);
+        return Err(error.into());
     }
     settled?;
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
     Ok(())
 }
+
+/// How long a stopping node waits for its peers to hear that it goes.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 fn read_view(path: &Path) -> Result<View, ConfigError> {
     let text = std::fs::read_to_string(path)

@@ -1,14 +1,16 @@
 //! From a profile to a client: the first seed that answers gives the view, then all members are connected.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
+    time::Duration,
 };
 
 use atoll_ring::{Epoch, NodeId, View};
-use atoll_transport::{Expect, Identity, Link, Peers, Quic};
+use atoll_transport::{Expect, Identity, Link, Peers, Quic, tls::IDLE_LIMIT};
 use atoll_wire::{BucketId, Envelope, Lane, Reply, Request, Role, ViewQuery};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{ConnectError, Profile};
 
@@ -17,6 +19,8 @@ pub struct Client {
     quic: Quic,
     pub(crate) peers: Arc<Peers>,
     view: RwLock<Arc<View>>,
+    /// Nodes that let us wait in vain, and until when they are asked last.
+    suspects: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 impl Client {
@@ -38,7 +42,8 @@ impl Client {
             match dial.expect("dials do not panic") {
                 (_, Ok(view)) => {
                     let peers = Peers::new(quic.clone(), Role::Client, None);
-                    let client = Client { quic, peers, view: RwLock::new(Arc::new(view)) };
+                    let view = RwLock::new(Arc::new(view));
+                    let client = Client { quic, peers, view, suspects: Mutex::default() };
                     client.follow(&client.view());
                     return Ok(client);
                 }
@@ -57,7 +62,20 @@ impl Client {
     /// Says goodbye to all nodes.
     pub async fn close(&self) {
         self.peers.close();
-        self.quic.close().await;
+        self.quic.close(GOODBYE).await;
+    }
+
+    /// A node did not answer in time. A process that was killed does not say goodbye, so its connection looks alive for
+    /// [`atoll_transport::tls::IDLE_LIMIT`]; so long the others are asked first.
+    pub(crate) fn suspect(&self, node: NodeId) {
+        let until = Instant::now() + IDLE_LIMIT;
+        self.suspects.lock().expect("no panic holds it").insert(node, until);
+    }
+
+    /// Whether a node let us wait in vain lately.
+    pub(crate) fn is_suspect(&self, node: NodeId) -> bool {
+        let suspects = self.suspects.lock().expect("no panic holds it");
+        suspects.get(&node).is_some_and(|until| *until > Instant::now())
     }
 
     /// Somebody is ahead of us: take his view.
@@ -80,6 +98,9 @@ impl Client {
         self.peers.set(&members);
     }
 }
+
+/// Enough for the goodbye to leave; nobody has to confirm it.
+const GOODBYE: Duration = Duration::from_millis(5);
 
 async fn learn(
     quic: Quic,

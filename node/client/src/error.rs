@@ -89,12 +89,20 @@ impl RequestError {
     }
 }
 
+/// Who was tried, those with the same reason together.
 struct List<'a>(&'a [(String, String)]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (who, why)) in self.0.iter().enumerate() {
-            write!(f, "{}{who} ({why})", if index == 0 { "" } else { ", " })?;
+        let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (who, why) in self.0 {
+            match by_reason.iter_mut().find(|(reason, _)| reason == why) {
+                Some((_, together)) => together.push(who),
+                None => by_reason.push((why, vec![who])),
+            }
+        }
+        for (index, (reason, who)) in by_reason.iter().enumerate() {
+            write!(f, "{}{} ({reason})", if index == 0 { "" } else { ", " }, who.join(", "))?;
         }
         Ok(())
     }

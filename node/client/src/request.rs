@@ -1,8 +1,8 @@
 //! One request: checked here, sent to a coordinator, its answer taken apart.
 //!
 //! What can be refused without the cluster is refused here. Then an owner that is connected is drawn at random; if it
-//! certainly has not seen the request, the next one gets it. A read that lost its connection is repeated; a write is
-//! not, because it may have been applied.
+//! certainly has not seen the request, the next one gets it. A read that lost its connection, or found its coordinator
+//! silent, is repeated; a write is not, because it may have been applied.
 
 use std::time::Duration;
 
@@ -171,7 +171,8 @@ impl Client {
         let view = self.view();
         let bucket = BucketId::default_bucket(view.replicas());
         let mut tried = Vec::new();
-        for node in self.candidates(key, options, deadline, &mut tried).await {
+        let candidates = self.candidates(key, options, deadline, &mut tried).await;
+        for (index, node) in candidates.iter().copied().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let envelope = Envelope {
                 epoch: view.epoch(),
@@ -188,8 +189,16 @@ impl Client {
                 }
             };
             let call = link.call(lane, &envelope, request);
-            match tokio::time::timeout(left + GRACE, call).await {
+            let last = index + 1 == candidates.len();
+            // a silent coordinator of a read may not use up the time of the next one
+            let patience = if repeatable && !last { left / 2 } else { left + GRACE };
+            match tokio::time::timeout(patience, call).await {
+                Err(_) if repeatable && !last => {
+                    self.suspect(node);
+                    tried.push((node.to_string(), "no answer".into()));
+                }
                 Err(_) => {
+                    self.suspect(node);
                     return Err(RequestError::TimedOut { node: node.to_string(), ms: timeout_ms });
                 }
                 Ok(Ok((epoch, reply))) => {
@@ -251,6 +260,7 @@ impl Client {
         first.shuffle(&mut rand::rng());
         rest.shuffle(&mut rand::rng());
         first.append(&mut rest);
+        first.sort_by_key(|node| self.is_suspect(*node)); // stable: owners stay before others
         first
     }
 }

@@ -314,9 +314,11 @@ impl Read {
     }
 
     fn not_met(mut self, code: ErrorCode) -> Failure {
-        for report in &mut self.reports {
-            if report.outcome == Outcome::Pending {
-                report.outcome = Outcome::Silent;
+        if code == ErrorCode::DeadlinePassed {
+            for report in &mut self.reports {
+                if report.outcome == Outcome::Pending {
+                    report.outcome = Outcome::Silent;
+                }
             }
         }
         let got = self.tally.acks();

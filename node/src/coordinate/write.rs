@@ -241,8 +241,10 @@ impl Spread {
             }
         }
         let verdict = self.ballot.tally.outcome();
-        if verdict == Verdict::Lost {
-            self.hear_the_rest().await;
+        match verdict {
+            Verdict::Won => {}
+            Verdict::Lost => self.hear_the_rest().await,
+            Verdict::Pending => self.ballot.time_is_over(),
         }
         let receipt = self.ballot.receipt(&self.node, &self.quorum);
         let context = self.place.seal(&self.node, self.delta.context());
@@ -442,10 +444,20 @@ impl Ballot {
         self.reports.iter().map(|report| NodeId(report.node)).filter(|node| *node != me).collect()
     }
 
+    /// Whoever has not answered yet has not answered in time.
+    fn time_is_over(&mut self) {
+        for report in &mut self.reports {
+            if report.outcome == Outcome::Pending {
+                report.outcome = Outcome::Silent;
+            }
+        }
+    }
+
     /// Owners without any answer.
     fn silent(&self, me: NodeId) -> Vec<NodeId> {
-        let pending = self.reports.iter().filter(|report| report.outcome == Outcome::Pending);
-        pending.map(|report| NodeId(report.node)).filter(|node| *node != me).collect()
+        let open = |outcome| matches!(outcome, Outcome::Pending | Outcome::Silent);
+        let silent = self.reports.iter().filter(|report| open(report.outcome));
+        silent.map(|report| NodeId(report.node)).filter(|node| *node != me).collect()
     }
 
     fn note(&mut self, owner: NodeId, outcome: Outcome, now: Instant) {

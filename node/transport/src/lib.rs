@@ -43,6 +43,9 @@ pub trait Transport: Send + Sync {
         envelope: Envelope,
         request: Request,
     ) -> Boxed<Result<(Epoch, Reply), CallError>>;
+
+    /// A node that we have no connection to has just spoken to us: it is there, so this is a good moment to connect.
+    fn heard_from(&self, node: NodeId);
 }
 
 /// What a node does with a request.

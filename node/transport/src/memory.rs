@@ -94,31 +94,24 @@ impl Network {
         me: NodeId,
         to: NodeId,
         frame: Encoded,
-    ) -> Option<Result<(Epoch, Reply), CallError>> {
-        let bytes = self.travel(me, to, frame).await?;
-        let Some(handler) = self.handler(to) else {
-            return Some(Err(CallError::Lost("the node went away".into())));
-        };
-        let read = Frame::parse(&bytes).and_then(|frame| Ok((frame.kind, frame.request()?)));
-        let (kind, (envelope, request)) = match read {
-            Ok(read) => read,
-            Err(error) => return Some(Err(error.into())),
-        };
+    ) -> Result<Option<(Epoch, Reply)>, CallError> {
+        let gone = || CallError::Lost("the node went away".into());
+        let Some(bytes) = self.travel(me, to, frame).await else { return Ok(None) };
+        let handler = self.handler(to).ok_or_else(gone)?;
+        let frame = Frame::parse(&bytes)?;
+        let (envelope, request) = frame.request()?;
         let caller = Caller { roles: Roles::of(&[envelope.role]), node: Some(me) };
         let reply = match handler.clone().handle(caller, envelope, request) {
             Answer::Now(reply) => reply,
             Answer::Later(reply) => reply.await,
         };
         if !self.handler(to).is_some_and(|now| Arc::ptr_eq(&now, &handler)) {
-            return Some(Err(CallError::Lost("the node went away".into())));
+            return Err(gone());
         }
-        let frame = match encode_reply(kind, 1, handler.epoch(), &reply) {
-            Ok(frame) => frame,
-            Err(error) => return Some(Err(error.into())),
-        };
+        let frame = encode_reply(frame.kind, 1, handler.epoch(), &reply)?;
         drop(handler);
-        let bytes = self.travel(to, me, frame).await?;
-        Some(Frame::parse(&bytes).and_then(|frame| frame.reply()).map_err(CallError::from))
+        let Some(bytes) = self.travel(to, me, frame).await else { return Ok(None) };
+        Ok(Some(Frame::parse(&bytes)?.reply()?))
     }
 
     fn handler(&self, node: NodeId) -> Option<Arc<dyn Handler>> {
@@ -148,8 +141,9 @@ impl Transport for Port {
             // a task of its own: whoever drops the call forgets the reply, not the request
             let way = tokio::spawn(async move { network.round_trip(me, to, frame).await });
             match way.await {
-                Ok(Some(answer)) => answer,
-                Ok(None) => std::future::pending().await,
+                Ok(Ok(Some(answer))) => Ok(answer),
+                Ok(Ok(None)) => std::future::pending().await, // silence: the deadline decides
+                Ok(Err(error)) => Err(error),
                 Err(end) => match end.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_) => std::future::pending().await, // the runtime is going down, and we with it
@@ -157,4 +151,6 @@ impl Transport for Port {
             }
         })
     }
+
+    fn heard_from(&self, _: NodeId) {} // there are no connections here
 }

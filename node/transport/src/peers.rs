@@ -15,7 +15,7 @@ use atoll_ring::{Epoch, NodeId};
 use atoll_wire::{Envelope, Lane, Reply, Request, Role};
 use tokio::{sync::Notify, task::JoinHandle};
 
-use crate::{Boxed, CallError, Expect, Link, Quic, Transport};
+use crate::{Boxed, CallError, DialError, Expect, Link, Quic, Transport};
 
 /// Links to members, all but ourselves.
 pub struct Peers {
@@ -29,6 +29,8 @@ pub struct Peers {
 struct Slot {
     address: SocketAddr,
     link: Result<Arc<Link>, NoLink>,
+    /// Ends the pause before the next dial.
+    dial_now: Arc<Notify>,
     keeper: JoinHandle<()>,
 }
 
@@ -72,10 +74,11 @@ impl Peers {
         });
         self.changed.notify_waiters(); // somebody may wait for one who is no longer a member
         for (node, address) in peers.iter().copied().filter(|(node, _)| Some(*node) != self.me) {
-            slots.entry(node).or_insert_with(|| Slot {
-                address,
-                link: Err(NoLink::NotYet),
-                keeper: tokio::spawn(keep(Arc::downgrade(self), node, address)),
+            slots.entry(node).or_insert_with(|| {
+                let dial_now = Arc::new(Notify::new());
+                let keeper = keep(Arc::downgrade(self), node, address, dial_now.clone());
+                let link = Err(NoLink::NotYet);
+                Slot { address, link, dial_now, keeper: tokio::spawn(keeper) }
             });
         }
     }
@@ -158,16 +161,30 @@ impl Transport for Peers {
         let link = self.link(to);
         Box::pin(async move { link?.call(lane, &envelope, &request).await })
     }
+
+    fn heard_from(&self, node: NodeId) {
+        if let Some(slot) = self.slots.lock().expect("no panic holds it").get(&node)
+            && slot.link.is_err()
+        {
+            slot.dial_now.notify_one();
+        }
+    }
 }
 
 /// Dials a peer for ever.
-async fn keep(peers: std::sync::Weak<Peers>, node: NodeId, address: SocketAddr) {
+async fn keep(
+    peers: std::sync::Weak<Peers>,
+    node: NodeId,
+    address: SocketAddr,
+    dial_now: Arc<Notify>,
+) {
     let mut pause = PAUSE_MIN;
     loop {
         let Some(held) = peers.upgrade() else { return };
         let (quic, role, me) = (held.quic.clone(), held.role, held.me);
         drop(held);
-        let reason = match quic.dial(address, Expect::Node(node), role, me).await {
+        let dial = || quic.dial(address, Expect::Node(node), role, me);
+        let reason = match dial_again_when_told(dial, &dial_now).await {
             Ok(link) => {
                 pause = PAUSE_MIN;
                 let link = Arc::new(link);
@@ -183,7 +200,28 @@ async fn keep(peers: std::sync::Weak<Peers>, node: NodeId, address: SocketAddr) 
         let Some(held) = peers.upgrade() else { return };
         held.publish(node, Err(NoLink::Because(reason)));
         drop(held);
-        tokio::time::sleep(pause).await;
+        tokio::select! { biased;
+            () = dial_now.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Dials. If the peer shows up meanwhile, dials a second time beside the first: an unanswered dial repeats its packets
+/// at growing intervals and may notice only a second later.
+async fn dial_again_when_told<D: Future<Output = Result<Link, DialError>>>(
+    dial: impl Fn() -> D,
+    dial_now: &Notify,
+) -> Result<Link, DialError> {
+    let first = dial();
+    tokio::pin!(first);
+    tokio::select! { biased;
+        result = &mut first => return result,
+        () = dial_now.notified() => {}
+    }
+    tokio::select! { biased;
+        Ok(link) = &mut first => Ok(link),
+        result = dial() => result,
     }
 }

@@ -152,10 +152,11 @@ impl Quic {
             .unwrap_or_else(|_| Err(DialError::Handshake("no answer".into())))
     }
 
-    /// Says goodbye to all peers and waits, for a moment, until they have heard it.
-    pub async fn close(&self) {
+    /// Says goodbye to all peers, and waits at most so long until they have heard it. Without a moment of patience the
+    /// goodbye may never leave, and peers notice only by silence.
+    pub async fn close(&self, patience: Duration) {
         self.endpoint.close(0u32.into(), b"stopping");
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(patience, self.endpoint.wait_idle()).await;
     }
 }
 

@@ -162,7 +162,7 @@ impl std::error::Error for Failure {}
 mod tests {
     use super::*;
 
-    /// Numbers are distinct, survive the way there and back, and the ones below never move.
+    /// Numbers are distinct, survive the way there and back, and never move; a new one is a new line.
     #[test]
     fn numbers_never_change_their_meaning() {
         let mut seen = std::collections::BTreeSet::new();
@@ -170,11 +170,33 @@ mod tests {
             assert!(seen.insert(code.number()), "{code:?} shares its number");
             assert_eq!(ErrorCode::from(code.number()), *code);
         }
-        let frozen: Vec<(u16, &str)> =
-            ErrorCode::ALL.iter().map(|c| (c.number(), c.word())).collect();
-        assert_eq!(frozen[0], (1, "bad quorum"));
-        assert_eq!(frozen[12], (100, "write quorum not met"));
-        assert_eq!(frozen[18], (200, "corrupt"));
+        let all: Vec<(u16, &str)> =
+            ErrorCode::ALL.iter().map(|code| (code.number(), code.word())).collect();
+        let frozen = [
+            (1, "bad quorum"),
+            (2, "key length"),
+            (3, "value too large"),
+            (4, "context malformed"),
+            (5, "context of another key"),
+            (6, "context of another cluster"),
+            (7, "context needed"),
+            (8, "unknown bucket"),
+            (9, "not permitted"),
+            (10, "malformed"),
+            (11, "other cluster"),
+            (12, "too many siblings"),
+            (100, "write quorum not met"),
+            (101, "read quorum not met"),
+            (102, "no owner reachable"),
+            (103, "deadline passed"),
+            (104, "overloaded"),
+            (105, "stale view"),
+            (200, "corrupt"),
+            (201, "read-only"),
+            (202, "stopping"),
+            (203, "internal error"),
+        ];
+        assert_eq!(all, frozen);
     }
 
     /// A number of a later version is an error we cannot name, never another error.

@@ -1,0 +1,105 @@
+//! `atoll`: the one program. Nodes, clients, the local testnet and the benchmark are its commands.
+//!
+//! Each command has a file of its own that reads like its help: what it takes, what it does, what it prints. What they
+//! share is in [`cluster`] (which cluster, with which choices), [`receipt`] (who answered, and what a failure has left
+//! behind), [`output`] (table, JSON, plain) and [`exit`] (what the numbers mean).
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod cluster;
+mod del;
+mod exit;
+mod get;
+mod node;
+mod output;
+mod put;
+mod receipt;
+mod ring;
+mod status;
+mod testnet;
+
+use exit::Failed;
+use output::Format;
+
+/// An eventually consistent key-value store that says what each answer stands for.
+#[derive(Parser)]
+#[command(name = "atoll", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Start here:
+  atoll testnet up             five nodes on this machine, with real disks and certificates
+  atoll put greeting hello     stored when 2 of 3 owners have it fsynced
+  atoll get greeting -o json   the values, their context, and who answered
+  atoll testnet kill n2        then try again
+
+Exit codes: 0 ok, 1 other, 2 refused without asking the cluster, 3 not found, 4 cannot connect,
+5 degraded, 6 quorum not met, 7 timeout, 8 refused because of what is stored, 9 regression,
+10 node stopped by a storage error, 130 interrupted.")]
+struct Cli {
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+
+    /// Which cluster: a testnet's name or a profile file [default: the testnet started last]
+    #[arg(long, global = true, env = "ATOLL_CLUSTER", value_name = "NAME|FILE")]
+    cluster: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Store a value
+    Put(put::Args),
+    /// Read all current values of a key
+    Get(get::Args),
+    /// Delete what is stored under a key
+    Del(del::Args),
+    /// How the nodes of the cluster are
+    Status,
+    /// Who owns what
+    #[command(subcommand)]
+    Ring(ring::RingCommand),
+    /// Run a node
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Clusters on this machine: start, stop, kill, watch
+    #[command(subcommand)]
+    Testnet(testnet::TestnetCommand),
+    /// Measure throughput and staleness
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failed::new(exit::Exit::Other, format!("no runtime: {error}")).report();
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => failed.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failed> {
+    let Cli { output, cluster, command } = cli;
+    let cluster = cluster.as_deref();
+    match command {
+        Command::Put(args) => put::run(args, cluster, output).await,
+        Command::Get(args) => get::run(args, cluster, output).await,
+        Command::Del(args) => del::run(args, cluster, output).await,
+        Command::Status => status::run(cluster, output).await,
+        Command::Ring(command) => ring::run(command, cluster, output).await,
+        Command::Node(command) => node::run(command).await,
+        Command::Testnet(command) => testnet::run(command, output).await,
+        Command::Bench(command) => bench::run(command, cluster, output).await,
+    }
+}

@@ -1,0 +1,110 @@
+//! `atoll put`: a value in place of what was there.
+
+use std::io::Read as _;
+
+use atoll_client::{ContextToken, WriteReply};
+use clap::Args as ClapArgs;
+use serde::Serialize;
+
+use crate::{
+    cluster::{Choices, connect, context_text, parse_context},
+    exit::{Exit, Failed},
+    output::{self, Format},
+    receipt::{self, Asked},
+};
+
+/// Store a value.
+///
+/// Reads the key first and replaces exactly what it saw. With --context it replaces what that context stands for, with
+/// --blind nothing: the value then becomes a sibling of whatever is there.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  atoll put cart:7 'two apples'
+  atoll put photo - < photo.jpg
+  atoll put cart:7 'three pears' -w all --timeout 200ms
+  atoll put cart:7 x --context \"$(atoll get cart:7 -o json | jq -r .context)\"")]
+pub struct Args {
+    /// The key
+    key: String,
+
+    /// The value, or - to read it from the standard input
+    value: String,
+
+    /// What to replace: the context of an earlier get, put or del
+    #[arg(long, value_name = "CONTEXT", value_parser = parse_context, conflicts_with = "blind")]
+    context: Option<ContextToken>,
+
+    /// Replace nothing: do not read first, make a sibling
+    #[arg(long)]
+    blind: bool,
+
+    #[command(flatten)]
+    choices: Choices,
+}
+
+/// A write in JSON.
+#[derive(Serialize)]
+pub struct Document {
+    schema: &'static str,
+    key: String,
+    dot: String,
+    context: String,
+    receipt: receipt::Document,
+}
+
+/// Runs the command.
+pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
+    let options = args.choices.options()?;
+    let value = if args.value == "-" {
+        let mut bytes = Vec::new();
+        let most = atoll_wire::limits::VALUE_BYTES_MAX as u64 + 1; // one more, to be refused with its reason
+        std::io::stdin()
+            .take(most)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Failed::new(Exit::Refused, format!("standard input: {error}")))?;
+        bytes
+    } else {
+        args.value.into_bytes()
+    };
+    let client = connect(cluster).await?;
+    let key = args.key.as_bytes();
+    let written = async {
+        let context = match (args.context, args.blind) {
+            (Some(context), _) => Some(context),
+            (None, true) => None,
+            (None, false) => {
+                let read = client.get(key, &options).await;
+                read.map_err(|error| receipt::failure(Asked::Read, &error))?.context
+            }
+        };
+        client
+            .put(key, value, context.as_ref(), &options)
+            .await
+            .map_err(|error| receipt::failure(Asked::Write, &error))
+    };
+    let written = written.await;
+    client.close().await;
+    show("atoll.put/v1", "stored", &args.key, &written?, format);
+    Ok(())
+}
+
+/// Prints what a write has done.
+pub fn show(schema: &'static str, deed: &str, key: &str, written: &WriteReply, format: Format) {
+    match format {
+        Format::Json => output::json(&Document {
+            schema,
+            key: key.into(),
+            dot: written.dot.to_string(),
+            context: context_text(&written.context),
+            receipt: receipt::of_write(&written.receipt),
+        }),
+        Format::Plain => {
+            anstream::println!("{}\t{}", written.dot, context_text(&written.context));
+        }
+        Format::Table => {
+            anstream::println!("{deed} `{key}` as {}", written.dot);
+            anstream::eprintln!("\x1b[2m{}\x1b[0m", receipt::line(&written.receipt));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Who answered, and what a failure has left behind: the same words after every request.
+
+use atoll_client::{Effect, ErrorCode, Failure, NodeId, Outcome, Receipt, RequestError};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failed};
+
+/// A receipt in JSON.
+#[derive(Serialize)]
+pub struct Document {
+    epoch: u64,
+    coordinator: String,
+    n: u8,
+    needed: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable_needed: Option<u8>,
+    replicas: Vec<Replica>,
+    hinted: Vec<String>,
+    repaired: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Replica {
+    node: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ms: Option<f64>,
+}
+
+/// The JSON of a write's receipt.
+pub fn of_write(receipt: &Receipt) -> Document {
+    Document { durable_needed: Some(receipt.durable_needed), ..of_read(receipt) }
+}
+
+/// The JSON of a read's receipt.
+pub fn of_read(receipt: &Receipt) -> Document {
+    let name = |node: &u32| NodeId(*node).to_string();
+    Document {
+        epoch: receipt.epoch.0,
+        coordinator: name(&receipt.coordinator),
+        n: receipt.n,
+        needed: receipt.needed,
+        durable_needed: None,
+        replicas: receipt
+            .replicas
+            .iter()
+            .map(|replica| Replica {
+                node: name(&replica.node),
+                outcome: replica.outcome.word(),
+                ms: answered(replica.outcome).then(|| f64::from(replica.micros) / 1000.0),
+            })
+            .collect(),
+        hinted: receipt.hinted.iter().map(name).collect(),
+        repaired: receipt.repaired.iter().map(name).collect(),
+    }
+}
+
+/// A receipt for people, one line: `n2 coordinated: n2 durable 0.4 ms, n4 durable 0.9 ms, n5 pending`.
+pub fn line(receipt: &Receipt) -> String {
+    let replicas: Vec<String> = receipt
+        .replicas
+        .iter()
+        .map(|replica| {
+            let node = NodeId(replica.node);
+            if answered(replica.outcome) {
+                let ms = f64::from(replica.micros) / 1000.0;
+                format!("{node} {} {ms:.1} ms", replica.outcome.word())
+            } else {
+                format!("{node} {}", replica.outcome.word())
+            }
+        })
+        .collect();
+    let mut line = format!("{} coordinated: {}", NodeId(receipt.coordinator), replicas.join(", "));
+    if !receipt.hinted.is_empty() {
+        line.push_str(&format!("; hints kept for {}", names(&receipt.hinted)));
+    }
+    if !receipt.repaired.is_empty() {
+        line.push_str(&format!("; repairing {}", names(&receipt.repaired)));
+    }
+    line
+}
+
+fn names(nodes: &[u32]) -> String {
+    nodes.iter().map(|node| NodeId(*node).to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether the time in a report is that of an answer.
+fn answered(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Durable
+        | Outcome::Written
+        | Outcome::Current
+        | Outcome::Behind
+        | Outcome::Corrupt
+        | Outcome::Refused => true,
+        Outcome::NotAsked | Outcome::Pending | Outcome::Down | Outcome::Silent => false,
+    }
+}
+
+/// What was asked for, for the words of an error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A get.
+    Read,
+    /// A put or delete.
+    Write,
+}
+
+/// A failed request as an error for people: what happened, who answered, what the state is now, what to do.
+pub fn failure(asked: Asked, error: &RequestError) -> Failed {
+    let exit = match error {
+        RequestError::Quorum(_) | RequestError::Limit(_) => Exit::Refused,
+        RequestError::Unreachable { .. } => Exit::CannotConnect,
+        RequestError::TimedOut { .. } => Exit::Timeout,
+        RequestError::Lost { .. } | RequestError::Nonsense { .. } => Exit::Other,
+        RequestError::Failed(failure) => exit_of(failure.code),
+    };
+    let mut what = error.to_string();
+    if let RequestError::Failed(failure) = error {
+        if let Some(receipt) = &failure.receipt {
+            what.push_str(&format!("\n  {}", line(receipt)));
+        }
+        if asked == Asked::Write {
+            what.push_str(&format!("\n  {}", state(failure)));
+        }
+    } else if asked == Asked::Write && error.effect() == Effect::Unknown {
+        what.push_str("\n  the write may have been applied, or may still be");
+    }
+    let failed = Failed::new(exit, what);
+    match mend(asked, error) {
+        Some(mend) => failed.mend(mend),
+        None => failed,
+    }
+}
+
+/// What a failed write has left behind.
+fn state(failure: &Failure) -> String {
+    let holders = |wanted: &[Outcome]| {
+        let receipt = failure.receipt.as_ref();
+        let replicas = receipt.map(|receipt| receipt.replicas.as_slice()).unwrap_or_default();
+        let held = replicas.iter().filter(|replica| wanted.contains(&replica.outcome));
+        held.map(|replica| NodeId(replica.node).to_string()).collect::<Vec<_>>().join(", ")
+    };
+    match failure.effect {
+        Effect::NotApplied => "nothing was stored anywhere".into(),
+        Effect::Applied(_) => format!(
+            "it IS stored, fsynced, on {}: it may become visible and will spread; it is not taken back",
+            holders(&[Outcome::Durable])
+        ),
+        Effect::Unknown => "whether it was stored is unknown: it may become visible".into(),
+    }
+}
+
+fn exit_of(code: ErrorCode) -> Exit {
+    match code {
+        ErrorCode::BadQuorum
+        | ErrorCode::KeyLength
+        | ErrorCode::ValueTooLarge
+        | ErrorCode::ContextMalformed
+        | ErrorCode::ContextOtherKey
+        | ErrorCode::ContextOtherCluster
+        | ErrorCode::ContextNeeded
+        | ErrorCode::UnknownBucket => Exit::Refused,
+        ErrorCode::TooManySiblings => Exit::Conflict,
+        ErrorCode::WriteQuorumNotMet
+        | ErrorCode::ReadQuorumNotMet
+        | ErrorCode::NoOwnerReachable => Exit::QuorumNotMet,
+        ErrorCode::DeadlinePassed => Exit::Timeout,
+        ErrorCode::NotPermitted
+        | ErrorCode::Malformed
+        | ErrorCode::OtherCluster
+        | ErrorCode::Overloaded
+        | ErrorCode::StaleView
+        | ErrorCode::Corrupt
+        | ErrorCode::ReadOnly
+        | ErrorCode::Stopping
+        | ErrorCode::Internal => Exit::Other,
+    }
+}
+
+fn mend(asked: Asked, error: &RequestError) -> Option<String> {
+    let unsure = "repeating it with the same --context is safe: it replaces what you saw, and if both \
+                  took effect the copies show as siblings";
+    match error {
+        RequestError::Unreachable { .. } => Some("atoll status".into()),
+        RequestError::TimedOut { .. } | RequestError::Lost { .. } if asked == Asked::Write => {
+            Some(unsure.into())
+        }
+        RequestError::TimedOut { .. } => Some("a longer --timeout, or atoll status".into()),
+        RequestError::Failed(failure) => match (failure.code, asked) {
+            (
+                ErrorCode::WriteQuorumNotMet
+                | ErrorCode::DeadlinePassed
+                | ErrorCode::NoOwnerReachable,
+                Asked::Write,
+            ) => Some(format!("atoll status; {unsure}; or accept fewer acknowledgements with -w")),
+            (
+                ErrorCode::ReadQuorumNotMet
+                | ErrorCode::DeadlinePassed
+                | ErrorCode::NoOwnerReachable,
+                Asked::Read,
+            ) => Some("atoll status; or accept fewer answers with -r".into()),
+            (ErrorCode::TooManySiblings, _) => {
+                Some("put without --blind: it replaces all siblings with your value".into())
+            }
+            _ => None,
+        },
+        RequestError::Quorum(_)
+        | RequestError::Limit(_)
+        | RequestError::Lost { .. }
+        | RequestError::Nonsense { .. } => None,
+    }
+}

@@ -1,0 +1,172 @@
+//! `atoll ring`: who owns what.
+
+use atoll_ring::{NodeId, Token, View};
+use atoll_wire::BucketId;
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::{
+    cluster::connect,
+    exit::Failed,
+    output::{self, Format},
+};
+
+/// Who owns what.
+#[derive(Subcommand)]
+pub enum RingCommand {
+    /// The members and how much each owns
+    Show,
+    /// The owners of a key, in order, and who would stand in for them
+    #[command(after_help = "Example:\n  atoll ring lookup cart:7")]
+    Lookup {
+        /// The key
+        key: String,
+    },
+}
+
+#[derive(Serialize)]
+struct RingDocument {
+    schema: &'static str,
+    cluster: String,
+    epoch: u64,
+    partitions: u32,
+    replicas: u8,
+    members: Vec<MemberDocument>,
+}
+
+#[derive(Serialize)]
+struct MemberDocument {
+    node: String,
+    address: String,
+    zone: String,
+    weight: u32,
+    incarnation: u32,
+    partitions_owned: usize,
+    partitions_first: usize,
+    share: f64,
+}
+
+#[derive(Serialize)]
+struct LookupDocument {
+    schema: &'static str,
+    key: String,
+    token: String,
+    partition: u16,
+    epoch: u64,
+    owners: Vec<String>,
+    fallbacks: Vec<String>,
+}
+
+/// Runs the command.
+pub async fn run(
+    command: RingCommand,
+    cluster: Option<&str>,
+    format: Format,
+) -> Result<(), Failed> {
+    let client = connect(cluster).await?;
+    let view = client.view();
+    client.close().await;
+    match command {
+        RingCommand::Show => show(&view, format),
+        RingCommand::Lookup { key } => lookup(&view, key, format),
+    }
+    Ok(())
+}
+
+fn show(view: &View, format: Format) {
+    let owned = |node: NodeId| {
+        let mut all = 0;
+        let mut first = 0;
+        for partition in view.partitions().all() {
+            let owners = view.owners(partition).all();
+            all += usize::from(owners.contains(&node));
+            first += usize::from(owners.first() == Some(&node));
+        }
+        (all, first)
+    };
+    let total = f64::from(view.partitions().count()) * f64::from(view.replicas());
+    let members: Vec<MemberDocument> = view
+        .members()
+        .iter()
+        .map(|member| {
+            let (all, first) = owned(member.id);
+            MemberDocument {
+                node: member.id.to_string(),
+                address: member.address.to_string(),
+                zone: member.zone.clone(),
+                weight: member.weight,
+                incarnation: member.incarnation,
+                partitions_owned: all,
+                partitions_first: first,
+                share: f64::from(u32::try_from(all).unwrap_or(u32::MAX)) / total,
+            }
+        })
+        .collect();
+    match format {
+        Format::Json => output::json(&RingDocument {
+            schema: "atoll.ring/v1",
+            cluster: view.cluster().to_string(),
+            epoch: view.epoch().0,
+            partitions: view.partitions().count(),
+            replicas: view.replicas(),
+            members,
+        }),
+        Format::Table | Format::Plain => {
+            let rows: Vec<Vec<String>> = members
+                .iter()
+                .map(|member| {
+                    vec![
+                        member.node.clone(),
+                        member.address.clone(),
+                        member.zone.clone(),
+                        member.weight.to_string(),
+                        member.partitions_owned.to_string(),
+                        format!("{:.1} %", member.share * 100.0),
+                        member.partitions_first.to_string(),
+                    ]
+                })
+                .collect();
+            let headings = ["NODE", "ADDRESS", "ZONE", "WEIGHT", "PARTITIONS", "SHARE", "FIRST OF"];
+            output::rows(format, &headings, &rows);
+            if format == Format::Table {
+                anstream::println!(
+                    "\n{} partitions with {} copies each, epoch {}, cluster {}",
+                    view.partitions().count(),
+                    view.replicas(),
+                    view.epoch().0,
+                    view.cluster()
+                );
+            }
+        }
+    }
+}
+
+fn lookup(view: &View, key: String, format: Format) {
+    let bucket = BucketId::default_bucket(view.replicas());
+    let token = Token::of(&bucket.0, key.as_bytes());
+    let partition = view.partition(token);
+    let owners = view.owners(partition).all();
+    let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>();
+    let fallbacks: Vec<NodeId> =
+        view.preference(partition).into_iter().filter(|node| !owners.contains(node)).collect();
+    let document = LookupDocument {
+        schema: "atoll.ring-lookup/v1",
+        key,
+        token: format!("{:016x}", token.0),
+        partition: partition.0,
+        epoch: view.epoch().0,
+        owners: names(&owners),
+        fallbacks: names(&fallbacks),
+    };
+    match format {
+        Format::Json => output::json(&document),
+        Format::Plain => anstream::println!("{}", document.owners.join("\t")),
+        Format::Table => {
+            anstream::println!("key        {}", document.key);
+            anstream::println!("token      {}", document.token);
+            anstream::println!("partition  {}", document.partition);
+            anstream::println!("owners     {}", document.owners.join(", "));
+            anstream::println!("fallbacks  {}", document.fallbacks.join(", "));
+        }
+    }
+}

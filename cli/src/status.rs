@@ -1,0 +1,168 @@
+//! `atoll status`: how the nodes are, each asked itself.
+
+use std::time::Duration;
+
+use atoll_client::{NodeId, NodeStatus};
+use serde::Serialize;
+
+use crate::{
+    cluster::connect,
+    exit::{Exit, Failed},
+    output::{self, Format},
+};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    cluster: String,
+    epoch: u64,
+    healthy: bool,
+    nodes: Vec<NodeDocument>,
+}
+
+#[derive(Serialize)]
+struct NodeDocument {
+    node: String,
+    address: String,
+    zone: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: String,
+    incarnation: u32,
+    epoch: u64,
+    uptime_ms: u64,
+    resident_bytes: u64,
+    keys: u64,
+    disk_bytes: u64,
+    durable_sequence: u64,
+    hints: u64,
+    hints_refused: u64,
+    corrupt_records: u64,
+    repaired: u64,
+    writes: u64,
+    reads: u64,
+    peers: Vec<Peer>,
+}
+
+#[derive(Serialize)]
+struct Peer {
+    node: String,
+    up: bool,
+    round_trip_ms: f64,
+    hints: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+}
+
+/// Runs the command. Exits 5 if a node does not answer, or does not see another.
+pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
+    let client = connect(cluster).await?;
+    let view = client.view();
+    let mut nodes = Vec::new();
+    for member in view.members() {
+        let (state, reason, status) = match client.status(member.id, TIMEOUT).await {
+            Ok(status) if status.peers.iter().all(|peer| peer.up) => ("up", None, Some(status)),
+            Ok(status) => {
+                let missed: Vec<String> = status
+                    .peers
+                    .iter()
+                    .filter(|peer| !peer.up)
+                    .map(|peer| NodeId(peer.node).to_string())
+                    .collect();
+                ("up", Some(format!("does not hear {}", missed.join(", "))), Some(status))
+            }
+            Err(error) => ("silent", Some(error.to_string()), None),
+        };
+        nodes.push(NodeDocument {
+            node: member.id.to_string(),
+            address: member.address.to_string(),
+            zone: member.zone.clone(),
+            state,
+            reason,
+            status: status.map(Status::from),
+        });
+    }
+    client.close().await;
+    let healthy = nodes.iter().all(|node| node.state == "up" && node.reason.is_none());
+    match format {
+        Format::Json => output::json(&Document {
+            schema: "atoll.status/v1",
+            cluster: view.cluster().to_string(),
+            epoch: view.epoch().0,
+            healthy,
+            nodes,
+        }),
+        Format::Table | Format::Plain => {
+            let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+            let headings = [
+                "NODE", "STATE", "ADDRESS", "ZONE", "KEYS", "DISK", "HINTS", "CORRUPT", "RSS",
+                "UPTIME", "REMARK",
+            ];
+            output::rows(format, &headings, &rows);
+        }
+    }
+    if healthy { Ok(()) } else { Err(Failed::silent(Exit::Degraded)) }
+}
+
+fn row(node: &NodeDocument) -> Vec<String> {
+    let mut row =
+        vec![node.node.clone(), node.state.into(), node.address.clone(), node.zone.clone()];
+    match &node.status {
+        Some(status) => row.extend([
+            status.keys.to_string(),
+            mebibytes(status.disk_bytes),
+            status.hints.to_string(),
+            status.corrupt_records.to_string(),
+            mebibytes(status.resident_bytes),
+            humantime::format_duration(Duration::from_secs(status.uptime_ms / 1000)).to_string(),
+        ]),
+        None => row.extend(std::iter::repeat_n("-".to_owned(), 6)),
+    }
+    row.push(node.reason.clone().unwrap_or_default());
+    row
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+impl From<NodeStatus> for Status {
+    fn from(status: NodeStatus) -> Self {
+        Status {
+            version: status.version,
+            incarnation: status.incarnation,
+            epoch: status.epoch,
+            uptime_ms: status.uptime_ms,
+            resident_bytes: status.resident_bytes,
+            keys: status.keys,
+            disk_bytes: status.disk_bytes,
+            durable_sequence: status.durable_sequence,
+            hints: status.hints,
+            hints_refused: status.hints_refused,
+            corrupt_records: status.corrupt_records,
+            repaired: status.repaired,
+            writes: status.writes,
+            reads: status.reads,
+            peers: status
+                .peers
+                .into_iter()
+                .map(|peer| Peer {
+                    node: NodeId(peer.node).to_string(),
+                    up: peer.up,
+                    round_trip_ms: f64::from(peer.round_trip_micros) / 1000.0,
+                    hints: peer.hints,
+                    reason: peer.reason,
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! `atoll testnet`: clusters on this machine.
+//!
+//! This file is what can be typed and where it leads. [`up`] is the longest story and has its own file, [`show`] holds
+//! the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
+
+use std::path::PathBuf;
+
+use atoll_client::NodeId;
+use atoll_testnet::{Home, Launcher, Testnet, logs::Logs, start, stop};
+use clap::{Args, Subcommand};
+
+use crate::{
+    exit::{Exit, Failed},
+    output::Format,
+};
+
+mod say;
+mod show;
+mod up;
+
+use say::{failed_file, failed_home, failed_open, failed_start, line};
+use up::Interrupt;
+
+/// Clusters on this machine.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  atoll testnet up                           five nodes, three copies of each key
+  atoll testnet up --name two --zones 3      a second one beside it
+  atoll testnet up --name scratch --ephemeral
+                                             in the foreground; Ctrl-C ends and removes it
+  atoll testnet kill n2                      as a power cut would
+  atoll testnet start n2                     and back again, with its data
+  atoll testnet pause n3 n4                  they keep their sockets and say nothing
+  atoll testnet logs -f                      all nodes, as one story
+  atoll testnet down                         ends all nodes; data is kept
+
+They live under $ATOLL_HOME, default $XDG_STATE_HOME/atoll, else ~/.local/state/atoll.")]
+pub enum TestnetCommand {
+    /// Start a testnet: a new one, or one that exists with its data
+    Up(UpArgs),
+    /// End all nodes of a testnet; its data is kept
+    Down(DownArgs),
+    /// All testnets
+    Ls,
+    /// How the nodes are; exits 5 unless all are ready
+    Status(Named),
+    /// What the nodes have said
+    Logs(LogsArgs),
+    /// End nodes with SIGKILL, as a power cut would
+    Kill(Nodes),
+    /// End nodes with SIGTERM and wait for it
+    Stop(Nodes),
+    /// Start nodes with their data and wait until they are ready
+    Start(Nodes),
+    /// Stop, then start
+    Restart(Nodes),
+    /// Freeze nodes with SIGSTOP: they keep their sockets and say nothing
+    Pause(Nodes),
+    /// Let paused nodes go on
+    Resume(Nodes),
+}
+
+/// What can be asked for once. A later `up` may repeat it and not contradict it.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The first free block of UDP ports at or above the base port is taken: n3 is at 7403, in the second
+testnet at 7413. Ports, nodes, zones, replicas and partitions are written down and never change.")]
+pub struct UpArgs {
+    /// How many nodes, 1 to 64 [default: 5]
+    #[arg(short = 'n', long, value_name = "N")]
+    nodes: Option<u32>,
+
+    /// How many zones; the copies of a key are spread over them [default: 1]
+    #[arg(long, value_name = "N")]
+    zones: Option<u32>,
+
+    /// Copies of each key [default: 3]
+    #[arg(long, value_name = "N")]
+    replicas: Option<u8>,
+
+    /// Partitions of the ring, a power of two [default: 1024]
+    #[arg(long, value_name = "Q")]
+    partitions: Option<u32>,
+
+    /// Name of the testnet [default: dev]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Where it lives [default: under $ATOLL_HOME]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Where the first free block of UDP ports is searched from [default: 7401]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    base_port: Option<u16>,
+
+    /// Stay in the foreground; on Ctrl-C end all nodes and remove the testnet
+    #[arg(long)]
+    ephemeral: bool,
+}
+
+/// Which testnets to end.
+#[derive(Args, Debug)]
+pub struct DownArgs {
+    /// Names [default: the testnet started last]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Every testnet
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+
+    /// Remove it too, with all its data
+    #[arg(long)]
+    remove: bool,
+}
+
+/// Which testnet.
+#[derive(Args, Debug)]
+pub struct Named {
+    /// Name of the testnet [default: the one started last]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// Whose log.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Nodes, such as n3 or 3 [default: all]
+    #[arg(value_name = "NODE")]
+    nodes: Vec<NodeId>,
+
+    /// Go on until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Only so many of the last lines [default: all; with -f 20]
+    #[arg(long, value_name = "N")]
+    lines: Option<usize>,
+
+    #[command(flatten)]
+    testnet: Named,
+}
+
+/// Nodes of which testnet.
+#[derive(Args, Debug)]
+pub struct Nodes {
+    #[command(flatten)]
+    which: Which,
+
+    #[command(flatten)]
+    testnet: Named,
+}
+
+/// Some nodes, or all.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// Nodes, such as n3 or 3
+    #[arg(value_name = "NODE")]
+    nodes: Vec<NodeId>,
+
+    /// Every node
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs the command.
+pub async fn run(command: TestnetCommand, format: Format) -> Result<(), Failed> {
+    let home = Home::find().map_err(failed_home)?;
+    match command {
+        TestnetCommand::Up(args) => up::run(&home, args, format).await,
+        TestnetCommand::Down(args) => down(&home, args).await,
+        TestnetCommand::Ls => show::ls(&home, format),
+        TestnetCommand::Status(named) => show::status(&named.open(&home)?, format).await,
+        TestnetCommand::Logs(args) => logs(&home, args).await,
+        TestnetCommand::Kill(args) => {
+            let (_, nodes) = args.select(&home)?;
+            stop::kill(&nodes, &mut line).await.map_err(failed_file)
+        }
+        TestnetCommand::Stop(args) => {
+            let (testnet, nodes) = args.select(&home)?;
+            let launcher = launcher()?;
+            let _lock = testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
+            stop::stop(nodes, launcher.stop_limit, &mut line).await.map_err(failed_file)
+        }
+        TestnetCommand::Start(args) => start(&home, &args, false).await,
+        TestnetCommand::Restart(args) => start(&home, &args, true).await,
+        TestnetCommand::Pause(args) => {
+            stop::pause(&args.select(&home)?.1, &mut line).map_err(failed_file)
+        }
+        TestnetCommand::Resume(args) => {
+            stop::resume(&args.select(&home)?.1, &mut line).map_err(failed_file)
+        }
+    }
+}
+
+async fn down(home: &Home, args: DownArgs) -> Result<(), Failed> {
+    let names = match (args.all, args.names.is_empty()) {
+        (true, _) => home.names().map_err(failed_home)?,
+        (false, true) => vec![home.pick(None).map_err(failed_home)?],
+        (false, false) => args.names,
+    };
+    let launcher = launcher()?;
+    for name in names {
+        let testnet = Testnet::open(home, Some(&name)).map_err(failed_open)?;
+        anstream::eprintln!("testnet {name}");
+        atoll_testnet::down(home, &launcher, &testnet, args.remove, &mut line)
+            .await
+            .map_err(failed_open)?;
+        if testnet.exists() {
+            anstream::eprintln!("  its data is kept in {}", testnet.folder().display());
+        }
+    }
+    Ok(())
+}
+
+async fn start(home: &Home, args: &Nodes, stop_first: bool) -> Result<(), Failed> {
+    let interrupt = Interrupt::expect()?;
+    let (testnet, nodes) = args.select(home)?;
+    let launcher = launcher()?;
+    let _lock = testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
+    if stop_first {
+        stop::stop(nodes.clone(), launcher.stop_limit, &mut line).await.map_err(failed_file)?;
+    }
+    start::start(&testnet, &launcher, nodes, interrupt.comes(), &mut line)
+        .await
+        .map_err(|error| failed_start(&error))
+}
+
+async fn logs(home: &Home, args: LogsArgs) -> Result<(), Failed> {
+    let testnet = args.testnet.open(home)?;
+    let nodes = testnet.select(&args.nodes).map_err(failed_open)?;
+    let several = nodes.len() > 1;
+    let mut logs = Logs::of(&nodes);
+    let mut lines = logs.read().map_err(failed_file)?;
+    let wanted = args.lines.unwrap_or(if args.follow { 20 } else { usize::MAX });
+    lines.drain(..lines.len().saturating_sub(wanted));
+    loop {
+        for line in &lines {
+            if several {
+                anstream::println!("{:<3} | {}", line.node, line.text);
+            } else {
+                anstream::println!("{}", line.text);
+            }
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        lines = logs.next().await.map_err(failed_file)?;
+    }
+}
+
+impl Named {
+    fn open(&self, home: &Home) -> Result<Testnet, Failed> {
+        Testnet::open(home, self.name.as_deref()).map_err(failed_open)
+    }
+}
+
+impl Nodes {
+    fn select(&self, home: &Home) -> Result<(Testnet, Vec<atoll_testnet::Node>), Failed> {
+        let testnet = self.testnet.open(home)?;
+        let nodes = testnet.select(&self.which.nodes).map_err(failed_open)?;
+        Ok((testnet, nodes))
+    }
+}
+
+fn launcher() -> Result<Launcher, Failed> {
+    Launcher::current().map_err(|error| {
+        Failed::new(Exit::Other, format!("cannot find out which program this is: {error}"))
+    })
+}

@@ -1,0 +1,10 @@
+//! Real processes, real sockets, real disks: the program as a user has it.
+//!
+//! Each test has a testnet of its own in a temporary home. They are few and slow (seconds); what can be asked on virtual
+//! time is asked in `node/tests/cluster`.
+
+mod failing_disk;
+mod kills;
+mod refusals;
+mod start;
+mod testnet;

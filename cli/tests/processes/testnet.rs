@@ -1,0 +1,103 @@
+//! A testnet of a test's own, spoken to by the program and by the client library.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use atoll_client::{Client, Profile};
+
+pub struct Testnet {
+    home: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Testnet {
+    /// Starts so many nodes. `base_port` differs from test to test, so that they do not race for ports.
+    pub fn up(nodes: u32, base_port: u16) -> Testnet {
+        Testnet::up_with(nodes, base_port, &[])
+    }
+
+    /// Starts nodes whose processes have these variables set.
+    pub fn up_with(nodes: u32, base_port: u16, environment: &[(&str, &str)]) -> Testnet {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let testnet = Testnet {
+            home: tempfile::tempdir().expect("a directory"),
+            environment: environment.iter().map(own).collect(),
+        };
+        let (nodes, replicas) = (nodes.to_string(), nodes.min(3).to_string());
+        let base_port = base_port.to_string();
+        testnet.ok(&[
+            "testnet",
+            "up",
+            "--nodes",
+            &nodes,
+            "--replicas",
+            &replicas,
+            "--base-port",
+            &base_port,
+        ]);
+        testnet
+    }
+
+    /// Runs `atoll` with these arguments.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_atoll"))
+            .args(arguments)
+            .env("ATOLL_HOME", self.home.path())
+            .env_remove("ATOLL_CLUSTER")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect("the program runs");
+        Ran {
+            code: status.code().expect("not killed"),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// Runs `atoll`, which must end well, and gives what it printed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "atoll {}: {ran:?}", arguments.join(" "));
+        ran.stdout
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.home.path().join("testnets/dev")
+    }
+
+    pub fn node_config(&self, node: u32) -> PathBuf {
+        self.folder().join(format!("n{node}/node.toml"))
+    }
+
+    pub fn log(&self, node: u32) -> String {
+        std::fs::read_to_string(self.folder().join(format!("n{node}/log"))).unwrap_or_default()
+    }
+
+    pub async fn client(&self) -> Client {
+        let profile = Profile::load(&self.folder().join("profile.toml")).expect("a profile");
+        Client::connect(&profile).await.expect("a node answers")
+    }
+}
+
+impl Drop for Testnet {
+    fn drop(&mut self) {
+        let _ = self.run(&["testnet", "down"]);
+    }
+}
+
+/// Puts other text in place of some in a file.
+pub fn edit(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).expect("a text file");
+    assert!(text.contains(from), "{} has no {from}", path.display());
+    std::fs::write(path, text.replace(from, to)).expect("writable");
+}

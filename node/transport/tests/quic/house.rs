@@ -1,0 +1,318 @@
+//! What every test needs: papers, a node that answers, and a way to ask it.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use atoll_ring::{ClusterId, Epoch, NodeId, QuorumRequest};
+use atoll_transport::{
+    Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
+};
+use atoll_wire::{
+    Ack, BucketId, Delete, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, NodeStatus,
+    Ping, Pong, Put, Receipt, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored,
+    ViewQuery, ViewReply,
+};
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+pub const CLUSTER: ClusterId = ClusterId([7; 16]);
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// An authority and what it has issued, in a folder that goes with it.
+pub struct Papers {
+    folder: TempDir,
+    authority: Authority,
+}
+
+impl Papers {
+    pub fn new() -> Papers {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create("test").unwrap();
+        authority.write_certificate(&folder.path().join("ca.pem")).unwrap();
+        Papers { folder, authority }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The identity of a node, the same each time.
+    pub fn node(&self, id: u32) -> Identity {
+        if !self.path(&format!("n{id}.pem")).exists() {
+            self.issue_node(id, DAY);
+        }
+        self.load(&format!("n{id}"))
+    }
+
+    pub fn issue_node(&self, id: u32, valid: Duration) {
+        let (certificate, key) = self.pair(&format!("n{id}"));
+        self.authority.issue_node(NodeId(id), valid, &certificate, &key).unwrap();
+    }
+
+    /// The identity of somebody in these roles.
+    pub fn user(&self, roles: &[Role]) -> Identity {
+        self.user_for(roles, DAY)
+    }
+
+    pub fn user_for(&self, roles: &[Role], valid: Duration) -> Identity {
+        let (certificate, key) = self.pair("user");
+        self.authority.issue_user(roles, valid, &certificate, &key).unwrap();
+        self.load("user")
+    }
+
+    pub fn load(&self, name: &str) -> Identity {
+        let (certificate, key) = self.pair(name);
+        Identity::load(&self.path("ca.pem"), &certificate, &key).unwrap()
+    }
+
+    fn pair(&self, name: &str) -> (PathBuf, PathBuf) {
+        (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")))
+    }
+}
+
+/// A node that answers everything, remembers who asked, and can be told to keep people waiting.
+pub struct Host {
+    id: NodeId,
+    seen: Mutex<Vec<(Role, Kind, Caller)>>,
+    /// Whoever asks for [`AT_THE_GATE`] waits here for a permit.
+    pub gate: Semaphore,
+    in_work: AtomicUsize,
+    in_work_most: AtomicUsize,
+}
+
+/// The key of requests that wait until the test lets them go.
+pub const AT_THE_GATE: &str = "gate";
+
+impl Host {
+    pub fn new(id: u32) -> Arc<Host> {
+        Arc::new(Host {
+            id: NodeId(id),
+            seen: Mutex::default(),
+            gate: Semaphore::new(0),
+            in_work: AtomicUsize::new(0),
+            in_work_most: AtomicUsize::new(0),
+        })
+    }
+
+    /// What has come through: role, kind and caller of each request.
+    pub fn seen(&self) -> Vec<(Role, Kind, Caller)> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// How many wait at the gate.
+    pub fn in_work(&self) -> usize {
+        self.in_work.load(Ordering::SeqCst)
+    }
+
+    /// How many have ever waited at the gate at the same time.
+    pub fn in_work_most(&self) -> usize {
+        self.in_work_most.load(Ordering::SeqCst)
+    }
+
+    fn reply(&self, request: Request) -> Reply {
+        match request {
+            Request::Hello(_) => panic!("the transport answers a hello"),
+            Request::Ping(_) => Reply::Pong(Pong { node: self.id.0, incarnation: 0 }),
+            Request::View(_) => Reply::View(ViewReply { view: Bytes::from_static(b"a view") }),
+            Request::Status(_) => Reply::Status(Box::default()),
+            Request::Put(put) => Reply::Put(stored(&put.value)),
+            Request::Get(get) => Reply::Found(Found {
+                values: Vec::new(),
+                context: Bytes::new(),
+                receipt: receipt(),
+                bytes: pattern(length_in(&get.key)),
+            }),
+            Request::Delete(_) => Reply::Deleted(stored(b"")),
+            Request::Replicate(_) => Reply::Replicated(Replicated { durable: true }),
+            Request::Fetch(fetch) => {
+                Reply::Fetched(Fetched { known: true, state: pattern(length_in(&fetch.key)) })
+            }
+        }
+    }
+}
+
+impl Handler for Host {
+    fn node(&self) -> NodeId {
+        self.id
+    }
+
+    fn cluster(&self) -> ClusterId {
+        CLUSTER
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(5)
+    }
+
+    /// Gets are answered later, the others at once.
+    fn handle(self: Arc<Self>, caller: Caller, envelope: Envelope, request: Request) -> Answer {
+        self.seen.lock().unwrap().push((envelope.role, request.kind(), caller));
+        let waits = match &request {
+            Request::Put(put) => put.key == AT_THE_GATE,
+            Request::Fetch(fetch) => fetch.key == AT_THE_GATE,
+            Request::Get(_) => return Answer::Later(Box::pin(async move { self.reply(request) })),
+            _ => false,
+        };
+        if !waits {
+            return Answer::Now(self.reply(request));
+        }
+        let in_work = self.in_work.fetch_add(1, Ordering::SeqCst) + 1;
+        self.in_work_most.fetch_max(in_work, Ordering::SeqCst);
+        Answer::Later(Box::pin(async move {
+            self.gate.acquire().await.unwrap().forget();
+            self.in_work.fetch_sub(1, Ordering::SeqCst);
+            self.reply(request)
+        }))
+    }
+}
+
+/// So many bytes that a piece out of place would show.
+pub fn pattern(length: usize) -> Bytes {
+    (0..length).map(|at| (at % 251) as u8).collect::<Vec<_>>().into()
+}
+
+fn length_in(key: &[u8]) -> usize {
+    std::str::from_utf8(key).ok().and_then(|key| key.parse().ok()).unwrap_or(0)
+}
+
+/// A put is answered with what arrived, hashed.
+fn stored(value: &[u8]) -> Stored {
+    let context = Bytes::copy_from_slice(blake3::hash(value).as_bytes());
+    Stored { context, dot: (1, 0, 1), receipt: receipt() }
+}
+
+fn receipt() -> Receipt {
+    Receipt {
+        epoch: Epoch(5),
+        coordinator: 1,
+        n: 1,
+        needed: 1,
+        durable_needed: 1,
+        replicas: Vec::new(),
+        hinted: Vec::new(),
+        repaired: Vec::new(),
+    }
+}
+
+/// A host that listens.
+pub struct Server {
+    pub host: Arc<Host>,
+    pub quic: Quic,
+    pub address: SocketAddr,
+}
+
+/// Starts a host under its papers, in the runtime of the test.
+pub fn serve(papers: &Papers, id: u32) -> Server {
+    serve_as(&papers.node(id), id)
+}
+
+/// Starts a host that shows this certificate, whatever it says.
+pub fn serve_as(identity: &Identity, id: u32) -> Server {
+    let quic = Quic::bind(loopback(), identity).unwrap();
+    let (host, address) = (Host::new(id), quic.address().unwrap());
+    let (accepting, handler) = (quic.clone(), host.clone());
+    tokio::spawn(async move { accepting.serve(handler).await });
+    Server { host, quic, address }
+}
+
+/// A free port.
+pub fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// A link of node 9 to a host.
+pub async fn link(papers: &Papers, server: &Server) -> Link {
+    let quic = Quic::bind(loopback(), &papers.node(9)).unwrap();
+    quic.dial(server.address, Expect::AnyNode, Role::Node, Some(NodeId(9))).await.unwrap()
+}
+
+pub fn envelope(role: Role) -> Envelope {
+    let bucket = BucketId::default_bucket(3);
+    Envelope { epoch: Epoch(4), left_ms: 60_000, operation: 1, bucket, role }
+}
+
+pub fn ping() -> Request {
+    Request::Ping(Ping { node: 9, incarnation: 0 })
+}
+
+pub fn put(key: &'static str, value: Bytes) -> Request {
+    let quorum = QuorumRequest::default();
+    Request::Put(Put { key: key.into(), context: Bytes::new(), quorum, hops: 0, value })
+}
+
+/// Asks for so many bytes.
+pub fn get(length: usize) -> Request {
+    let quorum = QuorumRequest::default();
+    Request::Get(Get { key: length.to_string().into(), quorum })
+}
+
+pub fn fetch(key: impl Into<Bytes>) -> Request {
+    Request::Fetch(Fetch { key: key.into() })
+}
+
+/// A small request of this kind.
+pub fn of_kind(kind: Kind) -> Request {
+    let (key, context) = (Bytes::from_static(b"key"), Bytes::from_static(b"context"));
+    let quorum = QuorumRequest::default();
+    match kind {
+        Kind::Hello => Request::Hello(Hello { lane: Lane::Request, node: None, cluster: None }),
+        Kind::Ping => ping(),
+        Kind::View => Request::View(ViewQuery {}),
+        Kind::Status => Request::Status(StatusQuery {}),
+        Kind::Put => put("key", Bytes::from_static(b"value")),
+        Kind::Get => get(3),
+        Kind::Delete => Request::Delete(Delete { key, context, quorum, hops: 0 }),
+        Kind::Replicate => replicate(Bytes::from_static(b"state")),
+        Kind::Fetch => fetch("3"),
+    }
+}
+
+pub fn replicate(state: Bytes) -> Request {
+    let key = Bytes::from_static(b"key");
+    Request::Replicate(Replicate { key, ack: Ack::Durable, replaces_corrupt: false, state })
+}
+
+/// Asks as a node, and gives the reply without the epoch.
+pub async fn ask(link: &Link, lane: Lane, request: &Request) -> Result<Reply, CallError> {
+    within(link.call(lane, &envelope(Role::Node), request)).await.map(|(epoch, reply)| {
+        assert_eq!(epoch, Epoch(5), "the epoch of who answers");
+        reply
+    })
+}
+
+/// Asserts that the link is answered.
+pub async fn still_served(link: &Link) {
+    let reply = ask(link, Lane::Control, &ping()).await;
+    assert!(matches!(reply, Ok(Reply::Pong(_))), "{reply:?}");
+}
+
+/// The reply that a host gives to a status query.
+pub fn status() -> Reply {
+    Reply::Status(Box::<NodeStatus>::default())
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let watch = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(WATCHDOG, watch).await.unwrap_or_else(|_| panic!("never happened: {what}"))
+}
+
+/// The watchdog of everything that is awaited.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(WATCHDOG, future).await.expect("it hangs")
+}
+
+const WATCHDOG: Duration = Duration::from_secs(60);

@@ -1,0 +1,13 @@
+//! The transport over real QUIC on the loopback: ports are free ones, certificates are made for each test.
+//!
+//! Nothing here asserts a time. Where a test has to wait for something it waits for that very thing, and a watchdog
+//! ends it with a message if it never comes.
+
+mod calls;
+mod certificates;
+mod garbage;
+mod house;
+mod peers;
+mod raw;
+mod restart;
+mod roles;

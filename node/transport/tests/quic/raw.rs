@@ -1,0 +1,140 @@
+//! QUIC without our transport: peers with good papers and bad manners.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use atoll_ring::Epoch;
+use atoll_wire::{
+    ALPN, Frame, Kind, Reply, Role, Welcome,
+    frame::{encode_reply, peek_length},
+};
+use bytes::Bytes;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+
+use crate::house::{CLUSTER, Papers, loopback};
+
+/// Dials with the papers of that name, or none, offering this protocol.
+pub async fn dial(
+    papers: &Papers,
+    name: Option<&str>,
+    alpn: &[u8],
+    address: SocketAddr,
+) -> Result<quinn::Connection, quinn::ConnectionError> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots(papers));
+    let mut config = match name {
+        Some(name) => {
+            let (certificate, key) = pair(papers, name);
+            builder.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+    let endpoint = quinn::Endpoint::client(loopback()).unwrap();
+    endpoint.connect_with(config, address, "node.atoll").unwrap().await
+}
+
+/// Listens with the papers of that name.
+pub fn listen(papers: &Papers, name: &str) -> quinn::Endpoint {
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots(papers)),
+        provider(),
+    );
+    let (certificate, key) = pair(papers, name);
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let config =
+        quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).unwrap()));
+    quinn::Endpoint::server(config, loopback()).unwrap()
+}
+
+/// Accepts a connection and greets its lanes as node 1 does.
+pub async fn greet(endpoint: &quinn::Endpoint) -> (quinn::Connection, Vec<Lane>) {
+    let connection = endpoint.accept().await.unwrap().await.unwrap();
+    let mut lanes = Vec::new();
+    for _ in atoll_wire::Lane::ALL {
+        let mut lane = Lane::accept(&connection).await;
+        let hello = lane.read().await;
+        let welcome = Welcome { node: 1, cluster: CLUSTER.0, role: Role::Node };
+        lane.reply(Kind::Hello, hello.id, &Reply::Welcome(welcome)).await;
+        lanes.push(lane);
+    }
+    (connection, lanes)
+}
+
+/// One lane, by hand.
+pub struct Lane {
+    pub send: quinn::SendStream,
+    receive: quinn::RecvStream,
+}
+
+impl Lane {
+    pub async fn accept(connection: &quinn::Connection) -> Lane {
+        let (send, receive) = connection.accept_bi().await.unwrap();
+        Lane { send, receive }
+    }
+
+    pub async fn open(connection: &quinn::Connection) -> Lane {
+        let (send, receive) = connection.open_bi().await.unwrap();
+        Lane { send, receive }
+    }
+
+    /// The next frame.
+    pub async fn read(&mut self) -> Frame {
+        let mut bytes = vec![0; 8];
+        self.receive.read_exact(&mut bytes).await.unwrap();
+        let length = peek_length(&bytes).unwrap().unwrap();
+        bytes.resize(length, 0);
+        self.receive.read_exact(&mut bytes[8..]).await.unwrap();
+        Frame::parse(&bytes.into()).unwrap()
+    }
+
+    pub async fn reply(&mut self, kind: Kind, id: u64, reply: &Reply) {
+        let bytes = encode_reply(kind, id, Epoch(5), reply).unwrap().concat();
+        self.send.write_all(&bytes).await.unwrap();
+    }
+}
+
+/// A frame put together by hand, without any of the checks.
+pub fn frame(kind: u8, flags: u16, header: &[u8], tail: &[u8]) -> Vec<u8> {
+    let length = 14 + header.len() + tail.len();
+    let mut frame = (length as u32).to_le_bytes().to_vec();
+    frame.extend([1, kind]);
+    frame.extend(flags.to_le_bytes());
+    frame.extend(77u64.to_le_bytes());
+    frame.extend((header.len() as u16).to_le_bytes());
+    frame.extend(header);
+    frame.extend(tail);
+    frame
+}
+
+/// Bytes without a meaning, the same in each run.
+pub fn noise(seed: &str, length: usize) -> Bytes {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn roots(papers: &Papers) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(papers.path("ca.pem")).unwrap()).unwrap();
+    roots
+}
+
+fn pair(papers: &Papers, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let certificate = CertificateDer::from_pem_file(papers.path(&format!("{name}.pem")));
+    let key = PrivateKeyDer::from_pem_file(papers.path(&format!("{name}.key")));
+    (certificate.unwrap(), key.unwrap())
+}

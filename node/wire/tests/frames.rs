@@ -1,0 +1,522 @@
+//! Frames that are well formed come back as they were; frames that are not are refused, whoever wrote them.
+
+use atoll_ring::{Epoch, Level, QuorumRequest};
+use atoll_wire::{
+    Ack, BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
+    FrameError, Get, Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt,
+    ReplicaReport, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored, ValueHead,
+    ViewQuery, ViewReply, Welcome,
+    frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
+    limits::{HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
+};
+use bytes::Bytes;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+const VERSION_AT: usize = 4;
+const KIND_AT: usize = 5;
+const FLAGS_AT: usize = 6;
+const HEADER_LENGTH_AT: usize = 16;
+const FLAG_REPLY: u16 = 1;
+const FLAG_FAILED: u16 = 2;
+
+proptest! {
+    /// Whatever can be said arrives as it was said, and is no message of the other direction.
+    #[test]
+    fn a_request_survives_the_way(id in any::<u64>(), envelope in envelope(), request in request()) {
+        let bytes = whole(encode_request(id, &envelope, &request));
+        prop_assert_eq!(peek_length(&bytes), Ok(Some(bytes.len())));
+        let frame = Frame::parse(&bytes).expect("our own frame");
+        prop_assert_eq!((frame.id, frame.kind, frame.reply), (id, request.kind(), false));
+        prop_assert_eq!(frame.request(), Ok((envelope, request)));
+        prop_assert_eq!(frame.reply(), Err(FrameError::Direction));
+    }
+
+    /// The same for replies.
+    #[test]
+    fn a_reply_survives_the_way(id in any::<u64>(), epoch in any::<u64>(), (kind, reply) in reply()) {
+        let bytes = whole(encode_reply(kind, id, Epoch(epoch), &reply));
+        prop_assert_eq!(peek_length(&bytes), Ok(Some(bytes.len())));
+        let frame = Frame::parse(&bytes).expect("our own frame");
+        prop_assert_eq!((frame.id, frame.kind, frame.reply), (id, kind, true));
+        prop_assert_eq!(frame.reply(), Ok((Epoch(epoch), reply)));
+        prop_assert_eq!(frame.request(), Err(FrameError::Direction));
+    }
+
+    /// A reply that does not belong to the kind cannot be written, except a failure, which belongs to all.
+    #[test]
+    fn a_reply_belongs_to_its_kind((kind, reply) in reply(), other in select(&Kind::ALL[..])) {
+        let fits = kind == other || matches!(reply, Reply::Failed(_));
+        let expected = if fits { None } else { Some(FrameError::Direction) };
+        prop_assert_eq!(encode_reply(other, 1, Epoch(1), &reply).err(), expected);
+    }
+
+    /// Noise is no frame, and asking never panics.
+    #[test]
+    fn noise_is_harmless(bytes in vec(any::<u8>(), 0..4096)) {
+        swallow(bytes);
+    }
+
+    /// Noise with a plausible beginning gets further, into the headers.
+    #[test]
+    fn noise_behind_a_good_head_is_harmless(
+        kind in select(&Kind::ALL[..]),
+        flags in select(&[0, FLAG_REPLY, FLAG_REPLY | FLAG_FAILED][..]),
+        header in vec(any::<u8>(), 0..600),
+        tail in vec(any::<u8>(), 0..64),
+    ) {
+        swallow(raw(kind, flags, &header, &tail));
+    }
+
+    /// A good frame with a few bytes changed is a frame or none, and never a panic.
+    #[test]
+    fn a_damaged_frame_is_harmless(
+        bytes in any_frame(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut bytes = bytes.to_vec();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        swallow(bytes);
+    }
+
+    /// However a frame is cut, it is no frame any more, and the reader asks for the rest.
+    #[test]
+    fn a_frame_cut_anywhere_is_no_frame(bytes in any_frame()) {
+        for length in 0..bytes.len() {
+            let cut = bytes.slice(..length);
+            prop_assert_eq!(Frame::parse(&cut), Err(FrameError::Short));
+            let known = (length >= 8).then_some(bytes.len());
+            prop_assert_eq!(peek_length(&cut), Ok(known));
+        }
+    }
+
+    /// No length above the cap of its kind passes, whatever else the head says.
+    #[test]
+    fn a_length_over_the_cap_never_passes(
+        length in any::<u32>(),
+        kind in select(&Kind::ALL[..]),
+        flags in 0u16..4,
+    ) {
+        let mut head = raw(kind, flags, &[], &[]);
+        head[..4].copy_from_slice(&length.to_le_bytes());
+        let cap = FIXED_BYTES - 4 + HEADER_BYTES_MAX + tail_cap(kind, flags);
+        let length = length as usize;
+        let expected = match length {
+            0..14 => Err(FrameError::Short),
+            _ if length > cap => Err(FrameError::TooLong { length, cap }),
+            _ => Ok(Some(length + 4)),
+        };
+        prop_assert_eq!(peek_length(&head), expected);
+    }
+
+    /// A byte too many in a header is not overlooked: it would be a second way to write the same message.
+    #[test]
+    fn a_header_ends_where_its_message_ends(bytes in any_frame(), extra in vec(any::<u8>(), 1..20)) {
+        let frame = Frame::parse(&bytes).expect("our own frame");
+        let header_length = u16::from_le_bytes([bytes[HEADER_LENGTH_AT], bytes[HEADER_LENGTH_AT + 1]]);
+        let (header, tail) = bytes[FIXED_BYTES..].split_at(header_length.into());
+        let flags = u16::from_le_bytes([bytes[FLAGS_AT], bytes[FLAGS_AT + 1]]);
+        let longer = raw(frame.kind, flags, &[header, &extra].concat(), tail);
+        let frame = Frame::parse(&longer.into()).expect("still a frame");
+        if frame.reply {
+            prop_assert_eq!(frame.reply(), Err(FrameError::Header));
+        } else {
+            prop_assert_eq!(frame.request(), Err(FrameError::Header));
+        }
+    }
+
+    /// The lengths of a read's siblings either add up to its tail or it has none to show.
+    #[test]
+    fn siblings_add_up_or_are_not_shown(
+        lengths in vec(prop_oneof![0u32..20, any::<u32>()], 0..6),
+        tail in 0usize..60,
+    ) {
+        let fits = lengths.iter().map(|length| u64::from(*length)).sum::<u64>() == tail as u64;
+        let values = lengths.iter().map(|length| ValueHead { dot: (1, 0, 1), length: *length });
+        let found = Found {
+            values: values.collect(),
+            context: Bytes::new(),
+            receipt: empty_receipt(),
+            bytes: vec![0; tail].into(),
+        };
+        prop_assert_eq!(found.siblings().is_some(), fits);
+    }
+}
+
+/// One version, nine kinds, two flags. Everything else is refused, before a length is believed.
+#[test]
+fn what_is_not_known_is_refused() {
+    let good = raw(Kind::Ping, 0, &[], &[]);
+    for version in (0..=u8::MAX).filter(|version| *version != good[VERSION_AT]) {
+        let mut frame = good.clone();
+        frame[VERSION_AT] = version;
+        assert_eq!(peek_length(&frame), Err(FrameError::Version(version)));
+        assert_eq!(Frame::parse(&frame.into()), Err(FrameError::Version(version)));
+    }
+    let known = Kind::ALL.map(Kind::number);
+    for kind in (0..=u8::MAX).filter(|kind| !known.contains(kind)) {
+        let mut frame = good.clone();
+        frame[KIND_AT] = kind;
+        assert_eq!(peek_length(&frame), Err(FrameError::Kind(kind)));
+        assert_eq!(Frame::parse(&frame.into()), Err(FrameError::Kind(kind)));
+    }
+    for flags in (2..16).map(|bit| 1u16 << bit) {
+        let frame = raw(Kind::Ping, flags | FLAG_REPLY, &[], &[]);
+        assert_eq!(peek_length(&frame), Err(FrameError::Flags(flags | FLAG_REPLY)));
+    }
+}
+
+/// "Failed" without "reply" is neither a request nor a reply.
+#[test]
+fn a_request_cannot_have_failed() {
+    for kind in Kind::ALL {
+        let frame = Frame::parse(&raw(kind, FLAG_FAILED, &[], &[]).into()).expect("a frame");
+        assert_eq!(frame.request(), Err(FrameError::Direction));
+        assert_eq!(frame.reply(), Err(FrameError::Direction));
+    }
+}
+
+/// The caps, said a second time by hand: a tail of exactly the cap passes both doors, one byte more neither. A failure
+/// has no tail, whatever it answers.
+#[test]
+fn a_tail_over_its_cap_is_refused_at_both_doors() {
+    let kinds = Kind::ALL.into_iter();
+    for (kind, flags) in kinds.flat_map(|kind| [0, 1, 3].map(|flags| (kind, flags))) {
+        let cap = tail_cap(kind, flags);
+        let tail = Bytes::from(vec![0; cap + 1]);
+        let over = FrameError::TooLong { length: cap + 1, cap };
+        assert!(Frame::parse(&raw(kind, flags, &[], &tail[1..]).into()).is_ok(), "{kind:?}");
+        // with a full header the length word alone would not tell
+        assert_eq!(Frame::parse(&raw(kind, flags, &[], &tail).into()), Err(over), "{kind:?}");
+        for (tail, expected) in [(tail.slice(1..), None), (tail, Some(over))] {
+            if let Some(written) = write_with_tail(kind, flags, tail) {
+                assert_eq!(written.err(), expected, "{kind:?}");
+            }
+        }
+    }
+}
+
+/// The cap of a header, at both doors.
+#[test]
+fn a_header_over_its_cap_is_refused_at_both_doors() {
+    let delete = |length: usize| {
+        let (key, context) = (Bytes::new(), vec![0; length].into());
+        let body = Delete { key, context, quorum: QuorumRequest::default(), hops: 0 };
+        encode_request(1, &plain_envelope(), &Request::Delete(body))
+    };
+    let spent = delete(HEADER_BYTES_MAX - 100).expect("fits")[0].len() - FIXED_BYTES;
+    let room = HEADER_BYTES_MAX - spent + HEADER_BYTES_MAX - 100;
+    assert!(delete(room).is_ok());
+    let over = FrameError::TooLong { length: HEADER_BYTES_MAX + 1, cap: HEADER_BYTES_MAX };
+    assert_eq!(delete(room + 1), Err(over));
+
+    // only a kind with a tail leaves room for a header that claims too much
+    let frame = raw(Kind::Put, 0, &vec![0; HEADER_BYTES_MAX + 1], &[]);
+    assert_eq!(Frame::parse(&frame.into()), Err(over));
+    let frame = raw(Kind::Put, 0, &vec![0; HEADER_BYTES_MAX], &[]);
+    assert!(Frame::parse(&frame.into()).is_ok());
+}
+
+/// A header may claim to end behind its frame. It is not followed there.
+#[test]
+fn a_header_ends_inside_its_frame() {
+    let mut frame = raw(Kind::Put, 0, &[0; 10], &[]);
+    frame[HEADER_LENGTH_AT] = 11;
+    assert_eq!(Frame::parse(&frame.into()), Err(FrameError::Short));
+}
+
+/// The most that a header of hostile bytes can make of itself: as many list elements as fit, each as small on the wire
+/// as it can be. Memory stays within a few dozen times the cap of a header, so within a megabyte or two. (A list that
+/// claims more elements than bytes are left is given no room in advance; one that claims fewer gets room for what it
+/// claims, at most a megabyte, by serde's rule.)
+#[test]
+fn a_hostile_header_cannot_take_much_memory() {
+    let budget = 32 * HEADER_BYTES_MAX;
+
+    // a status full of peers of five bytes each
+    let empty = NodeStatus::default();
+    let head = postcard::to_stdvec(&(Epoch(0), &empty)).expect("in memory");
+    let head = &head[..head.len() - 1]; // without the count of peers
+    let peers = (HEADER_BYTES_MAX - head.len() - 3) / 5;
+    let header = [head, &varint(peers as u64), &vec![0; peers * 5]].concat();
+    let frame = Frame::parse(&raw(Kind::Status, FLAG_REPLY, &header, &[]).into()).expect("a frame");
+    let Ok((_, Reply::Status(status))) = frame.reply() else { panic!("peers of zeros are peers") };
+    assert_eq!(status.peers.len(), peers);
+    assert!(status.peers.capacity() * size_of::<PeerStatus>() <= budget);
+
+    // a read full of siblings of four bytes each, with lengths that add up to no bytes at all
+    let values = (HEADER_BYTES_MAX - 64) / 4;
+    let receipt = postcard::to_stdvec(&(Bytes::new(), empty_receipt())).expect("in memory");
+    let header = [&[0], &varint(values as u64)[..], &vec![0; values * 4], &receipt].concat();
+    let frame = Frame::parse(&raw(Kind::Get, FLAG_REPLY, &header, &[]).into()).expect("a frame");
+    let Ok((_, Reply::Found(found))) = frame.reply() else { panic!("heads of zeros are heads") };
+    assert_eq!(found.values.len(), values);
+    assert!(found.values.capacity() * size_of::<ValueHead>() <= budget);
+    assert!(found.siblings().is_some_and(|siblings| siblings.len() == values));
+}
+
+/// A full header in which every length is a lie, for every kind and both directions.
+#[test]
+fn lengths_that_lie_are_refused() {
+    for claim in [HEADER_BYTES_MAX as u64 / 2, u64::from(u32::MAX), u64::MAX] {
+        let header = varint(claim).repeat(HEADER_BYTES_MAX / varint(claim).len());
+        for (kind, flags) in Kind::ALL.into_iter().flat_map(|kind| [0, 1, 3].map(|f| (kind, f))) {
+            let frame = Frame::parse(&raw(kind, flags, &header, &[]).into()).expect("a frame");
+            assert!(frame.request().is_err(), "{kind:?}");
+            assert!(frame.reply().is_err(), "{kind:?}");
+        }
+    }
+}
+
+/// Everything that is ever done with bytes from outside.
+fn swallow(bytes: Vec<u8>) {
+    let _ = peek_length(&bytes);
+    if let Ok(frame) = Frame::parse(&bytes.into()) {
+        let _ = frame.request();
+        if let Ok((_, Reply::Found(found))) = frame.reply() {
+            let _ = found.siblings();
+        }
+    }
+}
+
+/// A frame put together by hand, without any of the checks.
+fn raw(kind: Kind, flags: u16, header: &[u8], tail: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(FIXED_BYTES + header.len() + tail.len());
+    let length = FIXED_BYTES - 4 + header.len() + tail.len();
+    frame.extend((length as u32).to_le_bytes());
+    frame.extend([1, kind.number()]);
+    frame.extend(flags.to_le_bytes());
+    frame.extend(77u64.to_le_bytes());
+    frame.extend((header.len() as u16).to_le_bytes());
+    frame.extend(header);
+    frame.extend(tail);
+    frame
+}
+
+fn varint(number: u64) -> Vec<u8> {
+    postcard::to_stdvec(&number).expect("in memory")
+}
+
+fn tail_cap(kind: Kind, flags: u16) -> usize {
+    match (kind, flags) {
+        (Kind::Put, 0) => VALUE_TAIL_BYTES_MAX,
+        (Kind::Replicate, 0) | (Kind::Get | Kind::Fetch, FLAG_REPLY) => STATE_TAIL_BYTES_MAX,
+        (Kind::View, FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
+        (_, _) => 0,
+    }
+}
+
+/// Writes a message of this kind with this tail; `None` where messages have no tail at all.
+fn write_with_tail(
+    kind: Kind,
+    flags: u16,
+    tail: Bytes,
+) -> Option<Result<atoll_wire::frame::Encoded, FrameError>> {
+    let request = |request| Some(encode_request(1, &plain_envelope(), &request));
+    let reply = |reply| Some(encode_reply(kind, 1, Epoch(1), &reply));
+    let (key, quorum) = (Bytes::new(), QuorumRequest::default());
+    match (kind, flags) {
+        (Kind::Put, 0) => {
+            request(Request::Put(Put { key, context: Bytes::new(), quorum, hops: 0, value: tail }))
+        }
+        (Kind::Replicate, 0) => {
+            let (ack, replaces_corrupt) = (Ack::Written, false);
+            request(Request::Replicate(Replicate { key, ack, replaces_corrupt, state: tail }))
+        }
+        (Kind::View, FLAG_REPLY) => reply(Reply::View(ViewReply { view: tail })),
+        (Kind::Get, FLAG_REPLY) => reply(Reply::Found(Found {
+            values: Vec::new(),
+            context: Bytes::new(),
+            receipt: empty_receipt(),
+            bytes: tail,
+        })),
+        (Kind::Fetch, FLAG_REPLY) => reply(Reply::Fetched(Fetched { known: true, state: tail })),
+        (_, _) => None,
+    }
+}
+
+fn whole(parts: Result<atoll_wire::frame::Encoded, FrameError>) -> Bytes {
+    parts.expect("within the caps").concat().into()
+}
+
+fn plain_envelope() -> Envelope {
+    let bucket = BucketId([0; 16]);
+    Envelope { epoch: Epoch(1), left_ms: 0, operation: 0, bucket, role: Role::Node }
+}
+
+fn empty_receipt() -> Receipt {
+    Receipt {
+        epoch: Epoch(0),
+        coordinator: 0,
+        n: 0,
+        needed: 0,
+        durable_needed: 0,
+        replicas: Vec::new(),
+        hinted: Vec::new(),
+        repaired: Vec::new(),
+    }
+}
+
+// Arbitrary messages.
+
+fn any_frame() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        (envelope(), request()).prop_map(|(e, request)| whole(encode_request(1, &e, &request))),
+        reply().prop_map(|(kind, reply)| whole(encode_reply(kind, 1, Epoch(1), &reply))),
+    ]
+}
+
+fn envelope() -> impl Strategy<Value = Envelope> {
+    let role = select(&Role::ALL[..]);
+    (any::<u64>(), any::<u32>(), any::<u128>(), any::<[u8; 16]>(), role).prop_map(
+        |(epoch, left_ms, operation, bucket, role)| Envelope {
+            epoch: Epoch(epoch),
+            left_ms,
+            operation,
+            bucket: BucketId(bucket),
+            role,
+        },
+    )
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn quorum() -> impl Strategy<Value = QuorumRequest> {
+    let level = || {
+        let count = any::<u8>().prop_map(Level::Count);
+        option::of(prop_oneof![count, Just(Level::Quorum), Just(Level::All)])
+    };
+    (option::of(any::<u8>()), level(), level(), level()).prop_map(|(n, r, w, dw)| QuorumRequest {
+        n,
+        r,
+        w,
+        dw,
+    })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let (lane, ack) = (select(&Lane::ALL[..]), select(&[Ack::Written, Ack::Durable][..]));
+    prop_oneof![
+        (lane, option::of(any::<u32>()), option::of(any::<[u8; 16]>()))
+            .prop_map(|(lane, node, cluster)| Request::Hello(Hello { lane, node, cluster })),
+        any::<(u32, u32)>()
+            .prop_map(|(node, incarnation)| Request::Ping(Ping { node, incarnation })),
+        Just(Request::View(ViewQuery {})),
+        Just(Request::Status(StatusQuery {})),
+        (bytes(), bytes(), quorum(), any::<u8>(), bytes()).prop_map(
+            |(key, context, quorum, hops, value)| Request::Put(Put {
+                key,
+                context,
+                quorum,
+                hops,
+                value
+            })
+        ),
+        (bytes(), quorum()).prop_map(|(key, quorum)| Request::Get(Get { key, quorum })),
+        (bytes(), bytes(), quorum(), any::<u8>()).prop_map(|(key, context, quorum, hops)| {
+            Request::Delete(Delete { key, context, quorum, hops })
+        }),
+        (bytes(), ack, any::<bool>(), bytes()).prop_map(|(key, ack, replaces_corrupt, state)| {
+            Request::Replicate(Replicate { key, ack, replaces_corrupt, state })
+        }),
+        bytes().prop_map(|key| Request::Fetch(Fetch { key })),
+    ]
+}
+
+fn receipt() -> impl Strategy<Value = Receipt> {
+    let outcomes = [Outcome::Durable, Outcome::Behind, Outcome::Silent, Outcome::Refused];
+    let line = (any::<u32>(), select(outcomes.to_vec()), any::<u32>())
+        .prop_map(|(node, outcome, micros)| ReplicaReport { node, outcome, micros });
+    let nodes = || vec(any::<u32>(), 0..4);
+    let head = any::<(u64, u32, u8, u8, u8)>();
+    (head, vec(line, 0..6), nodes(), nodes()).prop_map(|(head, replicas, hinted, repaired)| {
+        let (epoch, coordinator, n, needed, durable_needed) = head;
+        let epoch = Epoch(epoch);
+        Receipt { epoch, coordinator, n, needed, durable_needed, replicas, hinted, repaired }
+    })
+}
+
+fn stored() -> impl Strategy<Value = Stored> {
+    (bytes(), any::<(u32, u32, u64)>(), receipt()).prop_map(|(context, dot, receipt)| Stored {
+        context,
+        dot,
+        receipt,
+    })
+}
+
+fn found() -> impl Strategy<Value = Found> {
+    let head = any::<((u32, u32, u64), u32)>().prop_map(|(dot, length)| ValueHead { dot, length });
+    (vec(head, 0..5), bytes(), receipt(), bytes())
+        .prop_map(|(values, context, receipt, bytes)| Found { values, context, receipt, bytes })
+}
+
+fn status() -> impl Strategy<Value = NodeStatus> {
+    let peer = any::<(u32, bool, u32, u64, String)>().prop_map(|parts| {
+        let (node, up, round_trip_micros, hints, reason) = parts;
+        PeerStatus { node, up, round_trip_micros, hints, reason }
+    });
+    let ids = any::<(u32, u32, u64, String)>();
+    (ids, any::<[u64; 11]>(), vec(peer, 0..4)).prop_map(|(ids, counts, peers)| NodeStatus {
+        node: ids.0,
+        incarnation: ids.1,
+        epoch: ids.2,
+        version: ids.3,
+        uptime_ms: counts[0],
+        resident_bytes: counts[1],
+        keys: counts[2],
+        disk_bytes: counts[3],
+        durable_sequence: counts[4],
+        hints: counts[5],
+        hints_refused: counts[6],
+        corrupt_records: counts[7],
+        repaired: counts[8],
+        writes: counts[9],
+        reads: counts[10],
+        peers,
+    })
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    let applied = any::<u8>().prop_map(Effect::Applied);
+    let effect = prop_oneof![Just(Effect::NotApplied), applied, Just(Effect::Unknown)];
+    let numbers = any::<(u8, u8, u32, String)>();
+    (select(ErrorCode::ALL), effect, numbers, option::of(receipt())).prop_map(
+        |(code, effect, (got, needed, retry_after_ms, detail), receipt)| Failure {
+            code,
+            effect,
+            got,
+            needed,
+            retry_after_ms,
+            detail,
+            receipt: receipt.map(Box::new),
+        },
+    )
+}
+
+fn reply() -> impl Strategy<Value = (Kind, Reply)> {
+    let welcome = (any::<u32>(), any::<[u8; 16]>(), select(&Role::ALL[..]))
+        .prop_map(|(node, cluster, role)| Reply::Welcome(Welcome { node, cluster, role }));
+    let pong =
+        any::<(u32, u32)>().prop_map(|(node, incarnation)| Reply::Pong(Pong { node, incarnation }));
+    let fetched = (any::<bool>(), bytes())
+        .prop_map(|(known, state)| Reply::Fetched(Fetched { known, state }));
+    let replicated = any::<bool>().prop_map(|durable| Reply::Replicated(Replicated { durable }));
+    let of = |kind: Kind| move |reply: Reply| (kind, reply);
+    prop_oneof![
+        welcome.prop_map(of(Kind::Hello)),
+        pong.prop_map(of(Kind::Ping)),
+        bytes().prop_map(|view| (Kind::View, Reply::View(ViewReply { view }))),
+        status().prop_map(|status| (Kind::Status, Reply::Status(Box::new(status)))),
+        stored().prop_map(|stored| (Kind::Put, Reply::Put(stored))),
+        found().prop_map(|found| (Kind::Get, Reply::Found(found))),
+        stored().prop_map(|stored| (Kind::Delete, Reply::Deleted(stored))),
+        replicated.prop_map(of(Kind::Replicate)),
+        fetched.prop_map(of(Kind::Fetch)),
+        (select(&Kind::ALL[..]), failure())
+            .prop_map(|(kind, failure)| (kind, Reply::Failed(Box::new(failure)))),
+    ]
+}

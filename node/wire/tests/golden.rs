@@ -1,0 +1,292 @@
+//! The bytes of every message, as they are promised to other versions and other languages.
+//!
+//! `tests/golden` holds one file per request and per reply of each kind, and failures. A file that no longer matches
+//! means that nodes of two builds no longer understand each other: that is a new version of the protocol, not a new
+//! file. For a **new** message, write its file once and commit it:
+//!
+//! ```text
+//! ATOLL_BLESS=1 cargo test -p atoll-wire --test golden
+//! ```
+//!
+//! Every field has a value of its own, so that two fields that change places show.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
+
+use atoll_ring::{Epoch, Level, QuorumRequest};
+use atoll_wire::{
+    Ack, BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame, Get,
+    Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt, ReplicaReport,
+    Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored, ValueHead, ViewQuery,
+    ViewReply, Welcome,
+    frame::{encode_reply, encode_request},
+};
+use bytes::Bytes;
+
+/// A message and the id it travels under.
+#[derive(Debug, PartialEq)]
+enum Message {
+    Request(u64, Envelope, Request),
+    Reply(u64, Kind, Epoch, Reply),
+}
+
+/// Each file says what it says, and what it says is written as it is.
+#[test]
+fn every_message_has_the_bytes_it_has_always_had() {
+    bless_if_asked();
+    for (name, message) in messages() {
+        let path = folder().join(&name);
+        let bytes = encode(&message);
+        let golden = Bytes::from(fs::read(&path).unwrap_or_else(|error| {
+            panic!("{}: {error}; a new message is written with ATOLL_BLESS=1", path.display())
+        }));
+        assert_eq!(bytes, golden, "{name}: peers of an older build would not understand this");
+        assert_eq!(decode(&golden), message, "{name}");
+    }
+}
+
+/// Neither a kind without its files nor a file without its message.
+#[test]
+fn every_kind_has_its_files() {
+    bless_if_asked();
+    let named: BTreeSet<String> = messages().into_iter().map(|(name, _)| name).collect();
+    for kind in Kind::ALL {
+        let word = format!("{kind:?}").to_lowercase();
+        for way in ["request", "reply"] {
+            let name = format!("{word}.{way}.bin");
+            assert!(named.contains(&name), "{name} is missing: add its message to this test");
+        }
+    }
+    let there: BTreeSet<String> = fs::read_dir(folder())
+        .expect("the folder is there")
+        .map(|file| file.expect("readable").file_name().into_string().expect("plain names"))
+        .collect();
+    assert_eq!(there, named);
+}
+
+/// The numbers that stand for words inside a header. Putting a word between two others would move them.
+#[test]
+fn words_keep_their_numbers() {
+    fn check<T: serde::Serialize>(words: &[T]) {
+        for (number, word) in (0u8..).zip(words) {
+            assert_eq!(postcard::to_stdvec(word).expect("in memory")[0], number);
+        }
+    }
+    check(&Role::ALL);
+    check(&Lane::ALL);
+    check(&[Ack::Written, Ack::Durable]);
+    check(&[Effect::NotApplied, Effect::Applied(2), Effect::Unknown]);
+    check(&[Level::Count(2), Level::Quorum, Level::All]);
+    check(&OUTCOMES);
+}
+
+/// Writes the files anew, once for all tests.
+fn bless_if_asked() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os("ATOLL_BLESS").is_some_and(|bless| bless == "1") {
+            for (name, message) in messages() {
+                fs::write(folder().join(name), encode(&message)).expect("the folder is writable");
+            }
+        }
+    });
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn encode(message: &Message) -> Bytes {
+    let parts = match message {
+        Message::Request(id, envelope, request) => encode_request(*id, envelope, request),
+        Message::Reply(id, kind, epoch, reply) => encode_reply(*kind, *id, *epoch, reply),
+    };
+    Bytes::from(parts.expect("small").concat())
+}
+
+fn decode(bytes: &Bytes) -> Message {
+    let frame = Frame::parse(bytes).expect("a frame");
+    if frame.reply {
+        let (epoch, reply) = frame.reply().expect("a reply");
+        Message::Reply(frame.id, frame.kind, epoch, reply)
+    } else {
+        let (envelope, request) = frame.request().expect("a request");
+        Message::Request(frame.id, envelope, request)
+    }
+}
+
+fn messages() -> Vec<(String, Message)> {
+    let mut all = Vec::new();
+    for (id, request) in (1..).zip(requests()) {
+        let name = format!("{:?}.request.bin", request.kind()).to_lowercase();
+        all.push((name, Message::Request(id, envelope(), request)));
+    }
+    for (id, (kind, reply)) in (0x0102_0304_0506_0708..).zip(replies()) {
+        let name = format!("{kind:?}.reply.bin").to_lowercase();
+        all.push((name, Message::Reply(id, kind, Epoch(300), reply)));
+    }
+    for (name, failure) in failures() {
+        let reply = Reply::Failed(Box::new(failure));
+        all.push((format!("failure.{name}.bin"), Message::Reply(9, Kind::Put, Epoch(301), reply)));
+    }
+    all
+}
+
+fn envelope() -> Envelope {
+    Envelope {
+        epoch: Epoch(299),
+        left_ms: 1500,
+        operation: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+        bucket: BucketId(*b"sixteen of these"),
+        role: Role::Operator,
+    }
+}
+
+fn requests() -> Vec<Request> {
+    let quorum = QuorumRequest {
+        n: Some(5),
+        r: Some(Level::Quorum),
+        w: Some(Level::Count(4)),
+        dw: Some(Level::All),
+    };
+    let key = Bytes::from_static(b"the key");
+    let context = Bytes::from_static(b"what was seen");
+    vec![
+        Request::Hello(Hello { lane: Lane::Bulk, node: Some(7), cluster: Some([0xc1; 16]) }),
+        Request::Ping(Ping { node: 7, incarnation: 200 }),
+        Request::View(ViewQuery {}),
+        Request::Status(StatusQuery {}),
+        Request::Put(Put {
+            key: key.clone(),
+            context: context.clone(),
+            quorum,
+            hops: 1,
+            value: Bytes::from_static(b"the value, as it is"),
+        }),
+        Request::Get(Get { key: key.clone(), quorum: QuorumRequest { r: None, ..quorum } }),
+        Request::Delete(Delete { key: key.clone(), context, quorum, hops: 2 }),
+        Request::Replicate(Replicate {
+            key: key.clone(),
+            ack: Ack::Durable,
+            replaces_corrupt: true,
+            state: Bytes::from_static(b"a state, as it is"),
+        }),
+        Request::Fetch(Fetch { key }),
+    ]
+}
+
+fn replies() -> Vec<(Kind, Reply)> {
+    let stored = |context: &'static [u8]| Stored {
+        context: Bytes::from_static(context),
+        dot: (3, 1, 70_000),
+        receipt: receipt(),
+    };
+    let values = vec![
+        ValueHead { dot: (1, 0, 5), length: 4 },
+        ValueHead { dot: (2, 1, u64::MAX), length: 300 },
+    ];
+    let bytes: Vec<u8> = b"four".iter().copied().chain((0..300).map(|i| i as u8)).collect();
+    vec![
+        (Kind::Hello, Reply::Welcome(Welcome { node: 3, cluster: [0xc1; 16], role: Role::Client })),
+        (Kind::Ping, Reply::Pong(Pong { node: 3, incarnation: 201 })),
+        (Kind::View, Reply::View(ViewReply { view: Bytes::from_static(b"a view, as it is") })),
+        (Kind::Status, Reply::Status(Box::new(status()))),
+        (Kind::Put, Reply::Put(stored(b"context after a put"))),
+        (
+            Kind::Get,
+            Reply::Found(Found {
+                values,
+                context: Bytes::from_static(b"context of a read"),
+                receipt: receipt(),
+                bytes: bytes.into(),
+            }),
+        ),
+        (Kind::Delete, Reply::Deleted(stored(b"context after a delete"))),
+        (Kind::Replicate, Reply::Replicated(Replicated { durable: true })),
+        (
+            Kind::Fetch,
+            Reply::Fetched(Fetched { known: true, state: Bytes::from_static(b"own state") }),
+        ),
+    ]
+}
+
+fn failures() -> Vec<(&'static str, Failure)> {
+    vec![
+        ("refused", Failure::refused(ErrorCode::NotPermitted, "a client may not send Fetch")),
+        (
+            "quorum",
+            Failure {
+                code: ErrorCode::WriteQuorumNotMet,
+                effect: Effect::Applied(1),
+                got: 1,
+                needed: 2,
+                retry_after_ms: 250,
+                detail: "1 of 2".into(),
+                receipt: Some(Box::new(receipt())),
+            },
+        ),
+    ]
+}
+
+const OUTCOMES: [Outcome; 10] = [
+    Outcome::Durable,
+    Outcome::Written,
+    Outcome::Current,
+    Outcome::Behind,
+    Outcome::NotAsked,
+    Outcome::Pending,
+    Outcome::Down,
+    Outcome::Silent,
+    Outcome::Corrupt,
+    Outcome::Refused,
+];
+
+/// One line of each outcome.
+fn receipt() -> Receipt {
+    let line = |(node, outcome)| ReplicaReport { node, outcome, micros: 1000 + node };
+    Receipt {
+        epoch: Epoch(298),
+        coordinator: 6,
+        n: 5,
+        needed: 3,
+        durable_needed: 2,
+        replicas: (1..).zip(OUTCOMES).map(line).collect(),
+        hinted: vec![4, 400],
+        repaired: vec![5],
+    }
+}
+
+fn status() -> NodeStatus {
+    NodeStatus {
+        node: 1,
+        incarnation: 2,
+        epoch: 300,
+        version: "0.1.0".into(),
+        uptime_ms: 4_000,
+        resident_bytes: 50_000_000,
+        keys: 6,
+        disk_bytes: 7_000,
+        durable_sequence: 8,
+        hints: 9,
+        hints_refused: 10,
+        corrupt_records: 11,
+        repaired: 12,
+        writes: 13,
+        reads: 14,
+        peers: vec![
+            PeerStatus {
+                node: 15,
+                up: true,
+                round_trip_micros: 160,
+                hints: 0,
+                reason: String::new(),
+            },
+            PeerStatus {
+                node: 17,
+                up: false,
+                round_trip_micros: 0,
+                hints: 18,
+                reason: "down".into(),
+            },
+        ],
+    }
+}

@@ -1,0 +1,48 @@
+//! Real nodes on this machine: started, watched, paused, killed.
+//!
+//! A [`Testnet`] is a folder and as many processes as it has nodes, all on 127.0.0.1, with certificates of its own.
+//! Nothing here stays behind to watch them: every command finds the processes again by what was written down, and
+//! touches none that is not certainly the one it knows.
+//!
+//! Read [`up`](up()) first; it calls everything else in the order of time. [`asked`] is what a user can choose and is
+//! written down for good, [`ports`] where the nodes listen, `papers` what they need in writing, [`start`] and [`stop`]
+//! their processes. [`process`] is why a stale pid is never killed. [`home`] turns names into folders and is what
+//! the other commands ask for the profile of a cluster. Progress is told as [`Event`]s; whoever calls prints.
+//!
+//! What is absent: nothing here reads or writes data of nodes, and no fault is injected below the level of processes.
+
+pub mod asked;
+mod claim;
+mod down;
+mod event;
+mod files;
+mod greet;
+pub mod home;
+pub mod logs;
+pub mod node;
+mod papers;
+mod poll;
+pub mod ports;
+mod probe;
+pub mod process;
+pub mod start;
+pub mod status;
+pub mod stop;
+mod testnet;
+mod up;
+
+pub use asked::{Asked, AskedError, NODES_MAX, Wish};
+pub use claim::ClaimError;
+pub use down::down;
+pub use event::{Event, Hear};
+pub use files::FileError;
+pub use greet::Greeting;
+pub use home::{Home, HomeError};
+pub use node::{Condition, Node};
+pub use papers::PapersError;
+pub use ports::NoPorts;
+pub use probe::{Probe, ProbeError};
+pub use start::{Launcher, StartError};
+pub use status::{NodeReport, State, status};
+pub use testnet::{Lock, OpenError, Testnet};
+pub use up::{Up, UpError, up};

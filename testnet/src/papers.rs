@@ -1,0 +1,173 @@
+//! What a cluster needs in writing before its nodes can start.
+//!
+//! The secret of the context tokens and the first view are made once and kept for the cluster's life. Certificates,
+//! configurations and the profile are written anew at each `up`: a new authority signs for everybody and its key is
+//! never stored, so there is nothing to steal and nothing to expire in a testnet that is used for long.
+
+use std::time::Duration;
+
+use atoll_client::Profile;
+use atoll_ring::ViewError;
+use atoll_transport::{Authority, AuthorityError};
+use atoll_wire::Role;
+use data_encoding::HEXLOWER;
+
+use crate::{
+    files::{self, FileError, PUBLIC, SECRET},
+    home::PROFILE,
+    node::Node,
+    testnet::Testnet,
+};
+
+/// Why the papers could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum PapersError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A certificate.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// There is no such view.
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+/// Makes what is kept for the cluster's life, as far as it is not there.
+pub(crate) fn found(testnet: &Testnet) -> Result<(), PapersError> {
+    let secret = testnet.folder().join("cluster.secret");
+    if files::read(&secret)?.is_none() {
+        let text = format!("{}\n", HEXLOWER.encode(&rand::random::<[u8; 32]>()));
+        files::write(&secret, &text, SECRET)?;
+    }
+    let view = testnet.folder().join("view.json");
+    if files::read(&view)?.is_none() {
+        let (first, _) = testnet.asked().view()?;
+        let text = serde_json::to_string(&first).expect("a view is plain data");
+        files::write(&view, &text, PUBLIC)?;
+    }
+    Ok(())
+}
+
+/// Writes what is written at each `up`. No node may run: it would not believe the others' new certificates.
+pub(crate) fn issue(testnet: &Testnet) -> Result<(), PapersError> {
+    let at = |file: &str| testnet.folder().join(file);
+    let authority = Authority::create(&testnet.asked().cluster.to_string())?;
+    authority.write_certificate(&at("ca.pem"))?;
+    let roles = [Role::Client, Role::Operator];
+    authority.issue_user(&roles, VALID, &at("user.pem"), &at("user.key"))?;
+    for node in testnet.nodes() {
+        files::make_folder(node.folder())?;
+        let (certificate, key) = (node.folder().join("node.pem"), node.folder().join("node.key"));
+        authority.issue_node(node.id, VALID, &certificate, &key)?;
+        files::write(&node.config(), &configuration(&node), PUBLIC)?;
+    }
+    let profile = toml::to_string(&profile(testnet)).expect("a profile is plain data");
+    Ok(files::write(&at(PROFILE), &profile, PUBLIC)?)
+}
+
+fn configuration(node: &Node) -> String {
+    format!(
+        "\
+# Written by `atoll testnet up`, which overwrites it. Paths are relative to this file.
+format = 1
+node = \"{}\"
+listen = \"{}\"
+data = \"data\"
+view = \"../view.json\"
+secret = \"../cluster.secret\"
+ca = \"../ca.pem\"
+certificate = \"node.pem\"
+key = \"node.key\"
+",
+        node.id, node.address
+    )
+}
+
+fn profile(testnet: &Testnet) -> Profile {
+    Profile {
+        cluster: testnet.asked().cluster,
+        seeds: testnet.nodes().iter().map(|node| node.address).collect(),
+        ca: "ca.pem".into(),
+        certificate: "user.pem".into(),
+        key: "user.key".into(),
+    }
+}
+
+/// For a testnet that is never stopped a year is long; a stopped one gets new certificates anyway.
+const VALID: Duration = Duration::from_secs(365 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use atoll_ring::{ClusterId, View};
+
+    use super::*;
+    use crate::asked::Wish;
+
+    fn two_nodes() -> (tempfile::TempDir, Testnet) {
+        let folder = tempfile::tempdir().unwrap();
+        let wish = Wish { nodes: Some(2), replicas: Some(2), ..Wish::default() };
+        let asked = wish.settle(ClusterId([7; 16])).unwrap().0;
+        let testnet = Testnet::new(folder.path().to_owned(), asked);
+        found(&testnet).unwrap();
+        issue(&testnet).unwrap();
+        (folder, testnet)
+    }
+
+    fn mode(testnet: &Testnet, file: &str) -> u32 {
+        fs::metadata(testnet.folder().join(file)).unwrap().permissions().mode() & 0o777
+    }
+
+    /// A node's configuration, to the letter.
+    #[test]
+    fn configuration_of_a_node() {
+        let (_folder, testnet) = two_nodes();
+        let text = fs::read_to_string(testnet.folder().join("n2/node.toml")).unwrap();
+        let expected = "\
+# Written by `atoll testnet up`, which overwrites it. Paths are relative to this file.
+format = 1
+node = \"n2\"
+listen = \"127.0.0.1:7402\"
+data = \"data\"
+view = \"../view.json\"
+secret = \"../cluster.secret\"
+ca = \"../ca.pem\"
+certificate = \"node.pem\"
+key = \"node.key\"
+";
+        assert_eq!(text, expected);
+    }
+
+    /// Secrets are for their owner only, and the client's own code accepts what we wrote.
+    #[test]
+    fn who_may_read_what() {
+        let (_folder, testnet) = two_nodes();
+        for file in ["cluster.secret", "user.key", "n1/node.key", "n2/node.key"] {
+            assert_eq!(mode(&testnet, file), 0o600, "{file}");
+        }
+        assert_eq!(mode(&testnet, "n1"), 0o700);
+        let profile = Profile::load(&testnet.profile()).unwrap();
+        assert_eq!(profile.seeds, testnet.nodes().iter().map(|n| n.address).collect::<Vec<_>>());
+        let user = atoll_transport::Identity::load(&profile.ca, &profile.certificate, &profile.key)
+            .unwrap();
+        assert!(user.roles().contains(Role::Client) && user.roles().contains(Role::Operator));
+        assert!(!user.roles().contains(Role::Node));
+    }
+
+    /// Another `up` gives new certificates; the secret and the view stay, or contexts and data would be worthless.
+    #[test]
+    fn what_is_kept_for_life() {
+        let (_folder, testnet) = two_nodes();
+        let read = |file: &str| fs::read_to_string(testnet.folder().join(file)).unwrap();
+        let (secret, view, ca) = (read("cluster.secret"), read("view.json"), read("ca.pem"));
+        assert_eq!(HEXLOWER.decode(secret.trim().as_bytes()).unwrap().len(), 32);
+        let first: View = serde_json::from_str(&view).unwrap();
+        assert_eq!(first.members(), testnet.asked().members());
+        found(&testnet).unwrap();
+        issue(&testnet).unwrap();
+        assert_eq!((secret, view), (read("cluster.secret"), read("view.json")));
+        assert_ne!(ca, read("ca.pem"));
+    }
+}

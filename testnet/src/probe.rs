@@ -1,0 +1,104 @@
+//! Asks nodes how they are, over QUIC as any operator would. A node that answers is ready.
+
+use std::time::Duration;
+
+use atoll_client::Profile;
+use atoll_ring::{ClusterId, Epoch};
+use atoll_transport::{Expect, Identity, IdentityError, Quic};
+use atoll_wire::{BucketId, Envelope, Lane, NodeStatus, Reply, Request, Role, StatusQuery};
+use tokio::time::timeout;
+
+use crate::{node::Node, poll, testnet::Testnet};
+
+/// A socket to ask from.
+#[derive(Clone)]
+pub struct Probe {
+    quic: Quic,
+    cluster: ClusterId,
+}
+
+/// Why nobody can be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The testnet's profile.
+    #[error(transparent)]
+    Profile(#[from] atoll_client::ProfileError),
+    /// The user's certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The socket.
+    #[error("cannot open a socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// It was damaged by hand: a testnet has nodes.
+    #[error("the testnet has no nodes")]
+    NoNodes,
+}
+
+impl Probe {
+    /// Opens a socket with the user's certificate. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// See [`ProbeError`].
+    pub fn open(testnet: &Testnet) -> Result<Probe, ProbeError> {
+        let profile = Profile::load(&testnet.profile())?;
+        let identity = Identity::load(&profile.ca, &profile.certificate, &profile.key)?;
+        let target = *profile.seeds.first().ok_or(ProbeError::NoNodes)?;
+        let quic = Quic::for_dialling(target, &identity)?;
+        Ok(Probe { quic, cluster: profile.cluster })
+    }
+
+    /// How a node is, or why it does not say so within `limit`.
+    pub async fn ask(&self, node: &Node, limit: Duration) -> Result<NodeStatus, String> {
+        timeout(limit, self.ask_patiently(node)).await.unwrap_or_else(|_| Err("no answer".into()))
+    }
+
+    async fn ask_patiently(&self, node: &Node) -> Result<NodeStatus, String> {
+        let link = self
+            .quic
+            .dial(node.address, Expect::Node(node.id), Role::Operator, None)
+            .await
+            .map_err(|error| error.to_string())?;
+        if link.cluster() != self.cluster {
+            return Err(format!("is of cluster {}, not {}", link.cluster(), self.cluster));
+        }
+        let envelope = Envelope {
+            epoch: Epoch(0),
+            left_ms: 1000,
+            operation: rand::random(),
+            bucket: BucketId([0; 16]),
+            role: Role::Operator,
+        };
+        match link.call(Lane::Control, &envelope, &Request::Status(StatusQuery {})).await {
+            Ok((_, Reply::Status(status))) => Ok(*status),
+            Ok((_, Reply::Failed(failure))) => Err(failure.to_string()),
+            Ok(_) => Err("answered nonsense".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Asks until the node answers, or for `limit`; then with its last excuse.
+    pub(crate) async fn until_ready(
+        &self,
+        node: &Node,
+        limit: Duration,
+    ) -> Result<NodeStatus, String> {
+        let mut excuse = "no answer".to_owned();
+        // what is sent before the node listens is lost, and QUIC repeats it ever more slowly: begin anew instead, and
+        // grant more from time to time, because a busy machine needs longer for the handshake itself
+        let mut patience = FIRST_PATIENCE;
+        let attempts = async {
+            loop {
+                match self.ask(node, patience).await {
+                    Ok(status) => return status,
+                    Err(reason) => excuse = reason,
+                }
+                patience = (patience * 5 / 4).min(LAST_PATIENCE);
+                poll::pause().await;
+            }
+        };
+        timeout(limit, attempts).await.map_err(|_| excuse)
+    }
+}
+
+const FIRST_PATIENCE: Duration = Duration::from_millis(150);
+const LAST_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,243 @@
+//! A testnet: a folder with all there is to a cluster on this machine.
+//!
+//! ```text
+//! dev/
+//! ├── testnet.toml                        what was asked, for good
+//! ├── view.json, cluster.secret           written once, kept for the cluster's life
+//! ├── ca.pem, user.pem, user.key          issued anew at each `up`
+//! ├── profile.toml                        what a client needs
+//! ├── lock                                held while somebody starts or stops nodes
+//! └── n1/ n2/ …                           see `node`
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use atoll_ring::NodeId;
+
+use crate::{
+    asked::{Asked, AskedError},
+    files::{self, FileError},
+    home::{Home, HomeError, PROFILE},
+    node::Node,
+    poll,
+};
+
+/// A testnet that exists.
+#[derive(Clone, Debug)]
+pub struct Testnet {
+    folder: PathBuf,
+    asked: Asked,
+}
+
+/// Why a testnet cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none of that name.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// What is written down cannot be used.
+    #[error(transparent)]
+    Asked(#[from] AskedError),
+    /// Its folder cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No such node.
+    #[error("testnet {testnet} has no node {node}: it has n1 to n{nodes}")]
+    NoNode {
+        /// The testnet.
+        testnet: String,
+        /// What was asked for.
+        node: NodeId,
+        /// How many it has.
+        nodes: u32,
+    },
+    /// Somebody else starts or stops nodes of it.
+    #[error("another command is starting or stopping nodes of this testnet ({})", folder.display())]
+    Busy {
+        /// Its folder.
+        folder: PathBuf,
+    },
+}
+
+impl Testnet {
+    /// The testnet of that name, or the one started last.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(home: &Home, name: Option<&str>) -> Result<Testnet, OpenError> {
+        let name = home.pick(name)?;
+        let folder = canonical(&home.entry(&name)?)?;
+        let asked = Asked::load(&folder)?.ok_or(HomeError::NoneKnown)?;
+        Ok(Testnet { folder, asked })
+    }
+
+    pub(crate) fn new(folder: PathBuf, asked: Asked) -> Testnet {
+        Testnet { folder, asked }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.asked.name
+    }
+
+    /// Its folder, without links.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// What a client needs.
+    #[must_use]
+    pub fn profile(&self) -> PathBuf {
+        self.folder.join(PROFILE)
+    }
+
+    /// All its nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Node> {
+        let members = self.asked.members().into_iter();
+        members.map(|member| Node::new(&self.folder, member)).collect()
+    }
+
+    /// These nodes, each once, in this order; all if none is named.
+    ///
+    /// # Errors
+    /// [`OpenError::NoNode`].
+    pub fn select(&self, ids: &[NodeId]) -> Result<Vec<Node>, OpenError> {
+        let all = self.nodes();
+        if ids.is_empty() {
+            return Ok(all);
+        }
+        let mut selected: Vec<Node> = Vec::new();
+        for id in ids {
+            let node = all.iter().find(|node| node.id == *id).ok_or_else(|| OpenError::NoNode {
+                testnet: self.name().to_owned(),
+                node: *id,
+                nodes: self.asked.nodes,
+            })?;
+            if !selected.iter().any(|other| other.id == *id) {
+                selected.push(node.clone());
+            }
+        }
+        Ok(selected)
+    }
+
+    /// Whether it is still there: somebody may have removed it.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.folder.join(crate::asked::FILE).is_file()
+    }
+
+    /// Waits for the right to start and stop its nodes.
+    ///
+    /// # Errors
+    /// [`OpenError::Busy`] if somebody else keeps it for longer than `limit`.
+    pub async fn lock(&self, limit: Duration) -> Result<Lock, OpenError> {
+        Lock::take(&self.folder, limit).await
+    }
+
+    /// Removes it with all its data. Its nodes must have ended and its lock must be held.
+    ///
+    /// # Errors
+    /// [`OpenError::File`].
+    pub(crate) fn remove(&self, home: &Home, _held: Lock) -> Result<(), OpenError> {
+        let entry = home.entry(self.name())?;
+        for node in self.nodes() {
+            files::remove(node.folder())?;
+        }
+        // what says that it exists goes last
+        for file in FILES {
+            files::remove(&self.folder.join(file))?;
+        }
+        if entry.is_symlink() {
+            files::remove(&entry)?;
+            // whatever else lies in a folder that the user has chosen is not ours to remove
+            let _ = fs::remove_dir(&self.folder);
+        } else {
+            files::remove(&entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything in the folder beside the nodes.
+const FILES: [&str; 8] = [
+    PROFILE,
+    "user.key",
+    "user.pem",
+    "ca.pem",
+    "cluster.secret",
+    "view.json",
+    LOCK,
+    crate::asked::FILE,
+];
+
+/// The right to start and stop nodes of a testnet, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub(crate) async fn take(folder: &Path, limit: Duration) -> Result<Lock, OpenError> {
+        let path = folder.join(LOCK);
+        let attempt = || match Lock::attempt(&path) {
+            Ok(None) => None,
+            Ok(Some(lock)) => Some(Ok(lock)),
+            Err(error) => Some(Err(FileError::of("lock", &path)(error))),
+        };
+        match poll::until(limit, attempt).await {
+            Some(taken) => Ok(taken?),
+            None => Err(OpenError::Busy { folder: folder.to_owned() }),
+        }
+    }
+
+    fn attempt(path: &Path) -> io::Result<Option<Lock>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        // who held it before us may have removed the testnet and the file with it
+        let held = file.metadata()?;
+        let there =
+            fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+        Ok(there.then_some(Lock { _file: file }))
+    }
+}
+
+const LOCK: &str = "lock";
+
+pub(crate) fn canonical(folder: &Path) -> Result<PathBuf, FileError> {
+    fs::canonicalize(folder).map_err(FileError::of("find", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two commands at once one waits, and gives up at its limit; then the next one gets the lock.
+    #[tokio::test]
+    async fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::take(folder.path(), Duration::ZERO).await.unwrap();
+        let second = Lock::take(folder.path(), Duration::ZERO).await;
+        assert!(matches!(second, Err(OpenError::Busy { .. })));
+        drop(first);
+        Lock::take(folder.path(), Duration::ZERO).await.unwrap();
+    }
+}
