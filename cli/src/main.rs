@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
 mod bench;
 mod cluster;
@@ -75,7 +75,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cluster_was_named = matches.value_source("cluster") == Some(ValueSource::CommandLine);
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    if cluster_was_named && matches!(cli.command, Command::Testnet(_) | Command::Node(_)) {
+        return Failed::new(
+            exit::Exit::Refused,
+            "--cluster says whom to talk to; this command does not talk",
+        )
+        .mend("testnets are named with --name")
+        .report();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,

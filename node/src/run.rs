@@ -109,6 +109,7 @@ pub async fn run(
         clock: Arc::new(SystemClock),
     })
     .await?;
+    directory.settle()?;
     let serving = tokio::spawn({
         let (quic, node) = (quic.clone(), node.clone());
         async move { quic.serve(node).await }

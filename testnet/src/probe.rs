@@ -98,6 +98,24 @@ impl Probe {
         };
         timeout(limit, attempts).await.map_err(|_| excuse)
     }
+
+    /// Waits until each of these nodes counts all others of them as up, or for `limit`.
+    pub(crate) async fn until_they_hear_each_other(&self, nodes: &[Node], limit: Duration) {
+        let all_hear = async {
+            for node in nodes {
+                while !self.hears(node, nodes).await {
+                    poll::pause().await;
+                }
+            }
+        };
+        let _ = timeout(limit, all_hear).await;
+    }
+
+    async fn hears(&self, node: &Node, others: &[Node]) -> bool {
+        let Ok(status) = self.ask(node, LAST_PATIENCE).await else { return false };
+        let up = |id: u32| status.peers.iter().any(|peer| peer.node == id && peer.up);
+        others.iter().all(|other| other.id == node.id || up(other.id.0))
+    }
 }
 
 const FIRST_PATIENCE: Duration = Duration::from_millis(150);

@@ -24,6 +24,7 @@ use crate::{
     event::{Event, Hear},
     files::FileError,
     node::{Condition, Node},
+    poll,
     probe::{Probe, ProbeError},
     process::Process,
     stop::undo,
@@ -198,11 +199,7 @@ pub(crate) struct Starting {
 
 impl Starting {
     /// Waits until the node answers; an end of its process is noticed at once.
-    async fn ready(
-        mut self,
-        probe: Probe,
-        limit: Duration,
-    ) -> Result<(Node, Option<Duration>), StartError> {
+    async fn ready(mut self, probe: Probe, limit: Duration) -> Result<Waited, StartError> {
         let outcome = tokio::select! { biased;
             status = self.child.wait() => {
                 Err(status.map_err(|source| StartError::Spawn { node: self.node.id, source })?)
@@ -215,7 +212,7 @@ impl Starting {
         match outcome {
             Ok(Ok(_)) => {
                 self.node.note_was_ready()?;
-                Ok((self.node, Some(self.since.elapsed())))
+                Ok(Waited::Ready(self.node, Some(self.since.elapsed())))
             }
             Ok(Err(reason)) => {
                 Err(StartError::Silent { node, reason, limit, last_lines: last_lines(), log })
@@ -261,22 +258,51 @@ pub(crate) async fn start_all(
         }
     }
     while let Some(wait) = waits.join_next().await {
-        let (node, after) = wait.expect("waiting does not panic")?;
-        hear(Event::Ready { node: node.id, after });
+        match wait.expect("waiting does not panic")? {
+            Waited::Ready(node, after) => hear(Event::Ready { node: node.id, after }),
+            Waited::Ended(node) => {
+                let starting = launcher.spawn(&node)?;
+                started.push(node);
+                changed += 1;
+                waits.spawn(starting.ready(probe.clone(), limit));
+            }
+        }
+    }
+    if changed > 0 {
+        let mut running = Vec::new();
+        for node in testnet.nodes() {
+            if matches!(node.condition()?, Condition::Running(_)) {
+                running.push(node);
+            }
+        }
+        probe.until_they_hear_each_other(&running, HEARD_LIMIT).await;
     }
     Ok(changed)
 }
 
-/// A node that somebody else started: all we can do is ask.
-async fn answering(
-    node: Node,
-    probe: Probe,
-    limit: Duration,
-) -> Result<(Node, Option<Duration>), StartError> {
-    match probe.until_ready(&node, limit).await {
+/// What came of waiting for a node.
+enum Waited {
+    /// It answers; after so long, if we have started it.
+    Ready(Node, Option<Duration>),
+    /// Its process, which was there before us, was about to end and has ended.
+    Ended(Node),
+}
+
+/// A node that somebody else started: all we can do is ask, and see whether it is still there.
+async fn answering(node: Node, probe: Probe, limit: Duration) -> Result<Waited, StartError> {
+    let gone = async {
+        while matches!(node.condition(), Ok(Condition::Running(_) | Condition::Paused(_))) {
+            poll::pause().await;
+        }
+    };
+    let answer = tokio::select! { biased;
+        answer = probe.until_ready(&node, limit) => answer,
+        () = gone => return Ok(Waited::Ended(node)),
+    };
+    match answer {
         Ok(_) => {
             node.note_was_ready()?;
-            Ok((node, None))
+            Ok(Waited::Ready(node, None))
         }
         Err(reason) => {
             let log = node.log();
@@ -309,6 +335,9 @@ fn ended(status: ExitStatus) -> String {
         (None, None) => format!("ended: {status}"),
     }
 }
+
+/// How long nodes that answer may take to find each other. Only a courtesy to the next command: past it we go on.
+const HEARD_LIMIT: Duration = Duration::from_secs(3);
 
 /// Enough to see what went wrong, little enough to be read.
 const LAST_LINES_MAX: usize = 10;

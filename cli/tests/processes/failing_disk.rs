@@ -46,7 +46,7 @@ fn a_write_is_not_acknowledged_if_the_disk_does_not_sync() {
     let text = |path: &std::path::Path| path.to_str().expect("plain path").to_owned();
     let testnet = Testnet::up_with(
         1,
-        21_200,
+        23_200,
         &[("LD_PRELOAD", &text(&library)), ("ATOLL_TEST_SYNC_FAILS_IF", &text(&trigger))],
     );
     testnet.ok(&["put", "before", "kept"]);

@@ -6,7 +6,7 @@ use crate::testnet::Testnet;
 
 #[tokio::test]
 async fn two_hundred_acknowledged_writes_survive_kills() {
-    let testnet = Testnet::up(5, 21_000);
+    let testnet = Testnet::up(5, 23_000);
     let client = testnet.client().await;
     let options = Options { timeout: std::time::Duration::from_secs(5), ..Options::default() };
     let mut acknowledged = Vec::new();

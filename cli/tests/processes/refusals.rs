@@ -4,7 +4,7 @@ use crate::testnet::Testnet;
 
 #[test]
 fn bad_input_is_refused_by_name() {
-    let testnet = Testnet::up(4, 21_400);
+    let testnet = Testnet::up(4, 23_400);
     let long_key = "k".repeat(1025);
     let cases: &[(&[&str], i32, &str)] = &[
         (&["put", "k", "v", "-n", "0"], 2, "n"),
@@ -36,7 +36,7 @@ fn bad_input_is_refused_by_name() {
 /// A context of another key, or of another cluster, is named as that.
 #[test]
 fn a_context_belongs_to_its_key_and_cluster() {
-    let (here, there) = (Testnet::up(1, 21_500), Testnet::up(1, 21_600));
+    let (here, there) = (Testnet::up(1, 23_500), Testnet::up(1, 23_600));
     let context = |testnet: &Testnet, key: &str| {
         let line = testnet.ok(&["put", key, "v", "-o", "plain"]);
         line.trim().split('\t').nth(1).expect("dot, tab, context").to_owned()
@@ -54,7 +54,7 @@ fn a_context_belongs_to_its_key_and_cluster() {
 /// A cluster that is down is exit 4 with the addresses that were tried.
 #[test]
 fn a_cluster_that_is_down_is_exit_4() {
-    let testnet = Testnet::up(2, 21_700);
+    let testnet = Testnet::up(2, 23_700);
     testnet.ok(&["testnet", "kill", "--all"]);
     for arguments in [&["get", "k"][..], &["bench", "run", "--for", "1s"][..]] {
         let ran = testnet.run(arguments);
@@ -66,7 +66,7 @@ fn a_cluster_that_is_down_is_exit_4() {
 /// Values of the greatest length pass, a byte more does not.
 #[test]
 fn the_value_limit_is_exact() {
-    let testnet = Testnet::up(3, 21_800);
+    let testnet = Testnet::up(3, 23_800);
     let put = |bytes: usize| {
         let file = testnet.folder().join("value");
         std::fs::write(&file, vec![b'v'; bytes]).expect("writable");

@@ -15,7 +15,7 @@ fn refuses(testnet: &Testnet, node: u32, code: i32, words: &[&str]) {
 
 #[test]
 fn unsafe_or_wrong_settings_are_refused() {
-    let testnet = Testnet::up(3, 22_000);
+    let testnet = Testnet::up(3, 24_000);
     // the directory is in use: this very node is running
     refuses(&testnet, 1, 2, &["another process", "n1/data"]);
     testnet.ok(&["testnet", "stop", "n1"]);
@@ -45,7 +45,7 @@ fn unsafe_or_wrong_settings_are_refused() {
 /// A disk that was emptied is not mistaken for a new node's: its silence would be taken for knowledge.
 #[test]
 fn an_emptied_data_directory_is_not_a_first_start() {
-    let testnet = Testnet::up(3, 22_200);
+    let testnet = Testnet::up(3, 24_200);
     testnet.ok(&["put", "k", "v", "-w", "3"]);
     testnet.ok(&["testnet", "kill", "n2"]);
     fs::remove_dir_all(testnet.folder().join("n2/data")).expect("ours");
@@ -58,7 +58,7 @@ fn an_emptied_data_directory_is_not_a_first_start() {
 /// A journal without its tail opens without a word; our mark outside it tells.
 #[test]
 fn a_journal_that_lost_its_tail_is_noticed() {
-    let testnet = Testnet::up(1, 22_400);
+    let testnet = Testnet::up(1, 24_400);
     for number in 0..20 {
         testnet.ok(&["put", &format!("k{number}"), "v"]);
     }

@@ -1,7 +1,7 @@
 //! The data directory: whose it is, who uses it, and how far it was fsynced.
 //!
 //! ```text
-//! DATA/identity       TOML: format number, cluster, node
+//! DATA/identity       TOML: format number, cluster, node; written when the first start has succeeded
 //! DATA/lock           held by the process that uses the directory
 //! DATA/durable-mark   the last commit number that was fsynced, kept outside the engine's journal
 //! DATA/store/         the engine's
@@ -26,6 +26,7 @@ pub const FORMAT: u32 = 1;
 /// An opened data directory. Dropping it lets go of the lock.
 pub struct Directory {
     path: PathBuf,
+    ours: OnDisk,
     _lock: File,
 }
 
@@ -114,16 +115,13 @@ impl Directory {
         };
         let identity = path.join("identity");
         let known = identity.exists();
-        if !known && !first_start {
-            let path = path.to_path_buf();
-            return Err(if empty || !path_has_files_of_others(&path) {
-                DirectoryError::Empty { path }
-            } else {
-                DirectoryError::Foreign { path }
-            });
-        }
-        if !known && path_has_files_of_others(path) {
-            return Err(DirectoryError::Foreign { path: path.into() });
+        if !known {
+            if !empty && has_files_of_others(path) {
+                return Err(DirectoryError::Foreign { path: path.into() });
+            }
+            if !first_start {
+                return Err(DirectoryError::Empty { path: path.into() });
+            }
         }
         fs::create_dir_all(path).map_err(io)?;
         let lock = File::create(path.join("lock")).map_err(io)?;
@@ -138,10 +136,24 @@ impl Directory {
         if known {
             check(path, &fs::read_to_string(&identity).map_err(io)?, &ours)?;
         } else {
-            let text = toml::to_string(&ours).expect("plain data");
-            write_durably(&identity, text.as_bytes()).map_err(io)?;
+            set_unfinished_aside(path).map_err(io)?;
         }
-        Ok(Directory { path: path.into(), _lock: lock })
+        Ok(Directory { path: path.into(), ours, _lock: lock })
+    }
+
+    /// Makes the directory this node's, for good: from now on it is never taken for empty. To be called when the engine
+    /// has its first commit on stable storage and before anybody is served.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn settle(&self) -> Result<(), DirectoryError> {
+        let identity = self.path.join("identity");
+        if identity.exists() {
+            return Ok(());
+        }
+        let text = toml::to_string(&self.ours).expect("plain data");
+        write_durably(&identity, text.as_bytes())
+            .map_err(|source| DirectoryError::Io { path: identity, source })
     }
 
     /// Where the engine keeps its files.
@@ -166,10 +178,29 @@ impl Directory {
     }
 }
 
-/// A lock file alone is what a start leaves that was refused later; anything else is somebody's.
-fn path_has_files_of_others(path: &Path) -> bool {
+/// What a first start leaves that was cut short; anything else is somebody's.
+const OF_A_FIRST_START: [&str; 5] =
+    ["lock", "identity.new", "durable-mark", "store", "store.unfinished"];
+
+fn has_files_of_others(path: &Path) -> bool {
     let Ok(entries) = fs::read_dir(path) else { return false };
-    entries.flatten().any(|entry| entry.file_name() != "lock")
+    entries.flatten().any(|entry| !OF_A_FIRST_START.iter().any(|ours| entry.file_name() == *ours))
+}
+
+/// A first start that was cut short has served nobody, but may have left a store the engine cannot open. It is set aside
+/// rather than deleted, in case somebody has lost an identity file and asks for a first start by mistake.
+fn set_unfinished_aside(path: &Path) -> io::Result<()> {
+    let (store, aside) = (path.join("store"), path.join("store.unfinished"));
+    if store.exists() {
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        fs::rename(&store, &aside)?;
+    }
+    match fs::remove_file(path.join("durable-mark")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn check(path: &Path, text: &str, ours: &OnDisk) -> Result<(), DirectoryError> {
@@ -235,7 +266,28 @@ mod tests {
     use super::*;
 
     fn open(path: &Path, node: u32, first: bool) -> Result<Directory, DirectoryError> {
-        Directory::open(path, ClusterId([1; 16]), NodeId(node), first)
+        let directory = Directory::open(path, ClusterId([1; 16]), NodeId(node), first)?;
+        directory.settle()?;
+        Ok(directory)
+    }
+
+    /// A first start that ended anywhere before it was settled can be repeated, and what it left is set aside.
+    #[test]
+    fn a_first_start_that_was_cut_short_can_be_repeated() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let path = temporary.path();
+        let cut_short = Directory::open(path, ClusterId([1; 16]), NodeId(1), true).expect("first");
+        fs::create_dir(cut_short.store()).expect("ours");
+        fs::write(cut_short.store().join("half"), "made").expect("ours");
+        fs::write(path.join("identity.new"), "for").expect("ours");
+        cut_short.mark().expect("ours").set(5);
+        drop(cut_short);
+        assert!(matches!(open(path, 1, false), Err(DirectoryError::Empty { .. })));
+        let again = open(path, 1, true).expect("again");
+        assert!(!again.store().exists() && path.join("store.unfinished/half").exists());
+        assert_eq!(again.mark().expect("ours").read(), 0);
+        drop(again);
+        drop(open(path, 1, false).expect("settled"));
     }
 
     /// An empty directory needs the word that it may be empty; from then on it never does.

@@ -342,3 +342,63 @@ impl Drop for Wait {
         self.table.0.lock().expect("no panic holds it").open.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use atoll_wire::{Kind, Pong, frame::encode_reply};
+
+    use super::*;
+
+    fn pong(id: u64) -> Frame {
+        let reply = Reply::Pong(Pong { node: 1, incarnation: 0 });
+        let bytes = encode_reply(Kind::Ping, id, Epoch(3), &reply).unwrap().concat();
+        Frame::parse(&bytes.into()).unwrap()
+    }
+
+    fn open(waiting: &Waiting) -> usize {
+        waiting.0.lock().unwrap().open.len()
+    }
+
+    /// Each reply finds its caller, in any order, and takes the entry with it.
+    #[tokio::test]
+    async fn each_reply_finds_its_caller() {
+        let waiting = Arc::new(Waiting::default());
+        let (one, two) = (waiting.enter(1).unwrap(), waiting.enter(2).unwrap());
+        waiting.answer(&pong(2));
+        assert_eq!(open(&waiting), 1);
+        waiting.answer(&pong(1));
+        assert_eq!(open(&waiting), 0);
+        assert!(one.answer().await.is_ok() && two.answer().await.is_ok());
+    }
+
+    /// Whoever leaves early takes the entry out, also when he had begun to wait. A reply that comes later, or twice, or
+    /// to nobody at all finds nothing and does nothing.
+    #[tokio::test]
+    async fn whoever_leaves_leaves_nothing_behind() {
+        let waiting = Arc::new(Waiting::default());
+        drop(waiting.enter(1).unwrap());
+        assert_eq!(open(&waiting), 0);
+        let gone = waiting.enter(2).unwrap().answer();
+        tokio::select! { biased;
+            _ = gone => panic!("nobody has answered"),
+            () = std::future::ready(()) => (),
+        }
+        assert_eq!(open(&waiting), 0);
+        for id in [1, 2, 2, 99] {
+            waiting.answer(&pong(id));
+        }
+        assert_eq!(open(&waiting), 0);
+    }
+
+    /// The end reaches those who wait and those who come later, and its first reason stays.
+    #[tokio::test]
+    async fn the_end_reaches_everybody() {
+        let waiting = Arc::new(Waiting::default());
+        let early = waiting.enter(1).unwrap();
+        waiting.end("first");
+        waiting.end("second");
+        assert_eq!(early.answer().await, Err(CallError::Lost("first".into())));
+        assert_eq!(waiting.enter(2).err(), Some(CallError::Down("first".into())));
+        assert_eq!(open(&waiting), 0);
+    }
+}

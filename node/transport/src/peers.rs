@@ -200,9 +200,11 @@ async fn keep(
         let Some(held) = peers.upgrade() else { return };
         held.publish(node, Err(NoLink::Because(reason)));
         drop(held);
+        // also whoever is told to hurry leaves a moment: a peer that refuses us may speak to us all the time
+        tokio::time::sleep(PAUSE_MIN).await;
         tokio::select! { biased;
             () = dial_now.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause - PAUSE_MIN) => {}
         }
         pause = (pause * 2).min(PAUSE_MAX);
     }

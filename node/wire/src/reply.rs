@@ -1,7 +1,7 @@
 //! What may be answered.
 //!
 //! A reply carries the epoch of its sender and either the body that belongs to the request's kind or a
-//! [`Failure`](crate::Failure). Fields marked "tail" are the raw bytes behind the header.
+//! [`Failure`]. Fields marked "tail" are the raw bytes behind the header.
 
 use atoll_ring::Epoch;
 use bytes::Bytes;

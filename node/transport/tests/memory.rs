@@ -1,0 +1,229 @@
+//! The network inside one process, on a clock that stands still unless everybody waits.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use atoll_ring::{ClusterId, Epoch, NodeId};
+use atoll_transport::{Answer, CallError, Caller, Handler, memory::Network};
+use atoll_wire::{
+    BucketId, Envelope, Fetch, FrameError, Lane, Ping, Pong, Put, Reply, Request, Role,
+    limits::VALUE_BYTES_MAX,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+const ONE: NodeId = NodeId(1);
+const TWO: NodeId = NodeId(2);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers pings at once and everything else a second later.
+struct Host {
+    id: NodeId,
+    epoch: u64,
+    begun: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl Host {
+    fn new(id: NodeId, epoch: u64) -> Arc<Host> {
+        Arc::new(Host { id, epoch, begun: AtomicUsize::new(0), done: AtomicUsize::new(0) })
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    fn done(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+}
+
+impl Handler for Host {
+    fn node(&self) -> NodeId {
+        self.id
+    }
+
+    fn cluster(&self) -> ClusterId {
+        ClusterId([7; 16])
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch)
+    }
+
+    fn handle(self: Arc<Self>, caller: Caller, _: Envelope, request: Request) -> Answer {
+        assert_eq!(caller.node, Some(ONE));
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let reply = Reply::Pong(Pong { node: self.id.0, incarnation: 0 });
+        if let Request::Ping(_) = request {
+            self.done.fetch_add(1, Ordering::SeqCst);
+            return Answer::Now(reply);
+        }
+        Answer::Later(Box::pin(async move {
+            sleep(SECOND).await;
+            self.done.fetch_add(1, Ordering::SeqCst);
+            let state = bytes::Bytes::from_static(b"state");
+            Reply::Fetched(atoll_wire::Fetched { known: true, state })
+        }))
+    }
+}
+
+fn ping() -> Request {
+    Request::Ping(Ping { node: 1, incarnation: 0 })
+}
+
+fn slow_work() -> Request {
+    Request::Fetch(Fetch { key: "key".into() })
+}
+
+/// What node 1 hears from node 2.
+async fn ask(network: &Arc<Network>, request: Request) -> Result<(Epoch, Reply), CallError> {
+    let envelope = Envelope {
+        epoch: Epoch(1),
+        left_ms: 1000,
+        operation: 1,
+        bucket: BucketId([0; 16]),
+        role: Role::Node,
+    };
+    network.port(ONE).call(TWO, Lane::Request, envelope, request).await
+}
+
+/// What is heard within a minute of the stopped clock; `None` for silence.
+async fn hears(
+    network: &Arc<Network>,
+    request: Request,
+) -> Option<Result<(Epoch, Reply), CallError>> {
+    timeout(60 * SECOND, ask(network, request)).await.ok()
+}
+
+/// Replies come with the epoch of who answers; what takes no time takes none.
+#[tokio::test(start_paused = true)]
+async fn calls_are_answered() {
+    let (network, host) = (Network::new(), Host::new(TWO, 5));
+    network.plug(host.clone());
+    let start = Instant::now();
+    let (epoch, reply) = ask(&network, ping()).await.unwrap();
+    assert_eq!((epoch, reply), (Epoch(5), Reply::Pong(Pong { node: 2, incarnation: 0 })));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(matches!(ask(&network, slow_work()).await, Ok((_, Reply::Fetched(_)))));
+    assert_eq!(start.elapsed(), SECOND);
+}
+
+/// What cannot be sent over QUIC cannot be sent here.
+#[tokio::test(start_paused = true)]
+async fn the_caps_hold_here_too() {
+    let (network, host) = (Network::new(), Host::new(TWO, 5));
+    network.plug(host.clone());
+    let put = Request::Put(Put {
+        key: "key".into(),
+        context: Default::default(),
+        quorum: Default::default(),
+        hops: 0,
+        value: vec![0; VALUE_BYTES_MAX + 1].into(),
+    });
+    let refused = ask(&network, put).await;
+    assert!(matches!(refused, Err(CallError::Unsendable(FrameError::TooLong { .. }))));
+    assert_eq!(host.begun(), 0);
+}
+
+/// A cut has a direction. Cut on the way there, the request never arrives; cut on the way back, it is carried out and
+/// nobody hears of it. Either way there is silence, and mending does not bring back what was lost.
+#[tokio::test(start_paused = true)]
+async fn a_cut_link_is_silent() {
+    for (from, to, arrives) in [(ONE, TWO, 0), (TWO, ONE, 1)] {
+        let (network, host) = (Network::new(), Host::new(TWO, 5));
+        network.plug(host.clone());
+        network.cut(from, to);
+        assert_eq!(hears(&network, ping()).await, None);
+        assert_eq!(host.done(), arrives);
+
+        let lost = tokio::spawn({
+            let network = network.clone();
+            async move { hears(&network, ping()).await }
+        });
+        sleep(SECOND).await;
+        network.mend(from, to);
+        assert_eq!(lost.await.unwrap(), None);
+        assert!(matches!(hears(&network, ping()).await, Some(Ok(_))));
+        assert_eq!(host.done(), 2 * arrives + 1);
+    }
+}
+
+/// Delays add up on both ways, and a link that is cut while the message travels is cut for it.
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_takes_its_time() {
+    let (network, host) = (Network::new(), Host::new(TWO, 5));
+    network.plug(host.clone());
+    network.slow(ONE, TWO, Duration::from_millis(30));
+    network.slow(TWO, ONE, Duration::from_millis(12));
+    let start = Instant::now();
+    ask(&network, ping()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_millis(42));
+
+    let call = tokio::spawn({
+        let network = network.clone();
+        async move { hears(&network, ping()).await }
+    });
+    sleep(Duration::from_millis(20)).await;
+    network.cut(ONE, TWO);
+    assert_eq!(call.await.unwrap(), None);
+    assert_eq!(host.begun(), 1);
+}
+
+/// A node that is not there is down: nothing was sent. One that goes while it works is lost: it may have been carried
+/// out. One that comes back is there again.
+#[tokio::test(start_paused = true)]
+async fn an_unplugged_node_is_down() {
+    let (network, host) = (Network::new(), Host::new(TWO, 5));
+    let down = ask(&network, ping()).await.unwrap_err();
+    assert!(down.not_sent(), "{down}");
+    network.plug(host.clone());
+
+    // on the way, or at work: in both cases the caller hears that it is gone, and cannot know how far it came
+    for (delay, begun) in [(SECOND, 0), (Duration::ZERO, 1)] {
+        network.slow(ONE, TWO, delay);
+        let before = host.begun();
+        let call = tokio::spawn({
+            let network = network.clone();
+            async move { ask(&network, slow_work()).await }
+        });
+        sleep(SECOND / 2).await;
+        network.unplug(TWO);
+        let lost = call.await.unwrap().unwrap_err();
+        assert!(matches!(lost, CallError::Lost(_)) && !lost.not_sent(), "{lost}");
+        assert_eq!(host.begun() - before, begun);
+        network.plug(host.clone());
+    }
+    assert!(ask(&network, ping()).await.is_ok());
+
+    // a new life does not speak for the former one
+    let call = tokio::spawn({
+        let network = network.clone();
+        async move { ask(&network, slow_work()).await }
+    });
+    sleep(SECOND / 2).await;
+    network.plug(Host::new(TWO, 6));
+    assert!(matches!(call.await.unwrap(), Err(CallError::Lost(_))));
+    assert_eq!(ask(&network, ping()).await.unwrap().0, Epoch(6));
+}
+
+/// Whoever stops waiting forgets the reply, not the request: a write that its coordinator has given up still happens.
+/// (It did not, once: the handler ran inside the caller's future, so a deadline also undid the work, and a simulated
+/// cluster was kinder than a real one.)
+#[tokio::test(start_paused = true)]
+async fn a_call_given_up_is_still_carried_out() {
+    let (network, host) = (Network::new(), Host::new(TWO, 5));
+    network.plug(host.clone());
+    network.slow(ONE, TWO, SECOND);
+    let given_up = timeout(SECOND / 2, ask(&network, slow_work())).await;
+    assert!(given_up.is_err());
+    assert_eq!(host.begun(), 0);
+    sleep(SECOND).await;
+    assert_eq!((host.begun(), host.done()), (1, 0));
+    sleep(SECOND).await;
+    assert_eq!((host.begun(), host.done()), (1, 1));
+}
