@@ -17,8 +17,8 @@ pub struct FjallStore {
     spaces: [Keyspace; 3],
 }
 
-const CACHE_BYTES: u64 = 64 << 20;
-const MEMTABLE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 16 << 20; // the page cache behind it is as good and can be taken back
+const MEMTABLE_BYTES: u64 = 8 << 20;
 const JOURNAL_BYTES_MAX: u64 = 256 << 20; // fjall panics below 64 MiB
 const SEPARATE_FROM_BYTES: u32 = 512;
 
