@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use atoll_client::{Client, ConnectError, ContextToken, Level, NodeId, Options, Profile};
+use atoll_client::{
+    Client, ConnectError, ContextToken, Level, NodeId, Options, Profile, QuorumRequest,
+};
+use atoll_ring::Quorum;
 use bytes::Bytes;
 use clap::Args;
 use data_encoding::BASE64URL_NOPAD;
@@ -55,6 +58,8 @@ impl Choices {
             return Err(Failed::new(Exit::Refused, what));
         }
         let Choices { n, r, w, dw, timeout, via, .. } = self.clone();
+        Quorum::check(&QuorumRequest { n, r, w, dw })
+            .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
         Ok(Options { n, r, w, dw, timeout, via })
     }
 }

@@ -63,6 +63,10 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
             .take(most)
             .read_to_end(&mut bytes)
             .map_err(|error| Failed::new(Exit::Refused, format!("standard input: {error}")))?;
+        if bytes.len() as u64 == most {
+            let what = format!("the value is longer than {} bytes, the most allowed", most - 1);
+            return Err(Failed::new(Exit::Refused, what));
+        }
         bytes
     } else {
         args.value.into_bytes()

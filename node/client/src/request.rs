@@ -260,7 +260,7 @@ impl Client {
         first.shuffle(&mut rand::rng());
         rest.shuffle(&mut rand::rng());
         first.append(&mut rest);
-        first.sort_by_key(|node| self.is_suspect(*node)); // stable: owners stay before others
+        first.sort_by_key(|node| self.is_suspect(*node)); // stable; a suspect comes last even if it is an owner
         first
     }
 }

@@ -138,6 +138,9 @@ impl Read {
                 Err(_) => Fetched::Refused,
             };
             self.count(owner, fetched);
+        } else if self.node.liveness().is_down(owner) {
+            // a killed process leaves a connection that looks alive for a while; a call on it would use up our time
+            self.count(owner, Fetched::Down);
         } else {
             self.asked.push(fetch(&self.node, owner, &self.place, self.due));
         }
@@ -272,8 +275,10 @@ impl Read {
         if state.is_empty() {
             return;
         }
-        let everybody_else_answered = self.answers.len() + corrupt.len() == self.reports.len();
-        let replaced = if everybody_else_answered { corrupt } else { Vec::new() };
+        // all copies of the bucket, not only the n of this read: an owner left out may alone hold what was damaged
+        let all_took_part = self.quorum.n() == self.place.bucket_n();
+        let all_answered = self.answers.len() + corrupt.len() == self.reports.len();
+        let replaced = if all_took_part && all_answered { corrupt } else { Vec::new() };
         let repairs = behind.into_iter().map(|owner| (owner, false));
         for (owner, replaces_corrupt) in
             repairs.chain(replaced.into_iter().map(|owner| (owner, true)))

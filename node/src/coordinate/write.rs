@@ -122,13 +122,7 @@ fn take_turn(
         },
         Own::Corrupt => return Ok(Turn::Corrupt),
     };
-    if seen.is_empty() && state.siblings() >= SIBLINGS_MAX {
-        let detail = format!(
-            "the key has {} siblings, the most it may have; read it and put with that context",
-            state.siblings()
-        );
-        return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
-    }
+    let siblings_before = state.siblings();
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
@@ -147,6 +141,14 @@ fn take_turn(
         What::Delete => Register::delete(seen, event),
     };
     state.join(delta.clone());
+    if state.siblings() > SIBLINGS_MAX.max(siblings_before) {
+        // the counter is skipped: nothing carries it
+        let detail = format!(
+            "the key has {siblings_before} siblings, at most {SIBLINGS_MAX} are kept, and the context does not replace \
+             enough of them; read the key and put with that context"
+        );
+        return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
+    }
     let on_disk = replica::store(node, &place.row, Some(&note), &state, first_ack(quorum));
     Ok(Turn::Taken { event, delta, on_disk })
 }

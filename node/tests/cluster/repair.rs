@@ -3,7 +3,7 @@
 use atoll_node::storage::Space;
 use atoll_wire::Outcome;
 
-use crate::cluster::{Cluster, DEFAULT, blind, r, values, w};
+use crate::cluster::{Cluster, DEFAULT, With, blind, r, values, w};
 
 /// A write missed while down arrives by a hint, without anybody reading.
 #[tokio::test(start_paused = true)]
@@ -99,6 +99,26 @@ async fn a_damaged_record_is_not_an_answer_and_is_mended() {
     assert_eq!(values(&alone), ["v"]);
     let mended = alone.receipt.replicas.iter().find(|replica| replica.node == owners[1].0);
     assert_eq!(mended.map(|replica| replica.outcome), Some(Outcome::Current));
+}
+
+/// A read of fewer than all owners may miss what only the one left out and the damaged one had: it mends nothing, and
+/// R + W > N goes on to hold.
+#[tokio::test(start_paused = true)]
+async fn a_narrow_read_does_not_mend_damage() {
+    let cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    let first = cluster.put(owners[0], "k", "old", &blind(), &w(3)).await.expect("up");
+    cluster.network.cut(owners[0], owners[1]);
+    cluster.put(owners[0], "k", "new", &first.context, &w(2)).await.expect("n0 and n2");
+    cluster.network.mend(owners[0], owners[1]); // the second owner has missed it, and no hint is written yet
+    assert!(cluster.store(owners[0]).damage(Space::Data, &cluster.row("k")));
+
+    let narrow = With { n: Some(2), r: Some(1), ..DEFAULT };
+    let found = cluster.get(owners[0], "k", &narrow).await.expect("one answer");
+    assert_eq!(values(&found), ["old"], "r=1 promises no more");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await; // a mend would be done by now
+    let found = cluster.get(owners[0], "k", &r(2)).await.expect("two undamaged owners");
+    assert_eq!(values(&found), ["new"]);
 }
 
 /// A delta does not turn a damaged record into a good one: it knows only its own event. The write is coordinated

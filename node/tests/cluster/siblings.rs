@@ -86,6 +86,18 @@ async fn siblings_have_a_limit() {
     assert_eq!(failure.code, ErrorCode::TooManySiblings);
     let all = cluster.get(via, "k", &r(3)).await.expect("up");
     assert_eq!(all.values.len(), SIBLINGS_MAX);
+    let one = cluster.put(via, "k", "one", &all.context, &w(3)).await.expect("replaces them");
+    assert_eq!(values(&cluster.get(via, "k", &r(3)).await.expect("up")), ["one"]);
+
+    // a context that replaces too little is no better than none: it too could only add one more
+    for number in 1..SIBLINGS_MAX {
+        cluster.put(via, "k", &number.to_string(), &all.context, &w(3)).await.expect("below");
+    }
+    let late = cluster.put(via, "k", "late", &all.context, &w(3)).await.expect_err("one too many");
+    assert_eq!(late.code, ErrorCode::TooManySiblings);
+    cluster.put(via, "k", "two", &one.context, &w(3)).await.expect("takes the place of one");
+    let all = cluster.get(via, "k", &r(3)).await.expect("up");
+    assert_eq!(all.values.len(), SIBLINGS_MAX);
     cluster.put(via, "k", "one", &all.context, &w(3)).await.expect("replaces them");
     assert_eq!(values(&cluster.get(via, "k", &r(3)).await.expect("up")), ["one"]);
 }
