@@ -271,6 +271,7 @@ impl Node {
             epoch: self.epoch().0,
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: u64::try_from((self.clock.now() - self.started).as_millis()).unwrap_or(0),
+            wall_ms: self.clock.wall_ms(),
             resident_bytes: resident_bytes(),
             keys: self.disk.rows(Space::Data),
             disk_bytes: self.disk.disk_bytes(),

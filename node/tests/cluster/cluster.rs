@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use atoll_antientropy::Secret;
 use atoll_node::{
     Node, Parts, SimulatedClock,
-    storage::{Space, Store as _, commit::Disk, memory::MemoryStore, rows},
+    storage::{Space, Store as _, Write, commit::Disk, memory::MemoryStore, rows},
 };
 use atoll_ring::{
     ClusterId, Epoch, Level, Member, MemberState, NodeId, Partitions, QuorumRequest, Token, View,
@@ -23,6 +23,8 @@ pub struct Cluster {
     pub network: Arc<Network>,
     pub view: Arc<View>,
     stores: BTreeMap<NodeId, Arc<MemoryStore>>,
+    /// Nodes whose sync takes longer than [`SYNC`].
+    slow_disks: BTreeMap<NodeId, Duration>,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
 }
 
@@ -80,6 +82,7 @@ impl Cluster {
             network: Network::new(),
             view: Arc::new(view),
             stores: BTreeMap::new(),
+            slow_disks: BTreeMap::new(),
             running: BTreeMap::new(),
         };
         for id in 1..=nodes {
@@ -93,7 +96,8 @@ impl Cluster {
     /// Starts a node on whatever its disk holds.
     pub async fn boot(&mut self, id: NodeId) {
         let store = self.stores[&id].clone();
-        let (disk, writer) = Disk::on_task(store, SYNC).expect("memory");
+        let sync = self.slow_disks.get(&id).copied().unwrap_or(SYNC);
+        let (disk, writer) = Disk::on_task(store, sync).expect("memory");
         let parts = Parts {
             id,
             view: self.view.clone(),
@@ -115,6 +119,37 @@ impl Cluster {
             writer.abort();
         }
         self.stores[&id].crash(0);
+    }
+
+    /// Starts a node whose sync takes this long.
+    pub async fn boot_slow(&mut self, id: NodeId, sync: Duration) {
+        self.slow_disks.insert(id, sync);
+        self.boot(id).await;
+    }
+
+    /// Stops a node in order. It still hears requests: whoever calls had not noticed yet.
+    pub async fn stop(&self, id: NodeId) {
+        self.running[&id].0.stop().await.expect("memory does not fail");
+    }
+
+    /// Everything a node's disk holds, as a backup would take it.
+    pub fn backup(&self, id: NodeId) -> Vec<Write> {
+        let rows = |space| self.stores[&id].scan(space, b"", None, usize::MAX).expect("memory");
+        let write = |space| {
+            rows(space).into_iter().map(move |(row, value)| Write {
+                space,
+                row,
+                value: Some(value),
+            })
+        };
+        Space::ALL.into_iter().flat_map(write).collect()
+    }
+
+    /// Puts an older copy in the place of a node's disk.
+    pub fn restore(&mut self, id: NodeId, backup: &[Write]) {
+        let store = MemoryStore::new();
+        store.apply(backup).and_then(|()| store.sync()).expect("memory");
+        self.stores.insert(id, Arc::new(store));
     }
 
     /// Lets pings, hints and repairs run.

@@ -1,5 +1,7 @@
 //! Errors are honest: what is said about the state is what the state is.
 
+use std::time::Duration;
+
 use atoll_ring::NodeId;
 use atoll_wire::{Effect, ErrorCode, Outcome, limits::VALUE_BYTES_MAX};
 use tokio::time::Instant;
@@ -91,6 +93,22 @@ async fn expired_work_is_not_done() {
     let failure = cluster.put(NodeId(1), "k", "v", &blind(), &late).await.expect_err("late");
     assert_eq!((failure.code, failure.effect), (ErrorCode::DeadlinePassed, Effect::NotApplied));
     assert!(cluster.on_disk(NodeId(1), "k").is_none());
+}
+
+/// The first write of a partition waits for the fsync of its lease. If that takes longer than the request has, nothing
+/// is done, and the answer comes in time and says so.
+#[tokio::test(start_paused = true)]
+async fn work_that_expires_while_it_waits_for_a_lease_is_not_done() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.crash(NodeId(1));
+    cluster.boot_slow(NodeId(1), Duration::from_millis(1500)).await;
+    cluster.settle().await;
+    let asked = Instant::now();
+    let failure = cluster.put(NodeId(1), "k", "v", &blind(), &w(1)).await.expect_err("slow disk");
+    assert!(asked.elapsed().as_millis() <= 1001, "answered after {:?}", asked.elapsed());
+    assert_eq!((failure.code, failure.effect), (ErrorCode::DeadlinePassed, Effect::NotApplied));
+    cluster.settle().await;
+    assert!(values(&cluster.get(NodeId(2), "k", &r(3)).await.expect("up")).is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Owners that missed something get it: by a hint, by a read, or after their record was damaged.
 
-use atoll_node::storage::Space;
+use atoll_node::storage::{Space, Store as _, Write, record::Record, rows};
 use atoll_wire::Outcome;
 
 use crate::cluster::{Cluster, DEFAULT, With, blind, r, values, w};
@@ -139,6 +139,55 @@ async fn a_write_does_not_hide_damage() {
     cluster.settle().await;
     let alone = cluster.get(owners[0], "k", &r(1)).await.expect("mended");
     assert_eq!(values(&alone), ["after", "before", "third"]);
+}
+
+/// A read with n=2 leaves the third owner out. What it finds must not take the place of a damaged record: the third may
+/// be the only one that still has an acknowledged write, and the damaged owner is counted among those that have it.
+#[tokio::test(start_paused = true)]
+async fn a_narrow_read_does_not_mend_from_half_the_owners() {
+    let cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    let old = cluster.put(owners[0], "k", "old", &blind(), &w(3)).await.expect("up");
+    cluster.isolate(owners[1]);
+    cluster.put(owners[0], "k", "new", &old.context, &w(2)).await.expect("n1 and n3 have it");
+    assert!(cluster.store(owners[0]).damage(Space::Data, &cluster.row("k")));
+    cluster.network.mend(owners[0], owners[1]);
+    cluster.network.mend(owners[1], owners[0]);
+
+    let narrow = With { n: Some(2), r: Some(1), ..DEFAULT };
+    let found = cluster.get(owners[0], "k", &narrow).await.expect("the second owner");
+    assert_eq!(values(&found), ["old"], "r=1 may be stale");
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await; // time for a wrong repair
+    cluster.rejoin(owners[1]);
+    cluster.isolate(owners[2]);
+    let r2 = cluster.get(owners[0], "k", &r(2)).await;
+    assert!(r2.is_err(), "one undamaged owner is no quorum, it said {:?}", r2.map(|f| values(&f)));
+}
+
+/// One hint that its owner will never take does not hold up the others.
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_is_refused_holds_up_nobody() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    cluster.put(owners[0], "k", "v", &blind(), &w(2)).await.expect("two are up");
+    cluster.settle().await;
+    cluster.crash(owners[0]);
+    let poison: Vec<Write> = (0..40u8)
+        .map(|number| {
+            let partition_zero = [&[0; 25][..], &[number], b"key"].concat();
+            let row = rows::hint(owners[2], &partition_zero);
+            let value = Record::encode(&row, None, b"no state");
+            Write { space: Space::Hints, row, value: Some(value) }
+        })
+        .collect();
+    cluster.store(owners[0]).apply(&poison).expect("memory");
+    cluster.boot(owners[0]).await;
+    cluster.boot(owners[2]).await;
+    cluster.settle().await;
+    assert!(cluster.on_disk(owners[2], "k").is_some(), "delivered past the others");
+    assert_eq!(cluster.status(owners[0]).await.hints, 40);
 }
 
 /// With everybody up and quiet nothing is repaired and nothing is hinted: the background does no work of its own.

@@ -78,6 +78,8 @@ pub struct NodeStatus {
     pub version: String,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
+    /// Milliseconds since 1970 by its wall clock. Decides nothing; shown so that a clock that is off can be seen.
+    pub wall_ms: u64,
     /// Resident memory in bytes; 0 where the system does not tell.
     pub resident_bytes: u64,
     /// Rows in the data keyspace, tombstones included; an estimate of the storage engine.

@@ -466,6 +466,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         epoch: ids.2,
         version: ids.3,
         uptime_ms: counts[0],
+        wall_ms: counts[1],
         resident_bytes: counts[1],
         keys: counts[2],
         disk_bytes: counts[3],

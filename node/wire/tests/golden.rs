@@ -262,6 +262,7 @@ fn status() -> NodeStatus {
         epoch: 300,
         version: "0.1.0".into(),
         uptime_ms: 4_000,
+        wall_ms: 1_700_000_000_000,
         resident_bytes: 50_000_000,
         keys: 6,
         disk_bytes: 7_000,
