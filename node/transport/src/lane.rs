@@ -92,8 +92,13 @@ impl Reader {
                 }
             }
             match self.stream.read_chunk(GATHER_BYTES, true).await? {
-                Some(chunk) if self.buffer.is_empty() => self.buffer = BytesMut::from(chunk.bytes),
-                Some(chunk) => self.buffer.extend_from_slice(&chunk.bytes),
+                Some(chunk) => {
+                    // room is taken in large pieces: frames cut from one piece share it, and most chunks find room
+                    if self.buffer.capacity() - self.buffer.len() < chunk.bytes.len() {
+                        self.buffer.reserve(GATHER_BYTES.max(chunk.bytes.len()));
+                    }
+                    self.buffer.extend_from_slice(&chunk.bytes);
+                }
                 None if self.buffer.has_remaining() => return Err(ReadError::CutShort),
                 None => return Ok(None),
             }
