@@ -1,7 +1,7 @@
 //! What a coordinator does for a client: one file per story, the same parts in the same order.
 //!
 //! [`write`] is the story of a put and of a delete, [`get`] that of a read. Both begin with a [`Place`]: where the key
-//! lives, as one view sees it.
+//! lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to an owner.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use crate::{Node, storage::rows};
 
+mod ballot;
 pub(crate) mod get;
+mod hand_over;
 pub(crate) mod write;
 
 /// Where a key lives.

@@ -15,6 +15,7 @@ use std::{
 
 use atoll_antientropy::Register;
 use atoll_ring::NodeId;
+use atoll_transport::CallError;
 use atoll_wire::{Ack, ErrorCode, Lane, Replicate, Reply, Request};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -30,6 +31,9 @@ const BYTES_PER_TARGET_MAX: u64 = 256 << 20;
 
 /// Hints on their way to one owner at the same time.
 const IN_FLIGHT_MAX: usize = 16;
+
+/// Hints read from the disk at once, at most so many. Few, because each may hold as many bytes as a key may have.
+const PAGE: usize = 4 * IN_FLIGHT_MAX;
 
 /// How long one may take.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(4);
@@ -57,7 +61,7 @@ impl Hints {
         let mut held: BTreeMap<NodeId, Held> = BTreeMap::new();
         let mut after: Option<Bytes> = None;
         loop {
-            let page = disk.scan(Space::Hints, &[], after.as_deref(), 1024)?;
+            let page = disk.scan(Space::Hints, &[], after.as_deref(), PAGE)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (row, value) in &page {
@@ -170,7 +174,7 @@ async fn deliver_all(node: &Arc<Node>, target: NodeId) -> Result<u64, StoreError
     let mut after: Option<Bytes> = None;
     let mut delivered = 0;
     loop {
-        let page = node.disk().scan(Space::Hints, &prefix, after.as_deref(), 256)?;
+        let page = node.disk().scan(Space::Hints, &prefix, after.as_deref(), PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(delivered) };
         after = Some(last.clone());
         let mut waiting = page.into_iter();
@@ -206,9 +210,9 @@ async fn deliver_all(node: &Arc<Node>, target: NodeId) -> Result<u64, StoreError
 enum Delivery {
     /// The owner has it fsynced.
     Done,
-    /// The owner cannot take this one, because its record is damaged; the others may go on.
+    /// The owner does not take this one, for instance because its record is damaged; the others may go on.
     NotNow,
-    /// The owner did not answer.
+    /// The owner did not answer, or has no room for any.
     Unreachable,
 }
 
@@ -230,10 +234,16 @@ async fn send(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &Bytes) -> D
             node.liveness().learn(target, &result);
             match result {
                 Ok((_, Reply::Replicated(done))) if done.durable => Delivery::Done,
-                Ok((_, Reply::Failed(failure))) if failure.code == ErrorCode::Corrupt => {
-                    Delivery::NotNow
+                Ok((_, Reply::Failed(failure))) => match failure.code {
+                    ErrorCode::Overloaded | ErrorCode::Stopping | ErrorCode::DeadlinePassed => {
+                        Delivery::Unreachable
+                    }
+                    _ => Delivery::NotNow,
+                },
+                Err(CallError::Unsendable(_)) => Delivery::NotNow,
+                Ok(_) | Err(CallError::Down(_) | CallError::Overloaded | CallError::Lost(_)) => {
+                    Delivery::Unreachable
                 }
-                Ok(_) | Err(_) => Delivery::Unreachable,
             }
         }
         Err(_) => Delivery::Unreachable,

@@ -20,7 +20,11 @@ use atoll_wire::{
     limits::TIMEOUT_MS_MAX,
 };
 use bytes::Bytes;
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+    time::Instant,
+};
 
 use crate::{
     Clock,
@@ -38,6 +42,10 @@ use crate::{
         rows,
     },
 };
+
+/// Read repairs under way at the same time. Each holds the key's state until the slowest owner has answered. Past that a
+/// read answers as usual and repairs nothing; the next one may.
+pub const MENDS_MAX: usize = 256;
 
 /// What a node is made of.
 pub struct Parts {
@@ -67,6 +75,7 @@ pub struct Node {
     leases: Leases,
     hints: Hints,
     liveness: Liveness,
+    mends: Arc<Semaphore>,
     started: Instant,
     counts: Counts,
     tasks: Mutex<Tasks>,
@@ -122,6 +131,7 @@ impl Node {
             leases: Leases::open(actor, disk.clone())?,
             hints: Hints::open(disk.clone())?,
             liveness: Liveness::of(others.iter().copied()),
+            mends: Arc::new(Semaphore::new(MENDS_MAX)),
             started: clock.now(),
             disk,
             clock,
@@ -135,7 +145,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Stops in order: ends what runs in the background and notes that nothing is missing.
+    /// Stops in order: ends what runs in the background, notes that nothing is missing, and makes no event after that.
     ///
     /// # Errors
     /// The storage failed; then the next start counts as unclean.
@@ -146,9 +156,9 @@ impl Node {
             row: Bytes::from_static(rows::CLEAN),
             value: Some(Bytes::from_static(b"1")),
         };
-        let settled = self.disk.write(vec![write], Ack::Durable).done().await;
-        self.disk.close();
-        settled
+        let settled = self.disk.write(vec![write], Ack::Durable);
+        self.disk.close(); // before the await: an event made after the note would not be covered by it
+        settled.done().await
     }
 
     /// Ends what runs in the background, and no more: what a crash does.
@@ -205,6 +215,11 @@ impl Node {
 
     pub(crate) fn liveness(&self) -> &Liveness {
         &self.liveness
+    }
+
+    /// A place among the read repairs under way, if there is one left.
+    pub(crate) fn room_to_mend(&self) -> Option<OwnedSemaphorePermit> {
+        self.mends.clone().try_acquire_owned().ok()
     }
 
     pub(crate) fn count_write(&self) {

@@ -84,3 +84,64 @@ pub trait Store: Send + Sync {
     /// Bytes taken on disk.
     fn disk_bytes(&self) -> u64;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{fjall::FjallStore, memory::MemoryStore, *};
+
+    fn write(row: &'static str, value: Option<&'static str>) -> Write {
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        Write { space: Space::Data, row: bytes(row), value: value.map(bytes) }
+    }
+
+    fn rows(store: &dyn Store, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+        let after = after.map(str::as_bytes);
+        let rows = store.scan(Space::Data, prefix.as_bytes(), after, limit).expect("it works");
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
+        rows.into_iter().map(|(row, value)| text(row) + "=" + &text(value)).collect()
+    }
+
+    /// What the writer relies on, for each store: a batch may name a row several times and the last word counts, because
+    /// a group of writes becomes one batch; rows come in order, page by page, and spaces do not run into each other.
+    fn fill(store: &dyn Store) {
+        let first = [write("a", Some("1")), write("b", Some("1")), write("b/1", Some("2"))];
+        store.apply(&first).expect("it works");
+        let again = [
+            write("a", Some("2")),
+            write("a", Some("3")),
+            write("b", None),
+            write("b", Some("4")),
+            write("c", Some("5")),
+            write("c", None),
+            Write { space: Space::Hints, ..write("d", Some("elsewhere")) },
+        ];
+        store.apply(&again).expect("it works");
+        store.sync().expect("it works");
+    }
+
+    fn check(store: &dyn Store) {
+        assert_eq!(rows(store, "", None, 9), ["a=3", "b=4", "b/1=2"]);
+        assert_eq!(rows(store, "b", None, 9), ["b=4", "b/1=2"]);
+        assert_eq!(rows(store, "b", Some("b"), 9), ["b/1=2"]);
+        assert_eq!(rows(store, "", None, 2), ["a=3", "b=4"]);
+        assert_eq!(store.get(Space::Data, b"a").expect("it works").as_deref(), Some(&b"3"[..]));
+        assert_eq!(store.get(Space::Data, b"c").expect("it works"), None);
+        assert_eq!(store.get(Space::Data, b"d").expect("it works"), None);
+    }
+
+    #[test]
+    fn both_stores_behave_alike() {
+        let memory = MemoryStore::new();
+        fill(&memory);
+        check(&memory);
+        memory.crash(0);
+        check(&memory);
+
+        let temporary = tempfile::tempdir().expect("a directory");
+        let disk = FjallStore::open(temporary.path()).expect("new");
+        fill(&disk);
+        check(&disk);
+        drop(disk);
+        check(&FjallStore::open(temporary.path()).expect("again"));
+    }
+}

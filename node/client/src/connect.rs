@@ -102,6 +102,9 @@ impl Client {
 /// Enough for the goodbye to leave; nobody has to confirm it.
 const GOODBYE: Duration = Duration::from_millis(5);
 
+/// How long a node may take to send its view. Who does not answer this, too, must not hold up who asked for more.
+const VIEW_LIMIT_MS: u32 = 2000;
+
 async fn learn(
     quic: Quic,
     profile: Profile,
@@ -123,18 +126,21 @@ async fn learn(
 async fn fetch_view(link: &Link) -> Result<View, String> {
     let envelope = Envelope {
         epoch: Epoch(0),
-        left_ms: 2000,
+        left_ms: VIEW_LIMIT_MS,
         operation: 0,
         bucket: BucketId([0; 16]),
         role: Role::Client,
     };
     let request = Request::View(ViewQuery {});
-    match link.call(Lane::Control, &envelope, &request).await {
-        Ok((_, Reply::View(reply))) => {
+    let call = link.call(Lane::Control, &envelope, &request);
+    let limit = Duration::from_millis(u64::from(VIEW_LIMIT_MS));
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok((_, Reply::View(reply)))) => {
             postcard::from_bytes(&reply.view).map_err(|error| format!("sent no view: {error}"))
         }
-        Ok((_, Reply::Failed(failure))) => Err(failure.to_string()),
-        Ok(_) => Err("sent no view".into()),
-        Err(error) => Err(error.to_string()),
+        Ok(Ok((_, Reply::Failed(failure)))) => Err(failure.to_string()),
+        Ok(Ok(_)) => Err("sent no view".into()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("sent no view within {VIEW_LIMIT_MS} ms")),
     }
 }

@@ -189,8 +189,13 @@ impl Read {
                 report.outcome = Outcome::Behind;
             }
         }
+        let corrupt = self.reports.iter().any(|report| report.outcome == Outcome::Corrupt);
+        let unfinished = !behind.is_empty() || corrupt || !self.asked.is_empty();
+        let room = if unfinished { self.node.room_to_mend() } else { None };
         let mut receipt = self.receipt();
-        receipt.repaired = behind.iter().map(|owner| owner.0).collect();
+        if room.is_some() {
+            receipt.repaired = behind.iter().map(|owner| owner.0).collect();
+        }
 
         let mut bytes = BytesMut::new();
         let mut values = Vec::with_capacity(joined.siblings());
@@ -213,10 +218,12 @@ impl Read {
             receipt,
             bytes: if single { only } else { bytes.freeze() },
         };
-        let corrupt = self.reports.iter().any(|report| report.outcome == Outcome::Corrupt);
-        if !behind.is_empty() || corrupt || !self.asked.is_empty() {
+        if let Some(room) = room {
             let node = self.node.clone();
-            node.spawn(self.mend(joined, behind));
+            node.spawn(async move {
+                self.mend(joined, behind).await;
+                drop(room);
+            });
         }
         Ok(found)
     }

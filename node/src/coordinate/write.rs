@@ -10,17 +10,17 @@
 use std::{sync::Arc, time::Duration};
 
 use atoll_antientropy::{Context, Event, Register};
-use atoll_ring::{NodeId, Outcome as Verdict, Quorum, QuorumRequest, Tally, Vote};
+use atoll_ring::{NodeId, Outcome as Verdict, Partition, Quorum, QuorumRequest, Vote};
 use atoll_transport::{Boxed, CallError};
 use atoll_wire::{
-    Ack, Delete, Effect, ErrorCode, Failure, Lane, Outcome, Put, Receipt, ReplicaReport, Replicate,
-    Reply, Request, Stored, limits::SIBLINGS_MAX,
+    Ack, Effect, ErrorCode, Failure, Lane, Outcome, Receipt, Replicate, Reply, Request, Stored,
+    limits::SIBLINGS_MAX,
 };
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{HOP_LIMIT, Place, bad_quorum, micros};
+use super::{Place, bad_quorum, ballot::Ballot, hand_over::hand_over};
 use crate::{
     Node,
     node::Due,
@@ -42,9 +42,6 @@ pub(crate) enum What {
     Put(Bytes),
     Delete,
 }
-
-/// How often a request may be handed from node to node. Once is usual; more only while views differ.
-const HOPS_MAX: u8 = 2;
 
 /// How long the error of a lost write waits for answers that are on their way.
 const LOST_PATIENCE: Duration = Duration::from_millis(100);
@@ -83,7 +80,7 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
     if node.disk().is_full() {
         return Err(replica::overloaded());
     }
-    node.leases().ready(place.partition).await.map_err(|error| replica::stopping(&error))?;
+    lease(node, place.partition, due.deadline).await?;
     match take_turn(node, &place, &quorum, &seen, &change)? {
         Turn::Taken { event, delta, on_disk } => {
             node.count_write();
@@ -91,6 +88,20 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
             write.until_decided(event).await.map(Answer::Stored)
         }
         Turn::Corrupt => hand_over(node, &place, &quorum, change, due).await.map(Answer::Elsewhere),
+    }
+}
+
+/// Waits for counters, but not longer than the request has time: past that nothing may be begun.
+async fn lease(node: &Arc<Node>, partition: Partition, deadline: Instant) -> Result<(), Failure> {
+    let waiting = node.clone();
+    let mut ready = Box::pin(async move { waiting.leases().ready(partition).await });
+    match tokio::time::timeout_at(deadline, &mut ready).await {
+        Ok(leased) => leased.map_err(|error| replica::stopping(&error)),
+        Err(_) => {
+            node.spawn(async move { drop(ready.await) }); // whoever comes next finds it leased
+            let detail = "the disk was slower than the request's time, nothing was begun";
+            Err(Failure::refused(ErrorCode::DeadlinePassed, detail))
+        }
     }
 }
 
@@ -114,6 +125,8 @@ fn take_turn(
     change: &Change,
 ) -> Result<Turn, Failure> {
     let stop = |error: StoreError| replica::stopping(&error);
+    // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
+    node.disk().takes_writes().map_err(stop)?;
     let (note, mut state) = match replica::read(node, &place.row).map_err(stop)? {
         Own::Missing => (None, Register::default()),
         Own::Known(record) => match record.register() {
@@ -127,8 +140,9 @@ fn take_turn(
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
     let (event, note) = node.standing().event(note.as_ref(), counter);
-    if seen.contains(&event.dot()) {
-        // a client has seen an event we are only now giving out: this directory is older than its incarnation
+    if seen.contains(&event.dot()) || state.context().contains(&event.dot()) {
+        // somebody knows an event we are only now giving out: this directory is older than its incarnation. Whoever
+        // remembers the first use of a dot drops the second without a word
         let error = StoreError(format!(
             "{} was given out before; was the data directory restored from a copy?",
             event.dot()
@@ -371,7 +385,7 @@ fn other_step(node: &Arc<Node>, owner: NodeId, replicate: Replicate, due: Due) -
         let answer = call.await;
         node.liveness().learn(owner, &answer);
         let outcome = match answer {
-            Ok((_, Reply::Replicated(_))) => Ok(()),
+            Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => Ok(()),
             Ok((_, Reply::Failed(failure))) => Err(match failure.code {
                 ErrorCode::Corrupt => Refusal::Corrupt,
                 ErrorCode::Stopping => Refusal::Unreachable,
@@ -387,150 +401,4 @@ fn other_step(node: &Arc<Node>, owner: NodeId, replicate: Replicate, due: Due) -
         };
         Step { owner, asked, outcome }
     })
-}
-
-/// The votes, and a line per owner for the receipt.
-struct Ballot {
-    tally: Tally,
-    reports: Vec<ReplicaReport>,
-    hinted: Vec<u32>,
-    started: Instant,
-}
-
-impl Ballot {
-    /// Opens the vote, unless it is known that it cannot be won. Then nothing has been applied anywhere.
-    fn open(node: &Node, place: &Place, quorum: &Quorum) -> Result<Self, Failure> {
-        let owners = place.owners(quorum.n());
-        let down = |owner: &NodeId| *owner != node.id() && node.liveness().is_down(*owner);
-        let mut ballot = Ballot {
-            tally: Tally::new(owners, quorum.w(), quorum.dw()),
-            reports: owners
-                .all()
-                .into_iter()
-                .map(|owner| {
-                    let outcome = if down(&owner) { Outcome::Down } else { Outcome::NotAsked };
-                    ReplicaReport { node: owner.0, outcome, micros: 0 }
-                })
-                .collect(),
-            hinted: Vec::new(),
-            started: node.clock().now(),
-        };
-        let mut hopeless = ballot.tally.clone();
-        for owner in owners.all().into_iter().filter(down) {
-            hopeless.add(owner, Vote::Refused);
-        }
-        if hopeless.outcome() == Verdict::Lost {
-            let reachable =
-                ballot.reports.iter().filter(|report| report.outcome != Outcome::Down).count();
-            return Err(Failure {
-                code: ErrorCode::WriteQuorumNotMet,
-                effect: Effect::NotApplied,
-                got: 0,
-                needed: quorum.w(),
-                retry_after_ms: 0,
-                detail: format!(
-                    "{} acknowledgements are needed and {reachable} of {} owners can be reached",
-                    quorum.w(),
-                    ballot.reports.len()
-                ),
-                receipt: Some(Box::new(ballot.receipt(node, quorum))),
-            });
-        }
-        for report in &mut ballot.reports {
-            report.outcome = Outcome::Pending;
-        }
-        Ok(ballot)
-    }
-
-    fn others(&self, me: NodeId) -> Vec<NodeId> {
-        self.reports.iter().map(|report| NodeId(report.node)).filter(|node| *node != me).collect()
-    }
-
-    /// Whoever has not answered yet has not answered in time.
-    fn time_is_over(&mut self) {
-        for report in &mut self.reports {
-            if report.outcome == Outcome::Pending {
-                report.outcome = Outcome::Silent;
-            }
-        }
-    }
-
-    /// Owners without any answer.
-    fn silent(&self, me: NodeId) -> Vec<NodeId> {
-        let open = |outcome| matches!(outcome, Outcome::Pending | Outcome::Silent);
-        let silent = self.reports.iter().filter(|report| open(report.outcome));
-        silent.map(|report| NodeId(report.node)).filter(|node| *node != me).collect()
-    }
-
-    fn note(&mut self, owner: NodeId, outcome: Outcome, now: Instant) {
-        let now = micros(self.started, now);
-        if let Some(report) = self.reports.iter_mut().find(|report| report.node == owner.0) {
-            report.outcome = outcome;
-            report.micros = now;
-        }
-    }
-
-    fn receipt(&self, node: &Node, quorum: &Quorum) -> Receipt {
-        Receipt {
-            epoch: node.view().epoch(),
-            coordinator: node.id().0,
-            n: quorum.n(),
-            needed: quorum.w(),
-            durable_needed: quorum.dw(),
-            replicas: self.reports.clone(),
-            hinted: self.hinted.clone(),
-            repaired: Vec::new(),
-        }
-    }
-}
-
-/// Gives the request to an owner. The next one gets it only if the one before has certainly not seen it.
-async fn hand_over(
-    node: &Arc<Node>,
-    place: &Place,
-    quorum: &Quorum,
-    change: Change,
-    due: Due,
-) -> Result<Reply, Failure> {
-    if change.hops >= HOPS_MAX {
-        let detail = "no owner with an undamaged record was found";
-        return Err(Failure::refused(ErrorCode::NoOwnerReachable, detail));
-    }
-    let mut owners = place.owners(quorum.n()).all();
-    owners.retain(|owner| *owner != node.id());
-    owners.sort_by_key(|owner| node.liveness().rank(*owner));
-    let hops = change.hops + 1;
-    let (key, context, quorum) = (change.key, change.context, change.quorum);
-    let request = match change.what {
-        What::Put(value) => Request::Put(Put { key, context, quorum, hops, value }),
-        What::Delete => Request::Delete(Delete { key, context, quorum, hops }),
-    };
-    let mut tried = Vec::new();
-    for owner in owners {
-        let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
-        let call = node.transport().call(owner, Lane::Request, envelope, request.clone());
-        let limit = due.deadline.min(node.clock().now() + HOP_LIMIT);
-        match tokio::time::timeout_at(limit, call).await {
-            Ok(answer) => {
-                node.liveness().learn(owner, &answer);
-                match answer {
-                    Ok((_, reply)) => return Ok(reply),
-                    Err(error) if error.not_sent() => tried.push(format!("{owner}: {error}")),
-                    Err(error) => return Err(unknown(owner, &error.to_string())),
-                }
-            }
-            Err(_) => return Err(unknown(owner, "no answer in time")),
-        }
-    }
-    Err(Failure::refused(
-        ErrorCode::NoOwnerReachable,
-        format!("no owner of the key can be reached from {} ({})", node.id(), tried.join(", ")),
-    ))
-}
-
-fn unknown(owner: NodeId, why: &str) -> Failure {
-    Failure {
-        effect: Effect::Unknown,
-        ..Failure::refused(ErrorCode::DeadlinePassed, format!("handed to {owner}: {why}"))
-    }
 }

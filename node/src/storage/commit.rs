@@ -207,6 +207,19 @@ impl Disk {
         Ticket { state: Wait::For(receiver), shared: shared.clone() }
     }
 
+    /// Whether what is written now will be kept, as far as one can know beforehand.
+    ///
+    /// # Errors
+    /// The storage has failed, or no more writes are taken.
+    pub fn takes_writes(&self) -> Result<(), StoreError> {
+        let open = self.queue.lock().expect("no panic holds it").is_some();
+        if open && self.shared.failure.get().is_none() {
+            Ok(())
+        } else {
+            Err(self.shared.failure())
+        }
+    }
+
     /// A ticket for everything queued so far to be durable.
     pub fn settled(&self) -> Ticket {
         let last_given = self.shared.last_given.load(Ordering::Relaxed);
@@ -390,6 +403,23 @@ mod tests {
         second.done().await.expect("memory");
         assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
         assert!(disk.shared.ahead.lock().expect("no panic").is_empty(), "nothing is left behind");
+    }
+
+    /// A group does not take away what was queued behind it: reads never go back to an older value.
+    #[tokio::test(start_paused = true)]
+    async fn reads_do_not_go_back_while_a_group_is_applied() {
+        let (disk, _writer) =
+            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2)).expect("new");
+        for _ in 1..GROUP_MAX {
+            drop(disk.write(row("a", "1"), Ack::Durable));
+        }
+        let last_of_group = disk.write(row("a", "1"), Ack::Written);
+        let next = disk.write(row("a", "2"), Ack::Durable);
+        last_of_group.done().await.expect("memory");
+        assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
+        next.done().await.expect("memory");
+        assert_eq!(disk.sequence(), 2);
+        assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
     }
 
     /// Many writes share one sync.

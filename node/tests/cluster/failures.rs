@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atoll_node::storage::{Space, commit::QUEUED_BYTES_MAX};
 use atoll_ring::NodeId;
 use atoll_wire::{Effect, ErrorCode, Outcome, limits::VALUE_BYTES_MAX};
 use tokio::time::Instant;
@@ -42,6 +43,76 @@ async fn applied_on_k_counts_what_is_on_disk() {
     cluster.rejoin(owners[0]);
     cluster.settle().await;
     assert_eq!(values(&cluster.get(owners[0], "k", &r(3)).await.expect("up")), ["v"]);
+}
+
+/// The quorum is lost before any fsync is known of: what was begun goes on, so nobody may say that nothing was applied.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_was_begun_is_never_called_not_applied() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    cluster.crash(owners[0]);
+    cluster.boot_slow(owners[0], Duration::from_millis(500)).await;
+    cluster.settle().await;
+    cluster.put(owners[0], "k", "before", &blind(), &w(3)).await.expect("up");
+    assert!(cluster.store(owners[1]).damage(Space::Data, &cluster.row("k")));
+    cluster.network.cut(owners[0], owners[2]); // unnoticed
+    let failure = cluster.put(owners[0], "k", "v", &blind(), &w(3)).await.expect_err("one corrupt");
+    assert_eq!((failure.code, failure.effect), (ErrorCode::WriteQuorumNotMet, Effect::Unknown));
+    cluster.settle().await;
+    let found = cluster.get(owners[0], "k", &r(1)).await.expect("its own copy");
+    assert_eq!(values(&found), ["before", "v"], "it has become visible");
+}
+
+/// An owner that is known to be down is no acknowledgement, whatever is kept for it.
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_no_acknowledgement() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    cluster.network.cut(owners[0], owners[1]); // unnoticed
+    let failure = cluster.put(owners[0], "k", "v", &blind(), &w(2)).await.expect_err("alone");
+    assert_eq!((failure.got, failure.effect), (1, Effect::Applied(1)));
+    assert_eq!(failure.receipt.expect("a receipt").hinted, [owners[2].0]);
+}
+
+/// A disk that does not keep up has a bounded queue. Past it writes are refused at once, and nothing of them is kept;
+/// when it has caught up they are welcome again.
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_and_recovers() {
+    let mut cluster = Cluster::start(3).await;
+    let owner = cluster.owners("k")[0];
+    let alone = With { n: Some(1), ..DEFAULT };
+    cluster.crash(owner);
+    cluster.boot_slow(owner, Duration::from_millis(900)).await;
+    cluster.settle().await;
+    cluster
+        .put(owner, "k", "before", &blind(), &With { timeout_ms: 5000, ..alone.clone() })
+        .await
+        .expect("up");
+    let large = "v".repeat(VALUE_BYTES_MAX);
+    let room = QUEUED_BYTES_MAX / VALUE_BYTES_MAX;
+    let keys: Vec<String> = (0..10_000)
+        .map(|number| format!("k{number}"))
+        .filter(|key| cluster.row(key)[..2] == cluster.row("k")[..2]) // one lease
+        .take(room + 3)
+        .collect();
+    let no_context = blind();
+    let puts = keys.iter().map(|key| cluster.put(owner, key, &large, &no_context, &alone));
+    let outcomes = futures_util::future::join_all(puts).await;
+    let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    let overloaded = refused.iter().filter(|failure| failure.code == ErrorCode::Overloaded);
+    let count = overloaded.clone().count();
+    assert!(
+        (2..=3).contains(&count),
+        "{room} are queued, one may be with the disk; {count} refused"
+    );
+    for failure in overloaded {
+        assert_eq!(failure.effect, Effect::NotApplied);
+        assert!(failure.retry_after_ms > 0);
+    }
+    cluster.settle().await;
+    cluster.put(owner, "k", "after", &blind(), &alone).await.expect("there is room again");
 }
 
 /// A read without enough owners says who was missing.
@@ -90,9 +161,16 @@ async fn without_an_owner_nothing_is_applied() {
 async fn expired_work_is_not_done() {
     let cluster = Cluster::start(3).await;
     let late = With { timeout_ms: 0, ..DEFAULT };
-    let failure = cluster.put(NodeId(1), "k", "v", &blind(), &late).await.expect_err("late");
-    assert_eq!((failure.code, failure.effect), (ErrorCode::DeadlinePassed, Effect::NotApplied));
-    assert!(cluster.on_disk(NodeId(1), "k").is_none());
+    for expected in [None, Some("v")] {
+        let failure = cluster.put(NodeId(1), "k", "x", &blind(), &late).await.expect_err("late");
+        assert_eq!((failure.code, failure.effect), (ErrorCode::DeadlinePassed, Effect::NotApplied));
+        cluster.settle().await;
+        let found = cluster.get(NodeId(1), "k", &r(3)).await.expect("up");
+        assert_eq!(values(&found), expected.into_iter().collect::<Vec<_>>());
+        if expected.is_none() {
+            cluster.put(NodeId(1), "k", "v", &blind(), &DEFAULT).await.expect("in time"); // and leased from now on
+        }
+    }
 }
 
 /// The first write of a partition waits for the fsync of its lease. If that takes longer than the request has, nothing
@@ -109,6 +187,7 @@ async fn work_that_expires_while_it_waits_for_a_lease_is_not_done() {
     assert_eq!((failure.code, failure.effect), (ErrorCode::DeadlinePassed, Effect::NotApplied));
     cluster.settle().await;
     assert!(values(&cluster.get(NodeId(2), "k", &r(3)).await.expect("up")).is_empty());
+    cluster.put(NodeId(1), "k", "v", &blind(), &w(1)).await.expect("leased meanwhile");
 }
 
 #[tokio::test(start_paused = true)]

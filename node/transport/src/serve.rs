@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use atoll_ring::NodeId;
 use atoll_wire::{
-    ErrorCode, Failure, Frame, FrameError, Kind, Reply, Request, Roles, Welcome,
+    Effect, ErrorCode, Failure, Frame, FrameError, Kind, Reply, Request, Roles, Welcome,
     frame::{Encoded, encode_reply},
 };
 use rustls::pki_types::CertificateDer;
@@ -209,7 +209,14 @@ impl Guest {
     fn encode(&self, kind: Kind, id: u64, reply: Reply) -> Encoded {
         let epoch = self.handler.epoch();
         encode_reply(kind, id, epoch, &reply).unwrap_or_else(|error| {
-            let failure = Failure::refused(ErrorCode::Internal, format!("reply: {error}"));
+            // what was asked may have been done; only its answer cannot be said
+            let failure = Failure {
+                effect: Effect::Unknown,
+                ..Failure::refused(
+                    ErrorCode::Internal,
+                    format!("the reply cannot be sent: {error}"),
+                )
+            };
             encode_reply(kind, id, epoch, &Reply::Failed(Box::new(failure)))
                 .expect("a failure is far below every cap")
         })
