@@ -26,6 +26,12 @@ use super::{Space, Store, StoreError, Write, directory::DurableMark, rows};
 /// Batches that share one sync. Enough that the sync is a small part of the cost; few enough that memory stays small.
 const GROUP_MAX: usize = 1024;
 
+/// After a group of so many batches the next one is given [`LINGER`] to gather. A lone writer never waits.
+const BUSY_FROM: usize = 3;
+
+/// How long a busy writer lets the next group gather before it applies it.
+const LINGER: Duration = Duration::from_micros(500);
+
 /// Bytes that may be queued. Past that the node answers `overloaded`.
 pub const QUEUED_BYTES_MAX: usize = 64 << 20;
 
@@ -98,8 +104,13 @@ impl Disk {
         let writer = std::thread::Builder::new()
             .name("atoll-commit".into())
             .spawn(move || {
+                let mut busy = false;
                 while let Some(first) = queue.blocking_recv() {
+                    if busy {
+                        std::thread::sleep(LINGER);
+                    }
                     let group = gather(first, &mut queue);
+                    busy = group.len() >= BUSY_FROM;
                     if shared.apply(group).and_then(|group| shared.settle(group)).is_err() {
                         return;
                     }

@@ -18,7 +18,7 @@ pub struct FjallStore {
 }
 
 const CACHE_BYTES: u64 = 16 << 20; // the page cache behind it is as good and can be taken back
-const MEMTABLE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES: u64 = 16 << 20; // fewer, larger tables: less compaction beside the load
 const JOURNAL_BYTES_MAX: u64 = 256 << 20; // fjall panics below 64 MiB
 const SEPARATE_FROM_BYTES: u32 = 512;
 
