@@ -4,7 +4,10 @@
 //! written under load, a third less CPU. There is one keyspace per space, never one per partition: idle keyspaces keep
 //! sealed journals alive.
 
-use std::path::Path;
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
@@ -15,6 +18,7 @@ use super::{Space, Store, StoreError, Write};
 pub struct FjallStore {
     database: Database,
     spaces: [Keyspace; 3],
+    path: PathBuf,
 }
 
 const CACHE_BYTES: u64 = 16 << 20; // the page cache behind it is as good and can be taken back
@@ -45,7 +49,7 @@ impl FjallStore {
             database.keyspace("hints", data).map_err(failed)?,
             database.keyspace("meta", KeyspaceCreateOptions::default).map_err(failed)?,
         ];
-        Ok(FjallStore { database, spaces })
+        Ok(FjallStore { database, spaces, path: path.into() })
     }
 
     fn space(&self, space: Space) -> &Keyspace {
@@ -99,8 +103,23 @@ impl Store for FjallStore {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.database.disk_space().unwrap_or(0)
+        blocks_under(&self.path)
     }
+}
+
+/// Bytes really taken by the files in a folder: the journal is laid out ahead, so its length says nothing. A file that
+/// vanishes meanwhile counts as none.
+fn blocks_under(folder: &Path) -> u64 {
+    const BLOCK_BYTES: u64 = 512; // the unit of st_blocks, whatever the file system uses
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => blocks_under(&entry.path()),
+            Ok(metadata) => metadata.blocks() * BLOCK_BYTES,
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 fn failed(error: fjall::Error) -> StoreError {
