@@ -142,3 +142,38 @@ fn write_all(rows: &mut Rows, writes: &[Write]) {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crash keeps all that was synced and any prefix of the batches since, each whole: never a later one without the
+    /// earlier.
+    #[test]
+    fn a_crash_keeps_some_prefix_of_whole_batches() {
+        let row = |name: &'static str| Write {
+            space: Space::Data,
+            row: Bytes::from_static(name.as_bytes()),
+            value: Some(Bytes::from_static(b"v")),
+        };
+        let batches = [[row("b1"), row("b2")], [row("c1"), row("c2")], [row("d1"), row("d2")]];
+        for keep in 0..=batches.len() {
+            let store = MemoryStore::new();
+            store.apply(&[row("a")]).expect("memory");
+            store.sync().expect("memory");
+            for batch in &batches {
+                store.apply(batch).expect("memory");
+            }
+            store.crash(keep);
+            let holds =
+                |name: &str| store.get(Space::Data, name.as_bytes()).expect("memory").is_some();
+            assert!(holds("a"), "synced, keep={keep}");
+            for (index, batch) in batches.iter().enumerate() {
+                for write in batch {
+                    let name = std::str::from_utf8(&write.row).expect("text");
+                    assert_eq!(holds(name), index < keep, "{name}, keep={keep}");
+                }
+            }
+        }
+    }
+}
