@@ -5,10 +5,11 @@
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
 use atoll_bench::{Distribution, Latency, Operations, Report, Run, RunError, Staleness, Through};
-use atoll_client::{ConnectError, Level, QuorumRequest};
+use atoll_client::ConnectError;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
+    cluster::QuorumFlags,
     exit::{Exit, Failed},
     output::{self, Format},
     receipt::{self, Asked},
@@ -62,18 +63,8 @@ pub struct RunArgs {
     /// Which keys are wanted more often
     #[arg(long, value_enum, default_value_t)]
     dist: Dist,
-    /// Owners taking part [default: all copies of the bucket]
-    #[arg(short, value_name = "N")]
-    n: Option<u8>,
-    /// Answers a read needs: a number, one, two, three, quorum, all [default: quorum]
-    #[arg(short, value_name = "LEVEL")]
-    r: Option<Level>,
-    /// Acks a write needs [default: quorum]
-    #[arg(short, value_name = "LEVEL")]
-    w: Option<Level>,
-    /// Of those, how many must be on stable storage [default: w]
-    #[arg(long, value_name = "LEVEL")]
-    dw: Option<Level>,
+    #[command(flatten)]
+    quorum: QuorumFlags,
     /// For one request
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -155,7 +146,7 @@ impl From<RunArgs> for Run {
                 Dist::Uniform => Distribution::Uniform,
                 Dist::Zipf => Distribution::Zipf,
             },
-            quorum: QuorumRequest { n: args.n, r: args.r, w: args.w, dw: args.dw },
+            quorum: args.quorum.request(),
             timeout: args.timeout,
             preload: !args.no_preload,
             shared_keys: args.shared_keys,

@@ -12,10 +12,9 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::exit::{Exit, Failed};
 
-/// The choices for one request.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Choices for this request")]
-pub struct Choices {
+/// How many must answer. Every command that reads or writes takes these.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct QuorumFlags {
     /// Owners taking part, 1 to the bucket's copies [default: all copies]
     #[arg(short, value_name = "N")]
     n: Option<u8>,
@@ -31,6 +30,22 @@ pub struct Choices {
     /// Of those, how many must be on stable storage [default: as many as -w]
     #[arg(long, value_name = "LEVEL")]
     dw: Option<Level>,
+}
+
+impl QuorumFlags {
+    /// As it travels; whether it contradicts itself is not checked here.
+    pub fn request(self) -> QuorumRequest {
+        let QuorumFlags { n, r, w, dw } = self;
+        QuorumRequest { n, r, w, dw }
+    }
+}
+
+/// The choices for one request.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Choices for this request")]
+pub struct Choices {
+    #[command(flatten)]
+    quorum: QuorumFlags,
 
     /// For the whole request
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
@@ -57,8 +72,9 @@ impl Choices {
             let what = "--timeout must be above 0 and at most 60s";
             return Err(Failed::new(Exit::Refused, what));
         }
-        let Choices { n, r, w, dw, timeout, via, .. } = self.clone();
-        Quorum::check(&QuorumRequest { n, r, w, dw })
+        let Choices { quorum, timeout, via, .. } = self.clone();
+        let QuorumRequest { n, r, w, dw } = quorum.request();
+        Quorum::check(&quorum.request())
             .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
         Ok(Options { n, r, w, dw, timeout, via })
     }

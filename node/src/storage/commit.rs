@@ -3,7 +3,7 @@
 //! [`Disk::write`] queues a batch and returns at once; from then on reads through the [`Disk`] see it, so the next turn
 //! of a key need not wait for the disk. One writer takes whatever is queued, applies it as one batch under the next
 //! commit number, syncs once, and wakes everybody whose writes that covered. While it syncs the next group gathers; a busy
-//! writer gives it [`LINGER`] more.
+//! writer gives it half a millisecond more.
 //!
 //! The writer is a thread in a real node ([`Disk::on_thread`]) and a task on virtual time in a simulated one
 //! ([`Disk::on_task`]). Applying, syncing and acknowledging are the same code; only the thread lingers. After the first error it never touches the store again: every
