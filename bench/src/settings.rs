@@ -130,7 +130,8 @@ impl Run {
 
     /// What a read asks for when it shall surely see what a majority has: the preload and writers that must read first.
     pub(crate) fn majority(&self) -> QuorumRequest {
-        QuorumRequest { n: self.quorum.n, r: Some(Level::Quorum), w: None, dw: None }
+        let QuorumRequest { n, sloppy, .. } = self.quorum;
+        QuorumRequest { n, r: Some(Level::Quorum), sloppy, ..QuorumRequest::default() }
     }
 }
 

@@ -270,8 +270,7 @@ impl From<NotWritten> for RequestError {
 }
 
 fn options(quorum: &atoll_client::QuorumRequest, timeout: Duration) -> Options {
-    let atoll_client::QuorumRequest { n, r, w, dw } = *quorum;
-    Options { n, r, w, dw, timeout, ..Options::default() }
+    Options { quorum: *quorum, timeout, ..Options::default() }
 }
 
 fn covers(read: Option<&ContextToken>, own: &ContextToken) -> bool {

@@ -27,16 +27,33 @@ pub struct QuorumFlags {
     #[arg(short, value_name = "LEVEL")]
     w: Option<Level>,
 
-    /// Of those, how many must be on stable storage [default: as many as -w]
+    /// Of the answers, how many must come from owners, not from fallbacks [default: 0]
+    #[arg(long, value_name = "LEVEL")]
+    pr: Option<Level>,
+
+    /// Of the acknowledgements, how many must come from owners [default: 0]
+    #[arg(long, value_name = "LEVEL")]
+    pw: Option<Level>,
+
+    /// Of the acknowledgements, how many must be on stable storage [default: as many as -w]
     #[arg(long, value_name = "LEVEL")]
     dw: Option<Level>,
+
+    /// Fallbacks may stand in for owners that are out of reach: available, and eventual [default]
+    #[arg(long, overrides_with = "strict")]
+    sloppy: bool,
+
+    /// Only owners count: if too few of them can be reached, the request fails
+    #[arg(long)]
+    strict: bool,
 }
 
 impl QuorumFlags {
     /// As it travels; whether it contradicts itself is not checked here.
     pub fn request(self) -> QuorumRequest {
-        let QuorumFlags { n, r, w, dw } = self;
-        QuorumRequest { n, r, w, dw }
+        let QuorumFlags { n, r, w, pr, pw, dw, sloppy, strict } = self;
+        let sloppy = (sloppy || strict).then_some(sloppy);
+        QuorumRequest { n, r, w, pr, pw, dw, sloppy }
     }
 }
 
@@ -72,11 +89,9 @@ impl Choices {
             let what = "--timeout must be above 0 and at most 60s";
             return Err(Failed::new(Exit::Refused, what));
         }
-        let Choices { quorum, timeout, via, .. } = self.clone();
-        let QuorumRequest { n, r, w, dw } = quorum.request();
-        Quorum::check(&quorum.request())
-            .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
-        Ok(Options { n, r, w, dw, timeout, via })
+        let quorum = self.quorum.request();
+        Quorum::check(&quorum).map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
+        Ok(Options { quorum, timeout: self.timeout, via: self.via, ..Options::default() })
     }
 }
 

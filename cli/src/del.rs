@@ -67,9 +67,9 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
 /// Choices for the read before a delete: enough answers to see every write that was acknowledged at the same `w`, or it
 /// would survive its own deletion.
 fn seeing_all(client: &Client, options: &Options) -> Result<Options, Failed> {
-    let request = QuorumRequest { n: options.n, r: options.r, w: options.w, dw: options.dw };
-    let quorum = Quorum::new(&request, client.view().replicas())
+    let quorum = Quorum::new(&options.quorum, client.view().replicas())
         .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
     let r = quorum.r().max(quorum.n() - quorum.w() + 1);
-    Ok(Options { r: Some(Level::Count(r)), ..options.clone() })
+    let quorum = QuorumRequest { r: Some(Level::Count(r)), ..options.quorum };
+    Ok(Options { quorum, ..options.clone() })
 }

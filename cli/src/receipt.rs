@@ -92,7 +92,8 @@ fn answered(outcome: Outcome) -> bool {
         | Outcome::Current
         | Outcome::Behind
         | Outcome::Corrupt
-        | Outcome::Refused => true,
+        | Outcome::Refused
+        | Outcome::KnowsNothing => true,
         Outcome::NotAsked | Outcome::Pending | Outcome::Down | Outcome::Silent => false,
     }
 }
@@ -171,6 +172,7 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::OtherCluster
         | ErrorCode::Overloaded
         | ErrorCode::StaleView
+        | ErrorCode::HintsFull
         | ErrorCode::Corrupt
         | ErrorCode::ReadOnly
         | ErrorCode::Stopping

@@ -136,6 +136,11 @@ impl Hints {
         self.held.lock().expect("no panic holds it").values().map(|held| held.count).sum()
     }
 
+    /// Bytes of the hints kept.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.held.lock().expect("no panic holds it").values().map(|held| held.bytes).sum()
+    }
+
     /// Hints there was no room for.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -225,8 +230,8 @@ async fn send(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &Bytes) -> D
     };
     let data_row = rows::data_of_hint(row);
     let (bucket, key) = rows::bucket_and_key(&data_row).expect("we named this row ourselves");
-    let replicate =
-        Replicate { key, ack: Ack::Durable, replaces_corrupt: false, state: record.state };
+    let (ack, state) = (Ack::Durable, record.state);
+    let replicate = Replicate { key, ack, replaces_corrupt: false, hint_for: None, state };
     let envelope = node.envelope_for(node.clock().now() + DELIVERY_LIMIT, 0, bucket);
     let call = node.transport().call(target, Lane::Bulk, envelope, Request::Replicate(replicate));
     match tokio::time::timeout(DELIVERY_LIMIT, call).await {

@@ -5,11 +5,17 @@
 //! [`Quorum`] need not check again.
 //!
 //! ```text
-//!  n   owners taking part     1..=N     default N
-//!  r   answers a read needs   1..=n     default the majority of n
-//!  w   acks a write needs     1..=n     default the majority of n
-//!  dw  of those, fsynced      0..=w     default w
+//!  n       owners taking part       1..=N     default N
+//!  r       answers a read needs     1..=n     default the majority of n
+//!  w       acks a write needs       1..=n     default the majority of n
+//!  pr      of the r, from owners    0..=r     default 0; r if strict
+//!  pw      of the w, from owners    0..=w     default 0; w if strict
+//!  dw      of the w, fsynced        0..=w     default w
+//!  sloppy  fallbacks may stand in             default yes
 //! ```
+//!
+//! A sloppy request may be answered by fallbacks in place of owners that are out of reach, so it
+//! stays available and promises less: only `pr` and `pw` of its answers are certain to be owners'.
 
 use std::fmt;
 use std::num::NonZeroU8;
@@ -29,19 +35,30 @@ pub struct QuorumRequest {
     pub r: Option<Level>,
     /// Acks a write needs. Default the majority of n.
     pub w: Option<Level>,
+    /// Of the r answers, how many must come from owners. Default 0.
+    pub pr: Option<Level>,
+    /// Of the w acks, how many must come from owners. Default 0.
+    pub pw: Option<Level>,
     /// Of the w acks, how many must say that the write is on stable storage. Default w; less is
     /// faster and may lose the write when the power fails everywhere at once.
     pub dw: Option<Level>,
+    /// Whether fallbacks may stand in for owners that are out of reach. Default yes. Without them
+    /// every answer is an owner's, so pr = r and pw = w.
+    pub sloppy: Option<bool>,
 }
 
-/// A request's needs, checked: 1 ≤ r ≤ n, 1 ≤ w ≤ n, dw ≤ w.
+/// A request's needs, checked: 1 ≤ r ≤ n, 1 ≤ w ≤ n, pr ≤ r, pw ≤ w, dw ≤ w; pr = r and pw = w if
+/// strict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Claimed")]
 pub struct Quorum {
     n: NonZeroU8,
     r: NonZeroU8,
     w: NonZeroU8,
+    pr: u8,
+    pw: u8,
     dw: u8,
+    sloppy: bool,
 }
 
 impl Quorum {
@@ -56,6 +73,9 @@ impl Quorum {
             NonZeroU8::new(request.r.unwrap_or(Level::Quorum).of(n)).ok_or(QuorumError::ZeroR)?;
         let w =
             NonZeroU8::new(request.w.unwrap_or(Level::Quorum).of(n)).ok_or(QuorumError::ZeroW)?;
+        let sloppy = request.sloppy.unwrap_or(true);
+        let at_least = |level: Option<Level>| level.map_or(0, |level| level.of(n));
+        let (mut pr, mut pw) = (at_least(request.pr), at_least(request.pw));
         let dw = request.dw.map_or(w.get(), |level| level.of(n));
         if r > n {
             return Err(QuorumError::RAboveN { r: r.get(), n: n.get() });
@@ -63,10 +83,19 @@ impl Quorum {
         if w > n {
             return Err(QuorumError::WAboveN { w: w.get(), n: n.get() });
         }
+        if pr > r.get() {
+            return Err(QuorumError::PrAboveR { pr, r: r.get() });
+        }
+        if pw > w.get() {
+            return Err(QuorumError::PwAboveW { pw, w: w.get() });
+        }
         if dw > w.get() {
             return Err(QuorumError::DwAboveW { dw, w: w.get() });
         }
-        Ok(Quorum { n, r, w, dw })
+        if !sloppy {
+            (pr, pw) = (r.get(), w.get());
+        }
+        Ok(Quorum { n, r, w, pr, pw, dw, sloppy })
     }
 
     /// Refuses what can be refused without knowing the bucket, so that a client hears it without a
@@ -79,14 +108,30 @@ impl Quorum {
             // Every other rule compares with this n alone.
             return Quorum::new(request, n).map(|_| ());
         }
-        match (request.r, request.w, request.dw) {
-            (Some(Level::Count(0)), _, _) => Err(QuorumError::ZeroR),
-            (_, Some(Level::Count(0)), _) => Err(QuorumError::ZeroW),
-            (_, Some(Level::Count(w)), Some(Level::Count(dw))) if dw > w => {
-                Err(QuorumError::DwAboveW { dw, w })
-            }
-            (_, _, _) => Ok(()),
+        let QuorumRequest { n: _, r, w, pr, pw, dw, sloppy: _ } = *request;
+        if r == Some(Level::Count(0)) {
+            return Err(QuorumError::ZeroR);
         }
+        if w == Some(Level::Count(0)) {
+            return Err(QuorumError::ZeroW);
+        }
+        // A word grows with n, so only two numbers can be compared.
+        let numbers = |part, whole| match (part, whole) {
+            (Some(Level::Count(part)), Some(Level::Count(whole))) if part > whole => {
+                Some((part, whole))
+            }
+            (_, _) => None,
+        };
+        if let Some((pr, r)) = numbers(pr, r) {
+            return Err(QuorumError::PrAboveR { pr, r });
+        }
+        if let Some((pw, w)) = numbers(pw, w) {
+            return Err(QuorumError::PwAboveW { pw, w });
+        }
+        if let Some((dw, w)) = numbers(dw, w) {
+            return Err(QuorumError::DwAboveW { dw, w });
+        }
+        Ok(())
     }
 
     /// Owners taking part.
@@ -107,10 +152,28 @@ impl Quorum {
         self.w.get()
     }
 
+    /// Of the r answers, how many must come from owners.
+    #[must_use]
+    pub fn pr(&self) -> u8 {
+        self.pr
+    }
+
+    /// Of the w acks, how many must come from owners.
+    #[must_use]
+    pub fn pw(&self) -> u8 {
+        self.pw
+    }
+
     /// Of the w acks, how many must be fsynced.
     #[must_use]
     pub fn dw(&self) -> u8 {
         self.dw
+    }
+
+    /// Whether fallbacks may stand in for owners.
+    #[must_use]
+    pub fn sloppy(&self) -> bool {
+        self.sloppy
     }
 }
 
@@ -211,6 +274,22 @@ pub enum QuorumError {
         /// Owners taking part.
         n: u8,
     },
+    /// More answers from owners than answers.
+    #[error("pr={pr} is more than r={r}: only the answers that are waited for can be owners'")]
+    PrAboveR {
+        /// Answers from owners asked for.
+        pr: u8,
+        /// Answers asked for.
+        r: u8,
+    },
+    /// More acks from owners than acks.
+    #[error("pw={pw} is more than w={w}: only the acks that are waited for can be owners'")]
+    PwAboveW {
+        /// Acks from owners asked for.
+        pw: u8,
+        /// Acks asked for.
+        w: u8,
+    },
     /// More fsynced acks than acks.
     #[error("dw={dw} is more than w={w}: only the acks that are waited for can be fsynced ones")]
     DwAboveW {
@@ -228,16 +307,27 @@ struct Claimed {
     n: u8,
     r: u8,
     w: u8,
+    pr: u8,
+    pw: u8,
     dw: u8,
+    sloppy: bool,
 }
 
 impl TryFrom<Claimed> for Quorum {
     type Error = QuorumError;
 
     fn try_from(claimed: Claimed) -> Result<Self, QuorumError> {
-        let Claimed { n, r, w, dw } = claimed;
+        let Claimed { n, r, w, pr, pw, dw, sloppy } = claimed;
         let count = |count| Some(Level::Count(count));
-        let request = QuorumRequest { n: Some(n), r: count(r), w: count(w), dw: count(dw) };
+        let request = QuorumRequest {
+            n: Some(n),
+            r: count(r),
+            w: count(w),
+            pr: count(pr),
+            pw: count(pw),
+            dw: count(dw),
+            sloppy: Some(sloppy),
+        };
         Quorum::new(&request, n)
     }
 }

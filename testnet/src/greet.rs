@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use atoll_client::{Client, Level, Options, Profile, Receipt, RequestError};
+use atoll_client::{Client, Level, Options, Profile, QuorumRequest, Receipt, RequestError};
 
 use crate::testnet::Testnet;
 
@@ -35,10 +35,9 @@ pub(crate) async fn greet(testnet: &Testnet) -> Result<Greeting, String> {
     // two of three see each other, two of more need not
     let owners = testnet.asked().replicas.min(3);
     let quorum = owners.min(2);
+    let level = Some(Level::Count(quorum));
     let options = Options {
-        n: Some(owners),
-        r: Some(Level::Count(quorum)),
-        w: Some(Level::Count(quorum)),
+        quorum: QuorumRequest { n: Some(owners), r: level, w: level, ..QuorumRequest::default() },
         timeout: Duration::from_secs(5),
         ..Options::default()
     };

@@ -190,9 +190,11 @@ impl Node {
             coordinator: self.id.0,
             n: 3,
             needed: 1,
+            owners_needed: 0,
             durable_needed: 0,
             replicas: Vec::new(),
             hinted: Vec::new(),
+            unhinted: Vec::new(),
             repaired: Vec::new(),
         }
     }

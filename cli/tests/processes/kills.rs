@@ -1,6 +1,6 @@
 //! The issue of keeping promises: SIGKILL, one owner at a time, and every acknowledged write read back.
 
-use atoll_client::{Level, Options};
+use atoll_client::{Level, Options, QuorumRequest};
 
 use crate::testnet::Testnet;
 
@@ -24,7 +24,8 @@ async fn two_hundred_acknowledged_writes_survive_kills() {
         }
     }
     assert!(acknowledged.len() >= 190, "only {} of 200 were acknowledged", acknowledged.len());
-    let two = Options { r: Some(Level::Count(2)), ..options };
+    let two = QuorumRequest { r: Some(Level::Count(2)), ..QuorumRequest::default() };
+    let two = Options { quorum: two, ..options };
     for number in acknowledged {
         let key = format!("key-{number}");
         let read = client.get(key.as_bytes(), &two).await.expect("all nodes are up");

@@ -25,7 +25,8 @@ mod request;
 pub use atoll_antientropy::{Actor, Context, ContextToken, Dot};
 pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
 pub use atoll_wire::{
-    Effect, ErrorCode, Failure, NodeStatus, Outcome, PeerStatus, Receipt, ReplicaReport,
+    Effect, ErrorCode, Failure, NodeStatus, Outcome, PeerStatus, Promise, Receipt, Repair,
+    ReplicaReport,
 };
 
 pub use connect::Client;

@@ -59,7 +59,8 @@ impl Client {
     pub async fn get(&self, key: &[u8], options: &Options) -> Result<GetReply, RequestError> {
         self.check(key, 0, options)?;
         let key = Bytes::copy_from_slice(key);
-        let request = Request::Get(Get { key: key.clone(), quorum: options.quorum() });
+        let request =
+            Request::Get(Get { key: key.clone(), quorum: options.quorum, repair: options.repair });
         let (node, reply) = self.send(&key, &request, options).await?;
         let Reply::Found(found) = reply else { return Err(nonsense(node, "no read")) };
         let siblings = found.siblings().ok_or_else(|| nonsense(node, "lengths do not add up"))?;
@@ -86,7 +87,7 @@ impl Client {
         self.check(key, value.len(), options)?;
         let key = Bytes::copy_from_slice(key);
         let context = token_bytes(context);
-        let put = Put { key: key.clone(), context, quorum: options.quorum(), hops: 0, value };
+        let put = Put { key: key.clone(), context, quorum: options.quorum, hops: 0, value };
         match self.send(&key, &Request::Put(put), options).await? {
             (_, Reply::Put(stored)) => Ok(written(stored)),
             (node, _) => Err(nonsense(node, "no write")),
@@ -106,7 +107,7 @@ impl Client {
         self.check(key, 0, options)?;
         let key = Bytes::copy_from_slice(key);
         let context = token_bytes(Some(context));
-        let delete = Delete { key: key.clone(), context, quorum: options.quorum(), hops: 0 };
+        let delete = Delete { key: key.clone(), context, quorum: options.quorum, hops: 0 };
         match self.send(&key, &Request::Delete(delete), options).await? {
             (_, Reply::Deleted(stored)) => Ok(written(stored)),
             (node, _) => Err(nonsense(node, "no delete")),
@@ -131,7 +132,7 @@ impl Client {
 
     /// What can be refused without asking the cluster.
     fn check(&self, key: &[u8], value_bytes: usize, options: &Options) -> Result<(), RequestError> {
-        Quorum::new(&options.quorum(), self.view().replicas())?;
+        Quorum::new(&options.quorum, self.view().replicas())?;
         if key.is_empty() {
             return Err(RequestError::Limit("the key is empty".into()));
         }

@@ -27,7 +27,7 @@ impl Ballot {
                 .into_iter()
                 .map(|owner| {
                     let outcome = if down(&owner) { Outcome::Down } else { Outcome::NotAsked };
-                    ReplicaReport { node: owner.0, outcome, micros: 0 }
+                    ReplicaReport { node: owner.0, stands_in_for: None, outcome, micros: 0 }
                 })
                 .collect(),
             hinted: Vec::new(),
@@ -94,9 +94,11 @@ impl Ballot {
             coordinator: node.id().0,
             n: quorum.n(),
             needed: quorum.w(),
+            owners_needed: quorum.pw(),
             durable_needed: quorum.dw(),
             replicas: self.reports.clone(),
             hinted: self.hinted.clone(),
+            unhinted: Vec::new(),
             repaired: Vec::new(),
         }
     }

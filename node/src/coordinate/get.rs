@@ -85,8 +85,12 @@ impl Read {
             Owners::One(_) => usize::from(quorum.r()),
             Owners::Joint { .. } => order.len(), // a quorum of both sets: nobody to spare
         };
-        let report =
-            |owner: NodeId| ReplicaReport { node: owner.0, outcome: Outcome::NotAsked, micros: 0 };
+        let report = |owner: NodeId| ReplicaReport {
+            node: owner.0,
+            stands_in_for: None,
+            outcome: Outcome::NotAsked,
+            micros: 0,
+        };
         let mut read = Read {
             node: node.clone(),
             tally: Tally::new(owners, quorum.r(), 0),
@@ -302,6 +306,7 @@ impl Read {
                     key: self.place.key.clone(),
                     ack: Ack::Durable,
                     replaces_corrupt,
+                    hint_for: None,
                     state: state.clone(),
                 };
                 send(self.node.clone(), owner, replicate, self.due).await
@@ -318,9 +323,11 @@ impl Read {
             coordinator: self.node.id().0,
             n: self.quorum.n(),
             needed: self.quorum.r(),
+            owners_needed: self.quorum.pr(),
             durable_needed: 0,
             replicas: self.reports.clone(),
             hinted: Vec::new(),
+            unhinted: Vec::new(),
             repaired: Vec::new(),
         }
     }
@@ -357,7 +364,7 @@ fn encoded(state: &Register) -> Bytes {
 
 fn fetch(node: &Arc<Node>, owner: NodeId, place: &Place, due: Due) -> Boxed<(NodeId, Fetched)> {
     let node = node.clone();
-    let request = Request::Fetch(Fetch { key: place.key.clone() });
+    let request = Request::Fetch(Fetch { key: place.key.clone(), durable: false, hints: false });
     let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
     let call = node.transport().call(owner, Lane::Request, envelope, request);
     Box::pin(async move {

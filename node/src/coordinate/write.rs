@@ -238,6 +238,7 @@ impl Spread {
                 key: self.place.key.clone(),
                 ack,
                 replaces_corrupt: false,
+                hint_for: None,
                 state: self.state.clone(),
             };
             other_step(&self.node, owner, replicate, self.due)

@@ -12,8 +12,8 @@ use atoll_ring::{
 };
 use atoll_transport::memory::Network;
 use atoll_wire::{
-    BucketId, Delete, Envelope, Failure, Found, Get, Lane, NodeStatus, Put, Reply, Request, Role,
-    StatusQuery, Stored,
+    BucketId, Delete, Envelope, Failure, Found, Get, Lane, NodeStatus, Put, Repair, Reply, Request,
+    Role, StatusQuery, Stored,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -40,17 +40,39 @@ pub struct With {
     pub n: Option<u8>,
     pub r: Option<u8>,
     pub w: Option<u8>,
+    pub pr: Option<u8>,
+    pub pw: Option<u8>,
     pub dw: Option<u8>,
+    pub sloppy: bool,
+    pub repair: Repair,
     pub timeout_ms: u32,
 }
 
-/// Majorities, a second.
-pub const DEFAULT: With = With { n: None, r: None, w: None, dw: None, timeout_ms: 1000 };
+/// Majorities of owners, a second.
+pub const DEFAULT: With = With {
+    n: None,
+    r: None,
+    w: None,
+    pr: None,
+    pw: None,
+    dw: None,
+    sloppy: false,
+    repair: Repair::Async,
+    timeout_ms: 1000,
+};
 
 impl With {
     fn quorum(&self) -> QuorumRequest {
         let level = |count: Option<u8>| count.map(Level::Count);
-        QuorumRequest { n: self.n, r: level(self.r), w: level(self.w), dw: level(self.dw) }
+        QuorumRequest {
+            n: self.n,
+            r: level(self.r),
+            w: level(self.w),
+            pr: level(self.pr),
+            pw: level(self.pw),
+            dw: level(self.dw),
+            sloppy: Some(self.sloppy),
+        }
     }
 }
 
@@ -260,7 +282,11 @@ impl Cluster {
     }
 
     pub async fn get(&self, via: NodeId, key: &str, with: &With) -> Result<Found, Failure> {
-        let get = Get { key: Bytes::copy_from_slice(key.as_bytes()), quorum: with.quorum() };
+        let get = Get {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            quorum: with.quorum(),
+            repair: with.repair,
+        };
         match self.call(via, Request::Get(get), with.timeout_ms).await {
             Reply::Found(found) => Ok(found),
             Reply::Failed(failure) => Err(*failure),

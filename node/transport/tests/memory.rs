@@ -77,7 +77,7 @@ fn ping() -> Request {
 }
 
 fn slow_work() -> Request {
-    Request::Fetch(Fetch { key: "key".into() })
+    Request::Fetch(Fetch { key: "key".into(), durable: false, hints: false })
 }
 
 /// What node 1 hears from node 2.

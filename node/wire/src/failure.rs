@@ -73,6 +73,8 @@ codes! {
     Overloaded = 104, "overloaded";
     /// The request was planned with an older view than the partition's last change.
     StaleView = 105, "stale view";
+    /// The node may keep no more hints for the owner it should stand in for.
+    HintsFull = 106, "hint store full";
     /// The node's own copy of this key is damaged.
     Corrupt = 200, "corrupt";
     /// The node accepts no writes.
@@ -191,6 +193,7 @@ mod tests {
             (103, "deadline passed"),
             (104, "overloaded"),
             (105, "stale view"),
+            (106, "hint store full"),
             (200, "corrupt"),
             (201, "read-only"),
             (202, "stopping"),

@@ -4,8 +4,8 @@
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
 //! anything may be. Nothing here waits or touches a socket.
 //!
-//! Message structs are frozen per protocol version: postcard does not survive an added field. A new field is a new
-//! kind or a new version of [`ALPN`].
+//! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
+//! A new field is a new kind or a new version of [`ALPN`].
 
 pub mod bucket;
 pub mod failure;
@@ -19,12 +19,12 @@ pub use bucket::BucketId;
 pub use failure::{Effect, ErrorCode, Failure};
 pub use frame::{Frame, FrameError, Kind};
 pub use reply::{
-    DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Receipt, ReplicaReport,
-    Replicated, Reply, Stored, ValueHead, ViewReply, Welcome,
+    DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise, Receipt,
+    ReplicaReport, Replicated, Reply, Stored, ValueHead, ViewReply, Welcome,
 };
 pub use request::{
-    Ack, Delete, Envelope, Fetch, Get, Hello, Lane, Ping, Put, Replicate, Request, StatusQuery,
-    ViewQuery,
+    Ack, Delete, Envelope, Fetch, Get, Hello, Lane, Ping, Put, Repair, Replicate, Request,
+    StatusQuery, ViewQuery,
 };
 pub use role::{Role, Roles};
 

@@ -82,14 +82,24 @@ pub struct NodeStatus {
     pub wall_ms: u64,
     /// Resident memory in bytes; 0 where the system does not tell.
     pub resident_bytes: u64,
+    /// Microseconds of processor time this process has used; 0 where the system does not tell.
+    pub cpu_micros: u64,
     /// Rows in the data keyspace, tombstones included; an estimate of the storage engine.
     pub keys: u64,
     /// Bytes on disk.
     pub disk_bytes: u64,
+    /// Bytes free for it on the disk; 0 where the system does not tell.
+    pub free_bytes: u64,
+    /// Why the node takes no writes; empty = it does.
+    pub read_only: String,
+    /// When its certificate expires, milliseconds since 1970; 0 = not known.
+    pub certificate_expires_ms: u64,
     /// Number of the last commit that is on stable storage.
     pub durable_sequence: u64,
     /// Hints kept for others.
     pub hints: u64,
+    /// Bytes of them.
+    pub hint_bytes: u64,
     /// Hints that could not be kept because of a bound.
     pub hints_refused: u64,
     /// Damaged records met since the start.
@@ -100,6 +110,8 @@ pub struct NodeStatus {
     pub writes: u64,
     /// Gets coordinated since the start.
     pub reads: u64,
+    /// Questions put to one owner more because another was slower than usual, since the start.
+    pub hedges: u64,
     /// What it knows of the other nodes.
     pub peers: Vec<PeerStatus>,
 }
@@ -180,7 +192,7 @@ pub struct Replicated {
 /// The state of a key at one replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
-    /// Whether the replica has a record, be it a tombstone.
+    /// Whether the replica has a record, be it a tombstone; a fallback, whether it holds a hint.
     pub known: bool,
     /// Tail: the canonical bytes of the state; empty if not known.
     #[serde(skip)]
@@ -198,28 +210,68 @@ pub struct Receipt {
     pub n: u8,
     /// Answers needed.
     pub needed: u8,
+    /// Of those, from owners: pr or pw.
+    pub owners_needed: u8,
     /// Of those, fsynced; 0 for reads.
     pub durable_needed: u8,
-    /// One line per owner, in the order of the view.
+    /// One line per owner, in the order of the view, then one per fallback that was asked.
     pub replicas: Vec<ReplicaReport>,
-    /// Owners for which a hint is kept.
+    /// Owners for which a hint is kept, at the coordinator or at a fallback.
     pub hinted: Vec<u32>,
+    /// Owners that missed the write and for which no hint could be kept, because of the bound on hints.
+    pub unhinted: Vec<u32>,
     /// Owners to which the joined state is being sent, because theirs was behind.
     pub repaired: Vec<u32>,
 }
 
-/// What one owner did.
+impl Receipt {
+    /// What the answer stands for, as far as the request's settings decide it.
+    pub fn promise(&self) -> Promise {
+        match self.owners_needed {
+            0 => Promise::Eventual,
+            // r + w > n, and no answer that is no owner's: design, section 1
+            counted => Promise::Strict { meets: self.n.saturating_sub(counted) + 1 },
+        }
+    }
+}
+
+/// What an answer stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Answers of this request and of one on the other side have an owner in common, if that one waits for at least so
+    /// many owners: a read with r + w > n sees the write.
+    Strict {
+        /// Owners that the other request must have waited for.
+        meets: u8,
+    },
+    /// A fallback may have counted. What was written will be seen some time.
+    Eventual,
+}
+
+impl Promise {
+    /// The word for people and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Promise::Strict { .. } => "strict",
+            Promise::Eventual => "eventual",
+        }
+    }
+}
+
+/// What one replica did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaReport {
-    /// The owner.
+    /// The replica.
     pub node: u32,
+    /// The owner it stands in for, if it is a fallback.
+    pub stands_in_for: Option<u32>,
     /// What it did.
     pub outcome: Outcome,
     /// Microseconds from the start of the request at its coordinator to the answer.
     pub micros: u32,
 }
 
-/// What an owner did until the client was answered.
+/// What a replica did until the client was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Has it on stable storage.
@@ -242,6 +294,8 @@ pub enum Outcome {
     Corrupt,
     /// Refused.
     Refused,
+    /// Is a fallback and holds nothing of the key: no answer, and no not-found.
+    KnowsNothing,
 }
 
 impl Outcome {
@@ -258,6 +312,7 @@ impl Outcome {
             Outcome::Silent => "silent",
             Outcome::Corrupt => "corrupt",
             Outcome::Refused => "refused",
+            Outcome::KnowsNothing => "knows nothing",
         }
     }
 }

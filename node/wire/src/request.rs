@@ -115,7 +115,7 @@ pub struct Put {
     pub key: Bytes,
     /// The context token of what the writer has seen; empty = nothing, so the value becomes a sibling of whatever is there.
     pub context: Bytes,
-    /// n, w, dw.
+    /// n, w, pw, dw, sloppy.
     pub quorum: QuorumRequest,
     /// How often the request was handed from node to node.
     pub hops: u8,
@@ -129,8 +129,39 @@ pub struct Put {
 pub struct Get {
     /// The key.
     pub key: Bytes,
-    /// n, r.
+    /// n, r, pr, sloppy.
     pub quorum: QuorumRequest,
+    /// What happens to owners that turn out to be behind.
+    pub repair: Repair,
+}
+
+/// What a read does for owners that hold less than it found.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Repair {
+    /// They get the joined state after the client has its answer.
+    #[default]
+    Async,
+    /// The client has its answer when as many replicas as the read needed hold, fsynced, what it found. A later read that
+    /// meets one of them sees no less.
+    Blocking,
+    /// Nothing.
+    None,
+}
+
+impl Repair {
+    /// All of them.
+    pub const ALL: [Repair; 3] = [Repair::Async, Repair::Blocking, Repair::None];
+
+    /// The word for settings.
+    pub fn word(self) -> &'static str {
+        match self {
+            Repair::Async => "async",
+            Repair::Blocking => "blocking",
+            Repair::None => "none",
+        }
+    }
 }
 
 /// Deletes what the writer has seen.
@@ -140,7 +171,7 @@ pub struct Delete {
     pub key: Bytes,
     /// The context token of what shall go. Never empty: a delete without a context is an error.
     pub context: Bytes,
-    /// n, w, dw.
+    /// n, w, pw, dw, sloppy.
     pub quorum: QuorumRequest,
     /// How often the request was handed from node to node.
     pub hops: u8,
@@ -164,6 +195,8 @@ pub struct Replicate {
     pub ack: Ack,
     /// The state is the join of every other owner's, so it may take the place of a damaged record.
     pub replaces_corrupt: bool,
+    /// The receiver is no owner: it shall keep the state as a hint for this one.
+    pub hint_for: Option<u32>,
     /// Tail: the canonical bytes of a state or delta.
     #[serde(skip)]
     pub state: Bytes,
@@ -174,4 +207,8 @@ pub struct Replicate {
 pub struct Fetch {
     /// The key.
     pub key: Bytes,
+    /// Answer after the commit that holds what is answered: no crash takes it back.
+    pub durable: bool,
+    /// The receiver is no owner: it shall answer with the hints it holds for the key.
+    pub hints: bool,
 }

@@ -4,8 +4,8 @@ use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
     Ack, BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
     FrameError, Get, Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt,
-    ReplicaReport, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored, ValueHead,
-    ViewQuery, ViewReply, Welcome,
+    Repair, ReplicaReport, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored,
+    ValueHead, ViewQuery, ViewReply, Welcome,
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
 };
@@ -322,8 +322,9 @@ fn write_with_tail(
             request(Request::Put(Put { key, context: Bytes::new(), quorum, hops: 0, value: tail }))
         }
         (Kind::Replicate, 0) => {
-            let (ack, replaces_corrupt) = (Ack::Written, false);
-            request(Request::Replicate(Replicate { key, ack, replaces_corrupt, state: tail }))
+            let (ack, replaces_corrupt, hint_for) = (Ack::Written, false, None);
+            let state = tail;
+            request(Request::Replicate(Replicate { key, ack, replaces_corrupt, hint_for, state }))
         }
         (Kind::View, FLAG_REPLY) => reply(Reply::View(ViewReply { view: tail })),
         (Kind::Get, FLAG_REPLY) => reply(Reply::Found(Found {
@@ -352,9 +353,11 @@ fn empty_receipt() -> Receipt {
         coordinator: 0,
         n: 0,
         needed: 0,
+        owners_needed: 0,
         durable_needed: 0,
         replicas: Vec::new(),
         hinted: Vec::new(),
+        unhinted: Vec::new(),
         repaired: Vec::new(),
     }
 }
@@ -390,11 +393,10 @@ fn quorum() -> impl Strategy<Value = QuorumRequest> {
         let count = any::<u8>().prop_map(Level::Count);
         option::of(prop_oneof![count, Just(Level::Quorum), Just(Level::All)])
     };
-    (option::of(any::<u8>()), level(), level(), level()).prop_map(|(n, r, w, dw)| QuorumRequest {
-        n,
-        r,
-        w,
-        dw,
+    let levels = (level(), level(), level(), level(), level());
+    (option::of(any::<u8>()), levels, option::of(any::<bool>())).prop_map(|(n, levels, sloppy)| {
+        let (r, w, pr, pw, dw) = levels;
+        QuorumRequest { n, r, w, pr, pw, dw, sloppy }
     })
 }
 
@@ -416,28 +418,50 @@ fn request() -> impl Strategy<Value = Request> {
                 value
             })
         ),
-        (bytes(), quorum()).prop_map(|(key, quorum)| Request::Get(Get { key, quorum })),
+        (bytes(), quorum(), select(&Repair::ALL[..]))
+            .prop_map(|(key, quorum, repair)| Request::Get(Get { key, quorum, repair })),
         (bytes(), bytes(), quorum(), any::<u8>()).prop_map(|(key, context, quorum, hops)| {
             Request::Delete(Delete { key, context, quorum, hops })
         }),
-        (bytes(), ack, any::<bool>(), bytes()).prop_map(|(key, ack, replaces_corrupt, state)| {
-            Request::Replicate(Replicate { key, ack, replaces_corrupt, state })
-        }),
-        bytes().prop_map(|key| Request::Fetch(Fetch { key })),
+        (bytes(), ack, any::<bool>(), option::of(any::<u32>()), bytes()).prop_map(
+            |(key, ack, replaces_corrupt, hint_for, state)| {
+                Request::Replicate(Replicate { key, ack, replaces_corrupt, hint_for, state })
+            }
+        ),
+        (bytes(), any::<(bool, bool)>())
+            .prop_map(|(key, (durable, hints))| Request::Fetch(Fetch { key, durable, hints })),
     ]
 }
 
 fn receipt() -> impl Strategy<Value = Receipt> {
     let outcomes = [Outcome::Durable, Outcome::Behind, Outcome::Silent, Outcome::Refused];
-    let line = (any::<u32>(), select(outcomes.to_vec()), any::<u32>())
-        .prop_map(|(node, outcome, micros)| ReplicaReport { node, outcome, micros });
+    let line = (any::<(u32, Option<u32>, u32)>(), select(outcomes.to_vec())).prop_map(
+        |((node, stands_in_for, micros), outcome)| ReplicaReport {
+            node,
+            stands_in_for,
+            outcome,
+            micros,
+        },
+    );
     let nodes = || vec(any::<u32>(), 0..4);
-    let head = any::<(u64, u32, u8, u8, u8)>();
-    (head, vec(line, 0..6), nodes(), nodes()).prop_map(|(head, replicas, hinted, repaired)| {
-        let (epoch, coordinator, n, needed, durable_needed) = head;
-        let epoch = Epoch(epoch);
-        Receipt { epoch, coordinator, n, needed, durable_needed, replicas, hinted, repaired }
-    })
+    let head = any::<(u64, u32, u8, u8, u8, u8)>();
+    (head, vec(line, 0..6), (nodes(), nodes(), nodes())).prop_map(
+        |((epoch, coordinator, n, needed, owners_needed, durable_needed), replicas, nodes)| {
+            let (hinted, unhinted, repaired) = nodes;
+            Receipt {
+                epoch: Epoch(epoch),
+                coordinator,
+                n,
+                needed,
+                owners_needed,
+                durable_needed,
+                replicas,
+                hinted,
+                unhinted,
+                repaired,
+            }
+        },
+    )
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
@@ -459,24 +483,30 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         let (node, up, round_trip_micros, hints, reason) = parts;
         PeerStatus { node, up, round_trip_micros, hints, reason }
     });
-    let ids = any::<(u32, u32, u64, String)>();
-    (ids, any::<[u64; 11]>(), vec(peer, 0..4)).prop_map(|(ids, counts, peers)| NodeStatus {
+    let ids = any::<(u32, u32, u64, String, String)>();
+    (ids, any::<[u64; 17]>(), vec(peer, 0..4)).prop_map(|(ids, counts, peers)| NodeStatus {
         node: ids.0,
         incarnation: ids.1,
         epoch: ids.2,
         version: ids.3,
         uptime_ms: counts[0],
         wall_ms: counts[1],
-        resident_bytes: counts[1],
+        resident_bytes: counts[11],
+        cpu_micros: counts[12],
         keys: counts[2],
         disk_bytes: counts[3],
+        free_bytes: counts[13],
+        read_only: ids.4,
+        certificate_expires_ms: counts[14],
         durable_sequence: counts[4],
         hints: counts[5],
+        hint_bytes: counts[15],
         hints_refused: counts[6],
         corrupt_records: counts[7],
         repaired: counts[8],
         writes: counts[9],
         reads: counts[10],
+        hedges: counts[16],
         peers,
     })
 }

@@ -15,9 +15,9 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
     Ack, BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame, Get,
-    Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt, ReplicaReport,
-    Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored, ValueHead, ViewQuery,
-    ViewReply, Welcome,
+    Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt, Repair,
+    ReplicaReport, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored, ValueHead,
+    ViewQuery, ViewReply, Welcome,
     frame::{encode_reply, encode_request},
 };
 use bytes::Bytes;
@@ -77,6 +77,7 @@ fn words_keep_their_numbers() {
     check(&[Effect::NotApplied, Effect::Applied(2), Effect::Unknown]);
     check(&[Level::Count(2), Level::Quorum, Level::All]);
     check(&OUTCOMES);
+    check(&Repair::ALL);
 }
 
 /// Writes the files anew, once for all tests.
@@ -146,7 +147,10 @@ fn requests() -> Vec<Request> {
         n: Some(5),
         r: Some(Level::Quorum),
         w: Some(Level::Count(4)),
+        pr: Some(Level::Count(1)),
+        pw: Some(Level::Count(3)),
         dw: Some(Level::All),
+        sloppy: Some(true),
     };
     let key = Bytes::from_static(b"the key");
     let context = Bytes::from_static(b"what was seen");
@@ -162,15 +166,20 @@ fn requests() -> Vec<Request> {
             hops: 1,
             value: Bytes::from_static(b"the value, as it is"),
         }),
-        Request::Get(Get { key: key.clone(), quorum: QuorumRequest { r: None, ..quorum } }),
+        Request::Get(Get {
+            key: key.clone(),
+            quorum: QuorumRequest { r: None, ..quorum },
+            repair: Repair::Blocking,
+        }),
         Request::Delete(Delete { key: key.clone(), context, quorum, hops: 2 }),
         Request::Replicate(Replicate {
             key: key.clone(),
             ack: Ack::Durable,
             replaces_corrupt: true,
+            hint_for: Some(8),
             state: Bytes::from_static(b"a state, as it is"),
         }),
-        Request::Fetch(Fetch { key }),
+        Request::Fetch(Fetch { key, durable: true, hints: true }),
     ]
 }
 
@@ -227,7 +236,7 @@ fn failures() -> Vec<(&'static str, Failure)> {
     ]
 }
 
-const OUTCOMES: [Outcome; 10] = [
+const OUTCOMES: [Outcome; 11] = [
     Outcome::Durable,
     Outcome::Written,
     Outcome::Current,
@@ -238,19 +247,25 @@ const OUTCOMES: [Outcome; 10] = [
     Outcome::Silent,
     Outcome::Corrupt,
     Outcome::Refused,
+    Outcome::KnowsNothing,
 ];
 
 /// One line of each outcome.
 fn receipt() -> Receipt {
-    let line = |(node, outcome)| ReplicaReport { node, outcome, micros: 1000 + node };
+    let line = |(node, outcome)| {
+        let stands_in_for = (node > 10).then_some(10);
+        ReplicaReport { node, stands_in_for, outcome, micros: 1000 + node }
+    };
     Receipt {
         epoch: Epoch(298),
         coordinator: 6,
         n: 5,
         needed: 3,
+        owners_needed: 1,
         durable_needed: 2,
         replicas: (1..).zip(OUTCOMES).map(line).collect(),
         hinted: vec![4, 400],
+        unhinted: vec![6],
         repaired: vec![5],
     }
 }
@@ -264,15 +279,21 @@ fn status() -> NodeStatus {
         uptime_ms: 4_000,
         wall_ms: 1_700_000_000_000,
         resident_bytes: 50_000_000,
+        cpu_micros: 51_000_000,
         keys: 6,
         disk_bytes: 7_000,
+        free_bytes: 52_000_000,
+        read_only: "free space".into(),
+        certificate_expires_ms: 1_800_000_000_000,
         durable_sequence: 8,
         hints: 9,
+        hint_bytes: 53_000_000,
         hints_refused: 10,
         corrupt_records: 11,
         repaired: 12,
         writes: 13,
         reads: 14,
+        hedges: 54_000_000,
         peers: vec![
             PeerStatus {
                 node: 15,

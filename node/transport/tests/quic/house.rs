@@ -17,8 +17,8 @@ use atoll_transport::{
 };
 use atoll_wire::{
     Ack, BucketId, Delete, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, NodeStatus,
-    Ping, Pong, Put, Receipt, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored,
-    ViewQuery, ViewReply,
+    Ping, Pong, Put, Receipt, Repair, Replicate, Replicated, Reply, Request, Role, StatusQuery,
+    Stored, ViewQuery, ViewReply,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -197,9 +197,11 @@ fn receipt() -> Receipt {
         coordinator: 1,
         n: 1,
         needed: 1,
+        owners_needed: 0,
         durable_needed: 1,
         replicas: Vec::new(),
         hinted: Vec::new(),
+        unhinted: Vec::new(),
         repaired: Vec::new(),
     }
 }
@@ -253,11 +255,11 @@ pub fn put(key: &'static str, value: Bytes) -> Request {
 /// Asks for so many bytes.
 pub fn get(length: usize) -> Request {
     let quorum = QuorumRequest::default();
-    Request::Get(Get { key: length.to_string().into(), quorum })
+    Request::Get(Get { key: length.to_string().into(), quorum, repair: Repair::Async })
 }
 
 pub fn fetch(key: impl Into<Bytes>) -> Request {
-    Request::Fetch(Fetch { key: key.into() })
+    Request::Fetch(Fetch { key: key.into(), durable: false, hints: false })
 }
 
 /// A small request of this kind.
@@ -279,7 +281,8 @@ pub fn of_kind(kind: Kind) -> Request {
 
 pub fn replicate(state: Bytes) -> Request {
     let key = Bytes::from_static(b"key");
-    Request::Replicate(Replicate { key, ack: Ack::Durable, replaces_corrupt: false, state })
+    let (ack, replaces_corrupt, hint_for) = (Ack::Durable, false, None);
+    Request::Replicate(Replicate { key, ack, replaces_corrupt, hint_for, state })
 }
 
 /// Asks as a node, and gives the reply without the epoch.
