@@ -362,7 +362,7 @@ fn empty_receipt() -> Receipt {
     }
 }
 
-// Arbitrary messages.
+// Arbitrary messages. The large ones are boxed: unboxed, debug builds overflow the stack of a test thread.
 
 fn any_frame() -> impl Strategy<Value = Bytes> {
     prop_oneof![
@@ -388,7 +388,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..40).prop_map(Bytes::from)
 }
 
-fn quorum() -> impl Strategy<Value = QuorumRequest> {
+fn quorum() -> BoxedStrategy<QuorumRequest> {
     let level = || {
         let count = any::<u8>().prop_map(Level::Count);
         option::of(prop_oneof![count, Just(Level::Quorum), Just(Level::All)])
@@ -398,6 +398,7 @@ fn quorum() -> impl Strategy<Value = QuorumRequest> {
         let (r, w, pr, pw, dw) = levels;
         QuorumRequest { n, r, w, pr, pw, dw, sloppy }
     })
+    .boxed()
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -433,7 +434,7 @@ fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
-fn receipt() -> impl Strategy<Value = Receipt> {
+fn receipt() -> BoxedStrategy<Receipt> {
     let outcomes = [Outcome::Durable, Outcome::Behind, Outcome::Silent, Outcome::Refused];
     let line = (any::<(u32, Option<u32>, u32)>(), select(outcomes.to_vec())).prop_map(
         |((node, stands_in_for, micros), outcome)| ReplicaReport {
@@ -462,6 +463,7 @@ fn receipt() -> impl Strategy<Value = Receipt> {
             }
         },
     )
+    .boxed()
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
@@ -478,7 +480,7 @@ fn found() -> impl Strategy<Value = Found> {
         .prop_map(|(values, context, receipt, bytes)| Found { values, context, receipt, bytes })
 }
 
-fn status() -> impl Strategy<Value = NodeStatus> {
+fn status() -> BoxedStrategy<NodeStatus> {
     let peer = any::<(u32, bool, u32, u64, String)>().prop_map(|parts| {
         let (node, up, round_trip_micros, hints, reason) = parts;
         PeerStatus { node, up, round_trip_micros, hints, reason }
@@ -509,6 +511,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         hedges: counts[16],
         peers,
     })
+    .boxed()
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
