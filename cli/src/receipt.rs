@@ -93,7 +93,8 @@ fn answered(outcome: Outcome) -> bool {
         | Outcome::Behind
         | Outcome::Corrupt
         | Outcome::Refused
-        | Outcome::KnowsNothing => true,
+        | Outcome::KnowsNothing
+        | Outcome::HintsFull => true,
         Outcome::NotAsked | Outcome::Pending | Outcome::Down | Outcome::Silent => false,
     }
 }

@@ -10,17 +10,22 @@
 //! ca = "../ca.pem"
 //! certificate = "node.pem"
 //! key = "node.key"                # mode 0600
+//! hint_bytes_per_owner_max = 268435456   # optional: what is kept for an owner that is away
+//! hint_hours_max = 24             # optional: then it goes to the key's other owners
 //! ```
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use atoll_antientropy::Secret;
 use atoll_ring::NodeId;
 use atoll_transport::{IdentityError, identity::check_private};
 use serde::Deserialize;
+
+use crate::HintLimits;
 
 /// The settings of one node.
 #[derive(Clone, Debug)]
@@ -41,6 +46,8 @@ pub struct NodeConfig {
     pub certificate: PathBuf,
     /// This node's key.
     pub key: PathBuf,
+    /// How much is kept for owners that are away.
+    pub hint_limits: HintLimits,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +63,8 @@ struct Document {
     ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
+    hint_bytes_per_owner_max: Option<u64>,
+    hint_hours_max: Option<u32>,
 }
 
 /// The format of the file.
@@ -124,6 +133,15 @@ impl NodeConfig {
         }
         let read: Document = toml::from_str(text).map_err(|e| e.to_string())?;
         let node = read.node.parse().map_err(|e| format!("node = {:?}: {e}", read.node))?;
+        let mut hint_limits = HintLimits::default();
+        if let Some(bytes) = read.hint_bytes_per_owner_max {
+            hint_limits.bytes_per_owner_max = bytes;
+        }
+        match read.hint_hours_max {
+            Some(0) => return Err("hint_hours_max = 0: at least one hour".into()),
+            Some(hours) => hint_limits.away_max = Duration::from_secs(u64::from(hours) * 3600),
+            None => {}
+        }
         Ok(NodeConfig {
             node,
             listen: read.listen,
@@ -133,6 +151,7 @@ impl NodeConfig {
             ca: folder.join(read.ca),
             certificate: folder.join(read.certificate),
             key: folder.join(read.key),
+            hint_limits,
         })
     }
 
@@ -186,6 +205,8 @@ mod tests {
             ("format = 1", "", "format = 1"),
             ("\"n2\"", "\"two\"", "two"),
             ("127.0.0.1:7402", "localhost", "listen"),
+            ("format = 1", "format = 1\nhint_hours_max = 0", "hint_hours_max"),
+            ("format = 1", "format = 1\nhint_bytes_per_owner_max = -1", "hint_bytes_per_owner_max"),
         ] {
             let text = GOOD.replace(from, to);
             let error = NodeConfig::parse(&text, Path::new("")).expect_err(to);

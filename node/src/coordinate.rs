@@ -1,12 +1,13 @@
 //! What a coordinator does for a client: one file per story, the same parts in the same order.
 //!
 //! [`write`] is the story of a put and of a delete, [`get`] that of a read. Both begin with a [`Place`]: where the key
-//! lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to an owner.
+//! lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to another node,
+//! [`stand_ins`] says who takes the seat of an owner that is out of reach.
 
 use std::{sync::Arc, time::Duration};
 
 use atoll_antientropy::{Context, ContextToken, INTERVALS_MAX, TokenError};
-use atoll_ring::{Owners, Partition, QuorumError, Token, View};
+use atoll_ring::{NodeId, Owners, Partition, QuorumError, Token, View};
 use atoll_wire::{
     BucketId, ErrorCode, Failure,
     limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
@@ -19,6 +20,7 @@ use crate::{Node, storage::rows};
 mod ballot;
 pub(crate) mod get;
 mod hand_over;
+mod stand_ins;
 pub(crate) mod write;
 
 /// Where a key lives.
@@ -56,6 +58,11 @@ impl Place {
     /// The first `n` owners.
     pub(crate) fn owners(&self, n: u8) -> Owners<'_> {
         self.view.owners(self.partition).first(n)
+    }
+
+    /// The owner that stands first, wherever the partition may be moving to.
+    pub(crate) fn first_owner(&self) -> NodeId {
+        self.owners(1).all()[0]
     }
 
     /// The context in a token, if it is this key's.
@@ -107,6 +114,10 @@ pub(crate) fn bad_quorum(error: QuorumError) -> Failure {
 pub(crate) fn micros(started: Instant, now: Instant) -> u32 {
     u32::try_from(now.saturating_duration_since(started).as_micros()).unwrap_or(u32::MAX)
 }
+
+/// Share of a request's time after which an owner that has not answered is treated as out of reach: a quarter. A fallback
+/// then still has most of the time.
+pub(crate) const SILENCE_SHARE: u32 = 4;
 
 /// The longest a single hop may wait: an idle connection is given up a second later.
 pub(crate) const HOP_LIMIT: Duration = Duration::from_secs(4);

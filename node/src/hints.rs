@@ -2,10 +2,17 @@
 //!
 //! A hint is a state, not a message: a second missed write of a key is joined into the first hint, and a hint that
 //! arrives twice, late or after newer writes changes nothing. It lies in this node's own store, survives a restart, is
-//! sent as soon as the owner answers again, and is removed when the owner has it fsynced.
+//! sent as soon as the owner answers again, and is removed when the owner has it fsynced. It names the owner by its
+//! number, so it is right for any incarnation.
+//!
+//! A hint that a fallback has acknowledged may be one of the `w` copies of a write. It is never dropped: at the byte bound
+//! the fallback refuses instead, and a hint for an owner that stays away for long goes to the key's other owners and is
+//! removed when one of them has it fsynced.
+//!
+//! Read [`Hints`] for what is kept and [`deliver`] for how it leaves.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -13,37 +20,65 @@ use std::{
     time::Duration,
 };
 
-use atoll_antientropy::Register;
-use atoll_ring::NodeId;
+use atoll_antientropy::{Note, Register};
+use atoll_ring::{NodeId, Token};
 use atoll_transport::CallError;
-use atoll_wire::{Ack, ErrorCode, Lane, Replicate, Reply, Request};
+use atoll_wire::{Ack, ErrorCode, Lane, Replicate, Reply, Request, limits::STATE_TAIL_BYTES_MAX};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Node,
-    storage::{Space, StoreError, Write, commit::Disk, record::Record, rows},
+    replica::{self, Own},
+    storage::{
+        Space, StoreError, Write,
+        commit::{Disk, Ticket},
+        record::Record,
+        rows,
+    },
 };
 
-/// Bytes of states kept for one owner. Past that a hint is refused and counted; the owner catches up by read repair.
-const BYTES_PER_TARGET_MAX: u64 = 256 << 20;
+/// How much a node keeps for others, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct HintLimits {
+    /// Bytes of hints kept for one owner. Past that a hint is refused and counted, and a fallback gives no acknowledgement.
+    /// 256 MiB by default: some minutes of writes at full speed. More lets an owner stay away longer, and takes that much
+    /// disk on every node that stands in for it.
+    pub bytes_per_owner_max: u64,
+    /// How long an owner may be away until its hints go to the key's other owners. A day by default. The owner then gets
+    /// what it missed from them.
+    pub away_max: Duration,
+}
 
-/// Hints on their way to one owner at the same time.
-const IN_FLIGHT_MAX: usize = 16;
+impl Default for HintLimits {
+    fn default() -> Self {
+        HintLimits { bytes_per_owner_max: 256 << 20, away_max: Duration::from_secs(24 * 60 * 60) }
+    }
+}
+
+/// Hints on their way to one owner at the same time. The next one leaves when one is acknowledged, so the owner sets the
+/// pace. Enough to fill the groups that it syncs together.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// Bytes of hints on their way to one owner at the same time, unless a single one is larger.
+const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 
 /// Hints read from the disk at once, at most so many. Few, because each may hold as many bytes as a key may have.
-const PAGE: usize = 4 * IN_FLIGHT_MAX;
+const PAGE: usize = 64;
 
 /// How long one may take.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(4);
 
-/// How long to wait before an owner that refused is tried again.
+/// How long to wait before hints that were refused are tried again: at first, and at most. It doubles each time nothing
+/// could be delivered.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The hints of a node.
 pub(crate) struct Hints {
     disk: Arc<Disk>,
+    limits: HintLimits,
     held: Mutex<BTreeMap<NodeId, Held>>,
     refused: AtomicU64,
     added: Notify,
@@ -57,7 +92,7 @@ struct Held {
 
 impl Hints {
     /// Counts what is there.
-    pub(crate) fn open(disk: Arc<Disk>) -> Result<Self, StoreError> {
+    pub(crate) fn open(disk: Arc<Disk>, limits: HintLimits) -> Result<Self, StoreError> {
         let mut held: BTreeMap<NodeId, Held> = BTreeMap::new();
         let mut after: Option<Bytes> = None;
         loop {
@@ -65,49 +100,74 @@ impl Hints {
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (row, value) in &page {
-                let target: [u8; 4] = row
-                    .get(..4)
-                    .and_then(|bytes| bytes.try_into().ok())
+                let target = rows::target_of_hint(row)
                     .ok_or_else(|| StoreError("a hint has no target".into()))?;
-                let held = held.entry(NodeId(u32::from_be_bytes(target))).or_default();
+                let held = held.entry(target).or_default();
                 held.count += 1;
                 held.bytes += value.len() as u64;
             }
         }
-        Ok(Hints { disk, held: Mutex::new(held), refused: AtomicU64::new(0), added: Notify::new() })
+        let (held, refused, added) = (Mutex::new(held), AtomicU64::new(0), Notify::new());
+        Ok(Hints { disk, limits, held, refused, added })
     }
 
-    /// Keeps a state for an owner. Returns whether there was room.
+    /// What is kept of a key for one owner.
+    pub(crate) fn read(&self, target: NodeId, data_row: &Bytes) -> Result<Own, StoreError> {
+        let row = rows::hint(target, data_row);
+        let value = self.disk.get(Space::Hints, &row)?;
+        Ok(Own::of(&row, value))
+    }
+
+    /// Joins a state into what is kept for an owner. The ticket is good when it is on stable storage; none if there is no
+    /// room.
     pub(crate) fn keep(
         &self,
         target: NodeId,
         data_row: &Bytes,
         state: &Register,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Ticket>, StoreError> {
+        let (note, joined) = match self.read(target, data_row)? {
+            Own::Known(record) => match record.register() {
+                Ok(earlier) if earlier.covers(state) => return Ok(Some(self.disk.settled())),
+                Ok(mut earlier) => {
+                    earlier.join(state.clone());
+                    (record.note, earlier)
+                }
+                Err(_) => (None, state.clone()),
+            },
+            Own::Missing | Own::Corrupt => (None, state.clone()),
+        };
+        self.put(target, data_row, note.as_ref(), &joined)
+    }
+
+    /// Keeps this state for an owner in place of what was kept. With a note, if this node has coordinated it.
+    pub(crate) fn put(
+        &self,
+        target: NodeId,
+        data_row: &Bytes,
+        note: Option<&Note>,
+        state: &Register,
+    ) -> Result<Option<Ticket>, StoreError> {
         let row = rows::hint(target, data_row);
-        let before = self.disk.get(Space::Hints, &row)?;
-        let before_bytes = before.as_ref().map_or(0, |value| value.len() as u64);
-        let mut joined = state.clone();
-        if let Some(value) = &before
-            && let Ok(earlier) = Record::decode(&row, value).and_then(|record| record.register())
-        {
-            joined.join(earlier);
-        }
-        let value = Record::encode(&row, None, &joined.encode());
+        let before = self.disk.get(Space::Hints, &row)?.map(|value| value.len() as u64);
+        let state = state.encode();
+        let value = Record::encode(&row, note, &state);
         {
             let mut all = self.held.lock().expect("no panic holds it");
             let held = all.entry(target).or_default();
-            let bytes = held.bytes - before_bytes + value.len() as u64;
-            if bytes > BYTES_PER_TARGET_MAX {
+            let bytes = held.bytes.saturating_sub(before.unwrap_or(0)) + value.len() as u64;
+            // what could never be sent is not kept either
+            if bytes > self.limits.bytes_per_owner_max || state.len() > STATE_TAIL_BYTES_MAX {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                return Ok(false);
+                return Ok(None);
             }
             held.bytes = bytes;
             held.count += u64::from(before.is_none());
         }
-        self.disk.write(vec![Write { space: Space::Hints, row, value: Some(value) }], Ack::Durable);
+        let write = Write { space: Space::Hints, row, value: Some(value) };
+        let kept = self.disk.write(vec![write], Ack::Durable);
         self.added.notify_waiters();
-        Ok(true)
+        Ok(Some(kept))
     }
 
     /// Removes a hint if it is still the one that was delivered.
@@ -147,73 +207,125 @@ impl Hints {
     }
 }
 
-/// Delivers the hints for one owner whenever it is up and there are any; for ever.
+/// Delivers the hints for one owner whenever it is up and there are any; to others if it stays away for too long. For
+/// ever.
 pub(crate) async fn deliver(node: Arc<Node>, target: NodeId) {
+    let mut pause = PAUSE;
+    let mut away_since: Option<Instant> = None;
     loop {
         let added = node.hints().added.notified();
         let came_up = node.liveness().came_up.notified();
         tokio::pin!(added, came_up);
         added.as_mut().enable();
-        came_up.as_mut().enable(); // from here on nothing is missed
-        if !node.liveness().is_up(target) || node.hints().count(target) == 0 {
+        came_up.as_mut().enable(); // before looking, or a change in between would be missed
+        let up = node.liveness().is_up(target);
+        let away = match up {
+            true => away_since.take(),
+            false => Some(*away_since.get_or_insert(node.clock().now())),
+        };
+        let away_until = away.map(|since| since + node.hints().limits.away_max);
+        let to = match away_until {
+            _ if up => To::Target,
+            Some(until) if node.clock().now() >= until => To::AnyOtherOwner,
+            _ => To::Nobody,
+        };
+        if to == To::Nobody || node.hints().count(target) == 0 {
+            let look_again = away_until.filter(|_| to == To::Nobody);
             tokio::select! { biased;
-                () = came_up => {}
+                () = came_up => pause = PAUSE,
                 () = added => {}
+                () = sleep_until(look_again) => {}
             }
             continue;
         }
-        match deliver_all(&node, target).await {
+        match deliver_all(&node, target, to).await {
             Ok(0) => {}
-            Ok(count) => tracing::info!(%target, count, "hints delivered"),
+            Ok(count) => {
+                pause = PAUSE;
+                match to {
+                    To::AnyOtherOwner => {
+                        tracing::info!(%target, count, "away for long: hints given to other owners");
+                    }
+                    To::Target | To::Nobody => tracing::info!(%target, count, "hints delivered"),
+                }
+            }
             Err(_) => return, // the storage has failed, the node stops
         }
         if node.hints().count(target) > 0 {
-            tokio::time::sleep(PAUSE).await; // refused, or not yet applied: not at full speed again
+            // refused, or written meanwhile: not at full speed again, but at once if it comes back
+            let came_up = node.liveness().came_up.notified();
+            if tokio::time::timeout(pause, came_up).await.is_err() {
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
         }
     }
 }
 
-/// Goes once through the hints of an owner, a few in flight at a time, until one fails.
-async fn deliver_all(node: &Arc<Node>, target: NodeId) -> Result<u64, StoreError> {
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Who gets the hints for an owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum To {
+    /// The owner itself.
+    Target,
+    /// Whoever else owns the key and has it fsynced first.
+    AnyOtherOwner,
+    /// Nobody yet.
+    Nobody,
+}
+
+/// Goes once through the hints for an owner, until a delivery finds nobody there.
+async fn deliver_all(node: &Arc<Node>, target: NodeId, to: To) -> Result<u64, StoreError> {
     let prefix = rows::hints_for(target);
     let mut after: Option<Bytes> = None;
+    let mut waiting: VecDeque<(Bytes, Bytes)> = VecDeque::new();
+    let mut flying = FuturesUnordered::new();
+    let mut flying_bytes = 0;
     let mut delivered = 0;
+    let mut failed = false;
     loop {
-        let page = node.disk().scan(Space::Hints, &prefix, after.as_deref(), PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(delivered) };
-        after = Some(last.clone());
-        let mut waiting = page.into_iter();
-        let mut flying = FuturesUnordered::new();
-        let mut failed = false;
-        loop {
-            while flying.len() < IN_FLIGHT_MAX
-                && !failed
-                && let Some((row, value)) = waiting.next()
-            {
-                flying.push(async {
-                    let arrived = send(node, target, &row, &value).await;
-                    (row, value, arrived)
-                });
+        while !failed && flying.len() < IN_FLIGHT_MAX {
+            if waiting.is_empty() {
+                waiting = node.disk().scan(Space::Hints, &prefix, after.as_deref(), PAGE)?.into();
             }
-            let Some((row, value, outcome)) = flying.next().await else { break };
-            match outcome {
-                Delivery::Done => {
-                    node.hints().delivered(target, &row, &value)?;
-                    delivered += 1;
-                }
-                Delivery::NotNow => {}
-                Delivery::Unreachable => failed = true,
+            let Some((row, value)) = waiting.front() else { break };
+            let bytes = value.len();
+            if !flying.is_empty() && flying_bytes + bytes > IN_FLIGHT_BYTES_MAX {
+                break;
             }
+            after = Some(row.clone());
+            flying_bytes += bytes;
+            let (row, value) = waiting.pop_front().expect("it is the front");
+            flying.push(async move {
+                let outcome = match to {
+                    To::Target => send(node, target, target, &row, &value).await,
+                    To::AnyOtherOwner => send_to_others(node, target, &row, &value).await,
+                    To::Nobody => Delivery::Unreachable,
+                };
+                (row, value, outcome)
+            });
         }
-        if failed {
-            return Ok(delivered);
+        let Some((row, value, outcome)) = flying.next().await else { return Ok(delivered) };
+        flying_bytes -= value.len();
+        match outcome {
+            Delivery::Done => {
+                node.hints().delivered(target, &row, &value)?;
+                delivered += 1;
+            }
+            Delivery::NotNow => {}
+            Delivery::Unreachable => failed = true,
         }
     }
 }
 
 /// How the delivery of one hint went.
 enum Delivery {
-    /// The owner has it fsynced.
+    /// An owner has it fsynced.
     Done,
     /// The owner does not take this one, for instance because its record is damaged; the others may go on.
     NotNow,
@@ -221,28 +333,61 @@ enum Delivery {
     Unreachable,
 }
 
-/// Sends one hint and waits until it is fsynced at its owner.
-async fn send(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &Bytes) -> Delivery {
+/// Gives a hint to the first other owner of its key that takes it.
+async fn send_to_others(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &Bytes) -> Delivery {
+    let data_row = rows::data_of_hint(row);
+    let Some((bucket, key)) = rows::bucket_and_key(&data_row) else { return Delivery::NotNow };
+    let view = node.view();
+    let owners = view.owners(view.partition(Token::of(&bucket.0, &key))).all();
+    for owner in owners.into_iter().filter(|owner| *owner != target) {
+        if owner == node.id() {
+            let Ok(state) = Record::decode(row, value).and_then(|record| record.register()) else {
+                continue;
+            };
+            if let Ok(joined) = replica::join(node, &data_row, state, false, Ack::Durable)
+                && joined.done().await.is_ok()
+            {
+                return Delivery::Done;
+            }
+        } else if node.liveness().is_up(owner)
+            && let Delivery::Done = send(node, target, owner, row, value).await
+        {
+            return Delivery::Done;
+        }
+    }
+    Delivery::NotNow
+}
+
+/// Sends one hint to an owner and waits until it is fsynced there.
+async fn send(
+    node: &Arc<Node>,
+    target: NodeId,
+    to: NodeId,
+    row: &Bytes,
+    value: &Bytes,
+) -> Delivery {
     let Ok(record) = Record::decode(row, value) else {
+        // nothing in it can be trusted, and it may have counted: it stays, and `status` goes on showing it
         tracing::warn!(%target, "a hint is damaged and cannot be delivered");
         node.count_corrupt();
-        return Delivery::Done; // nothing in it can be trusted; the owner catches up by read repair
+        return Delivery::NotNow;
     };
     let data_row = rows::data_of_hint(row);
     let (bucket, key) = rows::bucket_and_key(&data_row).expect("we named this row ourselves");
     let (ack, state) = (Ack::Durable, record.state);
     let replicate = Replicate { key, ack, replaces_corrupt: false, hint_for: None, state };
     let envelope = node.envelope_for(node.clock().now() + DELIVERY_LIMIT, 0, bucket);
-    let call = node.transport().call(target, Lane::Bulk, envelope, Request::Replicate(replicate));
+    let call = node.transport().call(to, Lane::Bulk, envelope, Request::Replicate(replicate));
     match tokio::time::timeout(DELIVERY_LIMIT, call).await {
         Ok(result) => {
-            node.liveness().learn(target, &result);
+            node.liveness().learn(to, &result);
             match result {
                 Ok((_, Reply::Replicated(done))) if done.durable => Delivery::Done,
                 Ok((_, Reply::Failed(failure))) => match failure.code {
-                    ErrorCode::Overloaded | ErrorCode::Stopping | ErrorCode::DeadlinePassed => {
-                        Delivery::Unreachable
-                    }
+                    ErrorCode::Overloaded
+                    | ErrorCode::Stopping
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::DeadlinePassed => Delivery::Unreachable,
                     _ => Delivery::NotNow,
                 },
                 Err(CallError::Unsendable(_)) => Delivery::NotNow,

@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod config;
 mod coordinate;
+mod hedge;
 mod hints;
 mod leases;
 mod liveness;
@@ -22,5 +23,6 @@ pub mod storage;
 
 pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
+pub use hints::HintLimits;
 pub use node::{Node, Parts};
 pub use run::{RunError, run};

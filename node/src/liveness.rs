@@ -35,6 +35,8 @@ pub(crate) struct Liveness {
 
 struct Peer {
     state: State,
+    /// It has left a question unanswered for longer than anybody should wait; asked last until it is heard again.
+    silent: bool,
     round_trip_micros: u32,
 }
 
@@ -47,7 +49,7 @@ enum State {
 
 impl Liveness {
     pub(crate) fn of(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        let unknown = || Peer { state: State::Unknown, round_trip_micros: 0 };
+        let unknown = || Peer { state: State::Unknown, silent: false, round_trip_micros: 0 };
         Liveness {
             peers: Mutex::new(peers.into_iter().map(|node| (node, unknown())).collect()),
             came_up: Notify::new(),
@@ -66,13 +68,21 @@ impl Liveness {
         peers.get(&node).is_some_and(|peer| peer.state == State::Up)
     }
 
-    /// The order in which to ask: up before unknown before down, then the nearest first.
+    /// It owes an answer for longer than anybody should wait.
+    pub(crate) fn silent(&self, node: NodeId) {
+        let mut peers = self.peers.lock().expect("no panic holds it");
+        if let Some(peer) = peers.get_mut(&node) {
+            peer.silent = true;
+        }
+    }
+
+    /// The order in which to ask: up before unknown or silent before down, then the nearest first.
     pub(crate) fn rank(&self, node: NodeId) -> (u8, u32) {
         let peers = self.peers.lock().expect("no panic holds it");
         peers.get(&node).map_or((0, 0), |peer| {
             let state = match peer.state {
-                State::Up => 0,
-                State::Unknown => 1,
+                State::Up if !peer.silent => 0,
+                State::Up | State::Unknown => 1,
                 State::Down(_) => 2,
             };
             (state, peer.round_trip_micros)
@@ -83,6 +93,7 @@ impl Liveness {
     pub(crate) fn heard(&self, node: NodeId, round_trip: Option<Duration>) {
         let mut peers = self.peers.lock().expect("no panic holds it");
         let Some(peer) = peers.get_mut(&node) else { return };
+        peer.silent = false;
         if let Some(round_trip) = round_trip {
             let micros = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX);
             peer.round_trip_micros = match peer.round_trip_micros {

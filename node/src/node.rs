@@ -32,7 +32,8 @@ use crate::{
         get::get,
         write::{Change, What, write},
     },
-    hints::{self, Hints},
+    hedge::Hedge,
+    hints::{self, HintLimits, Hints},
     leases::Leases,
     liveness::{self, Liveness},
     replica,
@@ -61,6 +62,8 @@ pub struct Parts {
     pub disk: Arc<Disk>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// How much it keeps for others.
+    pub hint_limits: HintLimits,
 }
 
 /// A node at work.
@@ -75,6 +78,7 @@ pub struct Node {
     leases: Leases,
     hints: Hints,
     liveness: Liveness,
+    hedge: Hedge,
     mends: Arc<Semaphore>,
     started: Instant,
     counts: Counts,
@@ -115,7 +119,7 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock } = parts;
+        let Parts { id, view, secret, transport, disk, clock, hint_limits } = parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let actor = Actor { node: id.0, incarnation: member.incarnation };
         let unclean_starts = begin(&disk, &view).await?;
@@ -129,8 +133,9 @@ impl Node {
             secret,
             transport,
             leases: Leases::open(actor, disk.clone())?,
-            hints: Hints::open(disk.clone())?,
+            hints: Hints::open(disk.clone(), hint_limits)?,
             liveness: Liveness::of(others.iter().copied()),
+            hedge: Hedge::default(),
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
             started: clock.now(),
             disk,
@@ -215,6 +220,10 @@ impl Node {
 
     pub(crate) fn liveness(&self) -> &Liveness {
         &self.liveness
+    }
+
+    pub(crate) fn hedge(&self) -> &Hedge {
+        &self.hedge
     }
 
     /// A place among the read repairs under way, if there is one left.
@@ -302,7 +311,7 @@ impl Node {
             repaired: self.counts.repaired.load(Ordering::Relaxed),
             writes: self.counts.writes.load(Ordering::Relaxed),
             reads: self.counts.reads.load(Ordering::Relaxed),
-            hedges: 0,
+            hedges: self.hedge.sent(),
             peers: self.liveness.status(|peer| self.hints.count(peer)),
         }
     }
@@ -395,7 +404,7 @@ impl Handler for Node {
                 Answer::Later(Box::pin(write(self, change, due)))
             }
             Request::Get(request) => Answer::Later(Box::pin(get(self, request, due))),
-            Request::Fetch(fetch) => Answer::Now(replica::fetch(&self, &envelope, &fetch)),
+            Request::Fetch(fetch) => replica::fetch(&self, &envelope, &fetch),
             Request::Replicate(request) => {
                 Answer::Later(Box::pin(replica::replicate(self, envelope, request, due.deadline)))
             }

@@ -1,4 +1,4 @@
-//! An owner's part: giving its state of a key, and joining a state into its own.
+//! A replica's part: giving its state of a key, and joining a state into its own. A fallback's copy is its hints.
 //!
 //! A join is harmless in any order and any number of times, so nothing here asks where a state comes from. A damaged
 //! record is neither missing nor deleted: it gives no answer, and takes nothing but a state that every other owner has
@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use atoll_antientropy::{Note, Register};
-use atoll_ring::Token;
+use atoll_ring::{NodeId, Token};
+use atoll_transport::Answer;
 use atoll_wire::{
     Ack, BucketId, Envelope, ErrorCode, Failure, Fetch, Fetched, Replicate, Replicated, Reply,
 };
@@ -32,16 +33,22 @@ pub(crate) enum Own {
 
 /// The own copy.
 pub(crate) fn read(node: &Node, row: &Bytes) -> Result<Own, StoreError> {
-    Ok(match node.disk().get(Space::Data, row)? {
-        None => Own::Missing,
-        Some(value) => match Record::decode(row, &value) {
-            Ok(record) => Own::Known(record),
-            Err(_) => {
-                node.count_corrupt();
-                Own::Corrupt
-            }
-        },
-    })
+    let own = Own::of(row, node.disk().get(Space::Data, row)?);
+    if matches!(own, Own::Corrupt) {
+        node.count_corrupt();
+    }
+    Ok(own)
+}
+
+impl Own {
+    /// What lies in a row.
+    pub(crate) fn of(row: &[u8], value: Option<Bytes>) -> Own {
+        match value.map(|value| Record::decode(row, &value)) {
+            None => Own::Missing,
+            Some(Ok(record)) => Own::Known(record),
+            Some(Err(_)) => Own::Corrupt,
+        }
+    }
 }
 
 /// The row of a key on this node.
@@ -51,13 +58,67 @@ pub(crate) fn row_of(node: &Node, bucket: BucketId, key: &[u8]) -> Bytes {
 }
 
 /// Answers a fetch.
-pub(crate) fn fetch(node: &Node, envelope: &Envelope, fetch: &Fetch) -> Reply {
-    match read(node, &row_of(node, envelope.bucket, &fetch.key)) {
-        Ok(Own::Missing) => Reply::Fetched(Fetched { known: false, state: Bytes::new() }),
-        Ok(Own::Known(record)) => Reply::Fetched(Fetched { known: true, state: record.state }),
-        Ok(Own::Corrupt) => failed(corrupt(node)),
+pub(crate) fn fetch(node: &Arc<Node>, envelope: &Envelope, fetch: &Fetch) -> Answer {
+    let row = row_of(node, envelope.bucket, &fetch.key);
+    let known = match fetch.hints {
+        false => read(node, &row).map(Known::from),
+        true => hints_of(node, envelope.bucket, &fetch.key),
+    };
+    let reply = match known {
+        Ok(Known::Nothing) => Reply::Fetched(Fetched { known: false, state: Bytes::new() }),
+        Ok(Known::State(state)) => Reply::Fetched(Fetched { known: true, state }),
+        Ok(Known::Corrupt) => failed(corrupt(node)),
         Err(error) => failed(stopping(&error)),
+    };
+    if !fetch.durable {
+        return Answer::Now(reply);
     }
+    let settled = node.disk().settled(); // what was read may lie in the queue only
+    Answer::Later(Box::pin(async move {
+        match settled.done().await {
+            Ok(()) => reply,
+            Err(error) => failed(stopping(&error)),
+        }
+    }))
+}
+
+/// What a replica can say of a key.
+pub(crate) enum Known {
+    Nothing,
+    /// Canonical bytes.
+    State(Bytes),
+    Corrupt,
+}
+
+impl From<Own> for Known {
+    fn from(own: Own) -> Known {
+        match own {
+            Own::Missing => Known::Nothing,
+            Own::Known(record) => Known::State(record.state),
+            Own::Corrupt => Known::Corrupt,
+        }
+    }
+}
+
+/// What this node knows of a key as a fallback: its hints for all owners, joined.
+pub(crate) fn hints_of(node: &Node, bucket: BucketId, key: &[u8]) -> Result<Known, StoreError> {
+    let row = row_of(node, bucket, key);
+    let view = node.view();
+    let mut joined = Register::default();
+    for owner in view.owners(view.partition(Token::of(&bucket.0, key))).all() {
+        match node.hints().read(owner, &row)? {
+            Own::Missing => {}
+            Own::Known(record) => match record.register() {
+                Ok(state) => joined.join(state),
+                Err(_) => return Ok(Known::Corrupt),
+            },
+            Own::Corrupt => return Ok(Known::Corrupt),
+        }
+    }
+    Ok(match joined.is_unknown() {
+        true => Known::Nothing,
+        false => Known::State(joined.encode().into()),
+    })
 }
 
 /// Answers a replicate, when the state is as safe as was asked.
@@ -74,8 +135,11 @@ pub(crate) async fn replicate(
         return failed(Failure::refused(ErrorCode::Malformed, "these bytes are no state"));
     };
     let row = row_of(&node, envelope.bucket, &replicate.key);
-    let joined = join(&node, &row, incoming, replicate.replaces_corrupt, replicate.ack);
-    let ticket = match joined {
+    let kept = match replicate.hint_for {
+        None => join(&node, &row, incoming, replicate.replaces_corrupt, replicate.ack),
+        Some(owner) => stand_in(&node, envelope.bucket, &replicate.key, &incoming, NodeId(owner)),
+    };
+    let ticket = match kept {
         Ok(ticket) => ticket,
         Err(failure) => return failed(failure),
     };
@@ -84,6 +148,24 @@ pub(crate) async fn replicate(
         Ok(Err(error)) => failed(stopping(&error)),
         Err(_) => failed(late()),
     }
+}
+
+/// A fallback's part: keeps the state as a hint for an owner. It counts in an acknowledgement, so past the bound it is
+/// refused rather than dropped.
+fn stand_in(
+    node: &Node,
+    bucket: BucketId,
+    key: &[u8],
+    incoming: &Register,
+    owner: NodeId,
+) -> Result<Ticket, Failure> {
+    let view = node.view();
+    if !view.owners(view.partition(Token::of(&bucket.0, key))).contains(owner) {
+        let detail = format!("{owner} is no owner of this key");
+        return Err(Failure::refused(ErrorCode::Malformed, detail));
+    }
+    let kept = node.hints().keep(owner, &row_of(node, bucket, key), incoming);
+    kept.map_err(|error| stopping(&error))?.ok_or_else(|| hints_full(node, owner))
 }
 
 /// Joins a state into the own copy. The ticket is good when the result, or the equal copy that was there, is as safe as
@@ -136,6 +218,11 @@ pub(crate) fn corrupt(node: &Node) -> Failure {
 pub(crate) fn overloaded() -> Failure {
     let detail = "the node's write queue is full; try again in a moment";
     Failure { retry_after_ms: 100, ..Failure::refused(ErrorCode::Overloaded, detail) }
+}
+
+pub(crate) fn hints_full(node: &Node, owner: NodeId) -> Failure {
+    let detail = format!("{} may keep no more hints for {owner} until it is back", node.id());
+    Failure::refused(ErrorCode::HintsFull, detail)
 }
 
 pub(crate) fn stopping(error: &StoreError) -> Failure {

@@ -107,6 +107,7 @@ pub async fn run(
         transport: peers.clone(),
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
+        hint_limits: config.hint_limits,
     })
     .await?;
     directory.settle()?;

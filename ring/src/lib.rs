@@ -22,6 +22,6 @@ pub use member::{ClusterId, Epoch, IdError, Member, MemberState, NodeId};
 pub use placement::{Placement, PlacementError, PlacementWarning, REPLICAS_MAX};
 pub use preference::Preference;
 pub use quorum::{Level, LevelError, Quorum, QuorumError, QuorumRequest};
-pub use tally::{Outcome, Tally, Vote};
+pub use tally::{Needs, Outcome, Tally, Vote};
 pub use token::{Partition, Partitions, PartitionsError, Token};
 pub use view::{Move, Owners, View, ViewError};

@@ -123,7 +123,7 @@ fn check_and_new_agree() {
         for r in levels() {
             for w in levels() {
                 // The same rules for all three, so one part at a time is enough.
-                for (part, sloppy) in parts(&levels) {
+                for (part, sloppy) in parts(levels) {
                     let request = QuorumRequest { n, r, w, sloppy, ..part };
                     let mut granted = false;
                     for bucket_n in 1..=5 {

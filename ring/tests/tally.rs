@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use atoll_ring::{NodeId, Outcome, Owners, Tally, Vote};
+use atoll_ring::{Needs, NodeId, Outcome, Owners, Tally, Vote};
 
 fn nodes(ids: &[u32]) -> Vec<NodeId> {
     ids.iter().copied().map(NodeId).collect()
@@ -87,6 +87,11 @@ impl Naive<'_> {
     }
 }
 
+/// A strict tally.
+fn strict(owners: Owners<'_>, needed: u8, durable: u8) -> Tally {
+    Tally::new(owners, Needs { acks: needed, owners: needed, durable }, false)
+}
+
 /// Every order of up to four votes of every kind by every node, also repeated and from a stranger,
 /// for every w and dw.
 #[test]
@@ -123,8 +128,8 @@ fn every_order_of_votes() {
         }
         for needed in 1..=sets[0].len() {
             for durable in 0..=needed {
-                let tally = Tally::new(owners(&sets), needed as u8, durable as u8);
-                assert_eq!(tally.needed(), needed as u8);
+                let tally = strict(owners(&sets), needed as u8, durable as u8);
+                assert_eq!(tally.needs().acks, needed as u8);
                 let naive = Naive { sets: &sets, needed, durable };
                 go_on(&tally, &naive, &mut Vec::new(), &voters);
             }
@@ -132,12 +137,96 @@ fn every_order_of_votes() {
     }
 }
 
+/// Every order of up to four votes of owners and of their stand-ins, for every need, against the
+/// plainest reading: a seat counts once, its own owner's vote alone counts for pw, and lost means
+/// that no further votes would win.
+#[test]
+fn every_order_of_votes_with_stand_ins() {
+    type Votes = Vec<(NodeId, bool, Vote)>;
+    fn won(sets: &[Vec<NodeId>], votes: &Votes, needs: Needs) -> bool {
+        let of = |wanted_stand_in: bool| {
+            let votes = votes.iter().filter(|(_, stand_in, _)| *stand_in == wanted_stand_in);
+            let votes: Vec<(NodeId, Vote)> = votes.map(|(node, _, vote)| (*node, *vote)).collect();
+            Naive::acks(&votes)
+        };
+        let ((own, own_durable), (stood_in, stood_in_durable)) = (of(false), of(true));
+        let acks = &own | &stood_in;
+        let durable = &own_durable | &stood_in_durable;
+        sets.iter().all(|set| {
+            let among = |acked: &BTreeSet<NodeId>, needed: u8| {
+                set.iter().filter(|owner| acked.contains(owner)).count() >= usize::from(needed)
+            };
+            among(&acks, needs.acks) && among(&own, needs.owners) && among(&durable, needs.durable)
+        })
+    }
+    fn go_on(tally: &Tally, sets: &[Vec<NodeId>], votes: &mut Votes, needs: Needs) {
+        let all = owners(sets).all();
+        let everybody =
+            all.iter().flat_map(|node| [false, true].map(|by| (*node, by, Vote::Durable)));
+        let best: Votes = votes.iter().copied().chain(everybody).collect();
+        let expected = match (won(sets, votes, needs), won(sets, &best, needs)) {
+            (true, _) => Outcome::Won,
+            (false, true) => Outcome::Pending,
+            (false, false) => Outcome::Lost,
+        };
+        assert_eq!(tally.outcome(), expected, "{sets:?} {needs:?} {votes:?}");
+        if votes.len() == 5 - all.len().min(2) {
+            return; // four votes in one seat, three in more
+        }
+        for &node in &all {
+            for stand_in in [false, true] {
+                for vote in [Vote::Written, Vote::Durable, Vote::Refused] {
+                    let mut next = tally.clone();
+                    if stand_in {
+                        next.add_stand_in(node, vote);
+                    } else {
+                        next.add(node, vote);
+                    }
+                    if !tally.is_pending() {
+                        assert_eq!(
+                            next.outcome(),
+                            tally.outcome(),
+                            "what is decided stays decided"
+                        );
+                    }
+                    votes.push((node, stand_in, vote));
+                    go_on(&next, sets, votes, needs);
+                    votes.pop();
+                }
+            }
+        }
+    }
+    let sets = [vec![vec![1]], vec![vec![1, 2]], vec![vec![1, 2], vec![1, 3]]];
+    for sets in sets.map(|sets| sets.iter().map(|set| nodes(set)).collect::<Vec<_>>()) {
+        for acks in 1..=sets[0].len() as u8 {
+            for (owned, durable) in [(0, 0), (0, acks), (acks, 0), (1, 1)] {
+                let needs = Needs { acks, owners: owned, durable };
+                let tally = Tally::new(owners(&sets), needs, true);
+                go_on(&tally, &sets, &mut Vec::new(), needs);
+            }
+        }
+    }
+}
+
+/// In a strict request a stand-in changes nothing, whatever it says.
+#[test]
+fn nobody_stands_in_for_an_owner_in_a_strict_request() {
+    let set = nodes(&[1, 2, 3]);
+    let mut tally = strict(Owners::One(&set), 2, 2);
+    for owner in &set {
+        tally.add_stand_in(*owner, Vote::Durable);
+    }
+    assert_eq!((tally.outcome(), tally.acks()), (Outcome::Pending, 0));
+    tally.add(NodeId(1), Vote::Refused);
+    assert_eq!(tally.add(NodeId(2), Vote::Refused), Outcome::Lost);
+}
+
 /// More acks than owners can never be had: lost before the first vote.
 #[test]
 fn an_impossible_need_is_lost_at_once() {
     let set = nodes(&[1, 2]);
-    assert_eq!(Tally::new(Owners::One(&set), 3, 0).outcome(), Outcome::Lost);
-    assert_eq!(Tally::new(Owners::One(&set), 2, 3).outcome(), Outcome::Lost);
+    assert_eq!(strict(Owners::One(&set), 3, 0).outcome(), Outcome::Lost);
+    assert_eq!(strict(Owners::One(&set), 2, 3).outcome(), Outcome::Lost);
 }
 
 /// All sets of nodes whose answers win `needed` of the first `n` owners.
@@ -148,7 +237,7 @@ fn winning(sets: &[Vec<NodeId>], n: u8, needed: u8) -> Vec<BTreeSet<NodeId>> {
     for choice in 0..1_u32 << all.len() {
         let chosen = all.iter().enumerate().filter(|(index, _)| choice >> index & 1 == 1);
         let chosen: BTreeSet<NodeId> = chosen.map(|(_, node)| *node).collect();
-        let mut tally = Tally::new(owners, needed, needed);
+        let mut tally = strict(owners, needed, needed);
         for node in &chosen {
             tally.add(*node, Vote::Durable);
         }
@@ -182,6 +271,39 @@ fn a_read_meets_every_write_if_and_only_if_w_plus_r_is_more_than_both_n() {
         }
     }
     assert_eq!(settings, 371);
+}
+
+/// Design, section 1: "the default is sloppy, so the default does not promise this: say strict, or
+/// pr + pw > N". Fallbacks fill every seat they can; what owners are left in common is decided by pr
+/// and pw alone, whatever r and w are.
+#[test]
+fn a_sloppy_read_meets_every_write_if_and_only_if_pw_plus_pr_is_more_than_n() {
+    let sets = [nodes(&[1, 2, 3])];
+    let winning = |needed: u8, owned: u8| -> Vec<BTreeSet<NodeId>> {
+        let all = owners(&sets).all();
+        let choices = (0..1_u32 << all.len()).map(|choice| {
+            let chosen = all.iter().enumerate().filter(|(index, _)| choice >> index & 1 == 1);
+            chosen.map(|(_, node)| *node).collect::<BTreeSet<NodeId>>()
+        });
+        let wins = |chosen: &BTreeSet<NodeId>| {
+            let needs = Needs { acks: needed, owners: owned, durable: 0 };
+            let mut tally = Tally::new(owners(&sets), needs, true);
+            for owner in &all {
+                tally.add_stand_in(*owner, Vote::Durable);
+            }
+            for owner in chosen {
+                tally.add(*owner, Vote::Durable);
+            }
+            tally.outcome() == Outcome::Won
+        };
+        choices.filter(wins).collect()
+    };
+    for (w, r) in pairs(3).flat_map(|(_, w)| (1..=3).map(move |r| (w, r))) {
+        for (pw, pr) in (0..=w).flat_map(|pw| (0..=r).map(move |pr| (pw, pr))) {
+            let meet = always_meet(&winning(w, pw), &winning(r, pr));
+            assert_eq!(meet, pw + pr > 3, "w={w} r={r} pw={pw} pr={pr}");
+        }
+    }
 }
 
 /// "... also while partitions move." A write before, during or after the joint stage and a read in

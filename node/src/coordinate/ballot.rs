@@ -1,27 +1,36 @@
-//! The vote on a write, and what the receipt says of it: one line per owner.
+//! The vote on a write, and what the receipt says of it: one line per owner, then one per fallback.
 
 use atoll_ring::{NodeId, Outcome as Verdict, Quorum, Tally, Vote};
 use atoll_wire::{Effect, ErrorCode, Failure, Outcome, Receipt, ReplicaReport};
 use tokio::time::Instant;
 
-use super::{Place, micros};
+use super::{Place, micros, stand_ins::StandIns};
 use crate::Node;
 
-/// The votes, and a line per owner for the receipt.
+/// The votes, and a line per replica for the receipt.
 pub(crate) struct Ballot {
     pub(crate) tally: Tally,
     reports: Vec<ReplicaReport>,
-    pub(crate) hinted: Vec<u32>,
+    hinted: Vec<u32>,
+    unhinted: Vec<u32>,
     started: Instant,
 }
 
 impl Ballot {
     /// Opens the vote, unless it is known that it cannot be won. Then nothing has been applied anywhere.
-    pub(crate) fn open(node: &Node, place: &Place, quorum: &Quorum) -> Result<Self, Failure> {
+    ///
+    /// `own_seat` is the owner in whose place this node votes: itself, or the one it stands in for.
+    pub(crate) fn open(
+        node: &Node,
+        place: &Place,
+        quorum: &Quorum,
+        own_seat: NodeId,
+        stand_ins: &StandIns,
+    ) -> Result<Self, Failure> {
         let owners = place.owners(quorum.n());
         let down = |owner: &NodeId| *owner != node.id() && node.liveness().is_down(*owner);
         let mut ballot = Ballot {
-            tally: Tally::new(owners, quorum.w(), quorum.dw()),
+            tally: Tally::new(owners, quorum.of_write(), quorum.sloppy()),
             reports: owners
                 .all()
                 .into_iter()
@@ -31,28 +40,25 @@ impl Ballot {
                 })
                 .collect(),
             hinted: Vec::new(),
+            unhinted: Vec::new(),
             started: node.clock().now(),
         };
         let mut hopeless = ballot.tally.clone();
+        let mut spare = stand_ins.reachable(node);
         for owner in owners.all().into_iter().filter(down) {
             hopeless.add(owner, Vote::Refused);
+            if owner == own_seat {
+                continue;
+            }
+            match spare.checked_sub(1) {
+                Some(left) => spare = left,
+                None => {
+                    hopeless.add_stand_in(owner, Vote::Refused);
+                }
+            }
         }
         if hopeless.outcome() == Verdict::Lost {
-            let reachable =
-                ballot.reports.iter().filter(|report| report.outcome != Outcome::Down).count();
-            return Err(Failure {
-                code: ErrorCode::WriteQuorumNotMet,
-                effect: Effect::NotApplied,
-                got: 0,
-                needed: quorum.w(),
-                retry_after_ms: 0,
-                detail: format!(
-                    "{} acknowledgements are needed and {reachable} of {} owners can be reached",
-                    quorum.w(),
-                    ballot.reports.len()
-                ),
-                receipt: Some(Box::new(ballot.receipt(node, quorum))),
-            });
+            return Err(ballot.hopeless(node, quorum));
         }
         for report in &mut ballot.reports {
             report.outcome = Outcome::Pending;
@@ -60,8 +66,40 @@ impl Ballot {
         Ok(ballot)
     }
 
-    pub(crate) fn others(&self, me: NodeId) -> Vec<NodeId> {
-        self.reports.iter().map(|report| NodeId(report.node)).filter(|node| *node != me).collect()
+    fn hopeless(&self, node: &Node, quorum: &Quorum) -> Failure {
+        let owners = self.reports.len();
+        let reachable =
+            self.reports.iter().filter(|report| report.outcome != Outcome::Down).count();
+        let needed = match (quorum.sloppy(), quorum.pw()) {
+            (true, 0) => format!("{} acknowledgements are needed", quorum.w()),
+            (true, pw) => {
+                format!("{} acknowledgements are needed, {pw} of them from owners", quorum.w())
+            }
+            (false, _) => format!("{} acknowledgements of owners are needed", quorum.w()),
+        };
+        let rest = if quorum.sloppy() { ", and too few fallbacks" } else { "" };
+        Failure {
+            code: ErrorCode::WriteQuorumNotMet,
+            effect: Effect::NotApplied,
+            got: 0,
+            needed: quorum.w(),
+            retry_after_ms: 0,
+            detail: format!("{needed} and {reachable} of {owners} owners can be reached{rest}"),
+            receipt: Some(Box::new(self.receipt(node, quorum))),
+        }
+    }
+
+    /// Every owner, in the order of the view.
+    pub(crate) fn owners(&self) -> Vec<NodeId> {
+        let owners = self.reports.iter().filter(|report| report.stands_in_for.is_none());
+        owners.map(|report| NodeId(report.node)).collect()
+    }
+
+    /// Owners that have not answered.
+    pub(crate) fn silent(&self) -> Vec<NodeId> {
+        let open = |outcome| matches!(outcome, Outcome::Pending | Outcome::Silent);
+        let owners = self.reports.iter().filter(|report| report.stands_in_for.is_none());
+        owners.filter(|report| open(report.outcome)).map(|report| NodeId(report.node)).collect()
     }
 
     /// Whoever has not answered yet has not answered in time.
@@ -73,19 +111,30 @@ impl Ballot {
         }
     }
 
-    /// Owners without any answer.
-    pub(crate) fn silent(&self, me: NodeId) -> Vec<NodeId> {
-        let open = |outcome| matches!(outcome, Outcome::Pending | Outcome::Silent);
-        let silent = self.reports.iter().filter(|report| open(report.outcome));
-        silent.map(|report| NodeId(report.node)).filter(|node| *node != me).collect()
+    /// A fallback is asked to stand in for an owner.
+    pub(crate) fn stands_in(&mut self, node: NodeId, owner: NodeId) {
+        let (stands_in_for, outcome) = (Some(owner.0), Outcome::Pending);
+        self.reports.push(ReplicaReport { node: node.0, stands_in_for, outcome, micros: 0 });
     }
 
-    pub(crate) fn note(&mut self, owner: NodeId, outcome: Outcome, now: Instant) {
+    pub(crate) fn note(&mut self, node: NodeId, outcome: Outcome, now: Instant) {
         let now = micros(self.started, now);
-        if let Some(report) = self.reports.iter_mut().find(|report| report.node == owner.0) {
+        if let Some(report) = self.reports.iter_mut().find(|report| report.node == node.0) {
             report.outcome = outcome;
             report.micros = now;
         }
+    }
+
+    /// A hint for this owner is on stable storage, here or at a fallback.
+    pub(crate) fn hinted(&mut self, owner: NodeId) {
+        if !self.hinted.contains(&owner.0) {
+            self.hinted.push(owner.0);
+        }
+    }
+
+    /// No hint could be kept for this owner.
+    pub(crate) fn unhinted(&mut self, owner: NodeId) {
+        self.unhinted.push(owner.0);
     }
 
     pub(crate) fn receipt(&self, node: &Node, quorum: &Quorum) -> Receipt {
@@ -98,7 +147,7 @@ impl Ballot {
             durable_needed: quorum.dw(),
             replicas: self.reports.clone(),
             hinted: self.hinted.clone(),
-            unhinted: Vec::new(),
+            unhinted: self.unhinted.clone(),
             repaired: Vec::new(),
         }
     }

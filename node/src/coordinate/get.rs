@@ -1,9 +1,13 @@
 //! The life of a GET, seen from its coordinator.
 //!
 //! The own copy first, if we are an owner, then the nearest others, `r` in all. Whoever fails is replaced by the next
-//! owner at once, whoever is slow after a while. At `r` answers the states are joined and the client has its reply;
-//! owners that were behind then get the joined state. An owner whose record is damaged gives no answer, and gets a new
-//! record only when every other owner has contributed to it.
+//! owner at once; whoever is slower than usual gets company ([`crate::hedge`]); whoever is silent for a quarter of the
+//! time is given up. When no owner is left to ask and the request is sloppy, fallbacks are asked for their hints; one that
+//! has none has not answered. At `r` answers the states are joined and the client has its reply.
+//!
+//! Owners that were behind get the joined state: afterwards, or before the client hears anything (`repair = blocking`), or
+//! not at all. An owner whose record is damaged gives no answer, and gets a new record only when every other owner has
+//! contributed to it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -11,22 +15,19 @@ use atoll_antientropy::Register;
 use atoll_ring::{NodeId, Outcome as Verdict, Owners, Quorum, Tally, Vote};
 use atoll_transport::{Boxed, CallError};
 use atoll_wire::{
-    Ack, Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome, Receipt, ReplicaReport,
-    Replicate, Reply, Request, ValueHead,
+    Ack, Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome, Receipt, Repair,
+    ReplicaReport, Replicate, Reply, Request, ValueHead,
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{Place, bad_quorum, micros};
+use super::{Place, SILENCE_SHARE, bad_quorum, micros, stand_ins::StandIns};
 use crate::{
     Node,
     node::Due,
-    replica::{self, Own},
+    replica::{self, Known},
 };
-
-/// Share of the remaining time after which a silent owner is given up for the next one.
-const PATIENCE_SHARE: u32 = 8;
 
 /// Reads a key from `r` of its owners.
 pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
@@ -39,13 +40,17 @@ pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
 async fn try_get(node: &Arc<Node>, get: Get, due: Due) -> Result<Found, Failure> {
     let place = Place::of(node, due.bucket, get.key)?;
     let quorum = Quorum::new(&get.quorum, place.bucket_n()).map_err(bad_quorum)?;
-    let mut read = Read::start(node, place, quorum, due);
+    let mut read = Read::start(node, place, quorum, due, get.repair);
     read.until_decided().await;
     let verdict = read.tally.outcome();
     match verdict {
         Verdict::Won => {
+            let joined = read.joined()?;
+            if get.repair == Repair::Blocking {
+                read.make_sure(&joined).await?;
+            }
             node.count_read();
-            read.found()
+            Ok(read.found(joined))
         }
         Verdict::Lost => Err(read.not_met(ErrorCode::ReadQuorumNotMet)),
         Verdict::Pending => Err(read.not_met(ErrorCode::DeadlinePassed)),
@@ -58,25 +63,49 @@ struct Read {
     place: Place,
     quorum: Quorum,
     due: Due,
+    repair: Repair,
     started: Instant,
     tally: Tally,
     reports: Vec<ReplicaReport>,
     /// Owners not asked yet, the best first.
     reserve: VecDeque<NodeId>,
-    asked: FuturesUnordered<Boxed<(NodeId, Fetched)>>,
+    /// Fallbacks not asked yet.
+    stand_ins: StandIns,
+    /// Owners that gave no answer and for whom nobody was asked yet.
+    vacant: VecDeque<NodeId>,
+    asked: FuturesUnordered<Boxed<(Who, Fetched)>>,
     /// States as they came, canonical bytes; empty = the owner has none.
-    answers: Vec<(NodeId, Bytes)>,
+    answers: Vec<(Who, Bytes)>,
+    /// What the client shall know to be repaired.
+    repaired: Vec<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Owner(NodeId),
+    /// A fallback, and the owner in whose seat it votes.
+    StandIn(NodeId, NodeId),
+}
+
+impl Who {
+    fn node(self) -> NodeId {
+        match self {
+            Who::Owner(node) | Who::StandIn(node, _) => node,
+        }
+    }
 }
 
 enum Fetched {
     State(Bytes),
+    /// A fallback without a hint for the key.
+    Nothing,
     Corrupt,
     Down,
     Refused,
 }
 
 impl Read {
-    fn start(node: &Arc<Node>, place: Place, quorum: Quorum, due: Due) -> Self {
+    fn start(node: &Arc<Node>, place: Place, quorum: Quorum, due: Due, repair: Repair) -> Self {
         let owners = place.owners(quorum.n());
         let all = owners.all();
         let mut order = all.clone();
@@ -93,113 +122,316 @@ impl Read {
         };
         let mut read = Read {
             node: node.clone(),
-            tally: Tally::new(owners, quorum.r(), 0),
+            tally: Tally::new(owners, quorum.of_read(), quorum.sloppy()),
             reports: all.into_iter().map(report).collect(),
             reserve: order.into(),
+            stand_ins: match quorum.sloppy() {
+                true => StandIns::of(&place),
+                false => StandIns::none(),
+            },
+            vacant: VecDeque::new(),
             asked: FuturesUnordered::new(),
             answers: Vec::new(),
+            repaired: Vec::new(),
             started: node.clock().now(),
             place,
             quorum,
             due,
+            repair,
         };
         for _ in 0..first {
-            read.ask_next();
+            if let Some(owner) = read.reserve.pop_front() {
+                read.ask(Who::Owner(owner));
+            }
         }
         read
     }
 
     async fn until_decided(&mut self) {
         let left = self.due.deadline.saturating_duration_since(self.started);
-        let patience: Duration = left / PATIENCE_SHARE;
-        let mut give_up = self.started + patience;
+        let patience: Duration = left / SILENCE_SHARE;
+        let mut silence_ends = self.started + patience;
+        let mut hedge_at = match self.asked.is_empty() {
+            true => None,
+            false => self.node.hedge().begin().map(|patience| self.started + patience),
+        };
         while self.tally.is_pending() {
-            if self.asked.is_empty() && !self.ask_next() {
+            if self.asked.is_empty() && !self.ask_another() {
                 return;
             }
+            let next = hedge_at.unwrap_or(silence_ends).min(silence_ends);
             tokio::select! { biased;
-                Some((owner, fetched)) = self.asked.next() => self.count(owner, fetched),
-                () = tokio::time::sleep_until(give_up.min(self.due.deadline)) => {
-                    if give_up >= self.due.deadline {
-                        return;
+                Some((who, fetched)) = self.asked.next() => self.count(who, fetched),
+                () = tokio::time::sleep_until(self.due.deadline) => return,
+                () = tokio::time::sleep_until(next) => {
+                    if hedge_at.take_if(|at| *at <= next).is_some() {
+                        if !self.reserve.is_empty() && self.node.hedge().take() {
+                            self.ask_another();
+                        }
+                    } else {
+                        self.give_up_the_silent();
+                        silence_ends += patience;
                     }
-                    self.ask_next();
-                    give_up += patience;
                 }
             }
         }
     }
 
-    /// Asks the next owner in reserve. The own copy answers at once.
-    fn ask_next(&mut self) -> bool {
-        let Some(owner) = self.reserve.pop_front() else { return false };
-        self.note(owner, Outcome::Pending);
-        if owner == self.node.id() {
-            let fetched = match replica::read(&self.node, &self.place.row) {
-                Ok(Own::Missing) => Fetched::State(Bytes::new()),
-                Ok(Own::Known(record)) => Fetched::State(record.state),
-                Ok(Own::Corrupt) => Fetched::Corrupt,
-                Err(_) => Fetched::Refused,
-            };
-            self.count(owner, fetched);
-        } else if self.node.liveness().is_down(owner) {
+    /// Puts the question to somebody. The own copy answers at once.
+    fn ask(&mut self, who: Who) {
+        self.note(who, Outcome::Pending);
+        let node = who.node();
+        if node == self.node.id() {
+            self.ask_ourselves(who);
+        } else if self.node.liveness().is_down(node) {
             // a killed process leaves a connection that looks alive for a while; a call on it would use up our time
-            self.count(owner, Fetched::Down);
+            self.count(who, Fetched::Down);
         } else {
-            self.asked.push(fetch(&self.node, owner, &self.place, self.due));
+            self.asked.push(fetch(&self.node, who, &self.place, self.due, self.repair));
         }
+    }
+
+    fn ask_ourselves(&mut self, who: Who) {
+        let known = match who {
+            Who::Owner(_) => replica::read(&self.node, &self.place.row).map(Known::from),
+            Who::StandIn(..) => replica::hints_of(&self.node, self.place.bucket, &self.place.key),
+        };
+        let fetched = match (known, who) {
+            (Ok(Known::State(state)), _) => Fetched::State(state),
+            (Ok(Known::Nothing), Who::Owner(_)) => Fetched::State(Bytes::new()),
+            (Ok(Known::Nothing), Who::StandIn(..)) => Fetched::Nothing,
+            (Ok(Known::Corrupt), _) => Fetched::Corrupt,
+            (Err(_), _) => Fetched::Refused,
+        };
+        if self.repair == Repair::Blocking {
+            let settled = self.node.disk().settled(); // what was read may lie in the queue only
+            self.asked.push(Box::pin(async move {
+                (who, if settled.done().await.is_ok() { fetched } else { Fetched::Refused })
+            }));
+        } else {
+            self.count(who, fetched);
+        }
+    }
+
+    /// Asks the next owner in reserve; if there is none, a fallback in the seat of an owner that gave no answer.
+    fn ask_another(&mut self) -> bool {
+        if let Some(owner) = self.reserve.pop_front() {
+            self.ask(Who::Owner(owner));
+            return true;
+        }
+        let Some(owner) = self.vacant.pop_front() else { return false };
+        let Some(fallback) = self.stand_ins.next(&self.node) else {
+            self.tally.add_stand_in(owner, Vote::Refused);
+            for owner in std::mem::take(&mut self.vacant) {
+                self.tally.add_stand_in(owner, Vote::Refused);
+            }
+            return false;
+        };
+        self.reports.push(ReplicaReport {
+            node: fallback.0,
+            stands_in_for: Some(owner.0),
+            outcome: Outcome::NotAsked,
+            micros: 0,
+        });
+        self.ask(Who::StandIn(fallback, owner));
         true
     }
 
-    fn count(&mut self, owner: NodeId, fetched: Fetched) {
-        match fetched {
-            Fetched::State(state) => {
-                self.note(owner, Outcome::Current); // or behind, which is seen when all are joined
-                self.answers.push((owner, state));
-                self.tally.add(owner, Vote::Durable);
-            }
-            Fetched::Corrupt => self.refused(owner, Outcome::Corrupt),
-            Fetched::Down => self.refused(owner, Outcome::Down),
-            Fetched::Refused => self.refused(owner, Outcome::Refused),
+    /// Nobody waits any longer for those alone who have been asked and are silent. Their answers still count.
+    fn give_up_the_silent(&mut self) {
+        let pending = self.reports.iter_mut().filter(|report| report.outcome == Outcome::Pending);
+        let mut silent = 0;
+        for report in pending {
+            report.outcome = Outcome::Silent;
+            self.node.liveness().silent(NodeId(report.node));
+            self.vacant.push_back(NodeId(report.stands_in_for.unwrap_or(report.node)));
+            silent += 1;
+        }
+        for _ in 0..silent {
+            self.ask_another();
         }
     }
 
-    fn refused(&mut self, owner: NodeId, outcome: Outcome) {
-        self.note(owner, outcome);
-        self.tally.add(owner, Vote::Refused);
-        self.ask_next();
+    fn count(&mut self, who: Who, fetched: Fetched) {
+        match fetched {
+            Fetched::State(state) => {
+                self.note(who, Outcome::Current); // or behind, which is seen when all are joined
+                self.answers.push((who, state));
+                match who {
+                    Who::Owner(owner) => self.tally.add(owner, Vote::Durable),
+                    Who::StandIn(_, owner) => self.tally.add_stand_in(owner, Vote::Durable),
+                };
+            }
+            Fetched::Nothing => self.refused(who, Outcome::KnowsNothing),
+            Fetched::Corrupt => self.refused(who, Outcome::Corrupt),
+            Fetched::Down => self.refused(who, Outcome::Down),
+            Fetched::Refused => self.refused(who, Outcome::Refused),
+        }
     }
 
-    fn note(&mut self, owner: NodeId, outcome: Outcome) {
+    fn refused(&mut self, who: Who, outcome: Outcome) {
+        let given_up = self.outcome_of(who) == Some(Outcome::Silent);
+        self.note(who, outcome);
+        match who {
+            Who::Owner(owner) => {
+                self.tally.add(owner, Vote::Refused);
+                if !given_up {
+                    self.vacant.push_back(owner);
+                }
+            }
+            // the next one before the seats that wait: its owner has waited longest
+            Who::StandIn(_, owner) if !given_up => self.vacant.push_front(owner),
+            Who::StandIn(..) => {}
+        }
+        if !given_up {
+            self.ask_another();
+        }
+    }
+
+    fn outcome_of(&self, who: Who) -> Option<Outcome> {
+        let report = self.reports.iter().find(|report| report.node == who.node().0);
+        report.map(|report| report.outcome)
+    }
+
+    fn note(&mut self, who: Who, outcome: Outcome) {
         let micros = micros(self.started, self.node.clock().now());
-        if let Some(report) = self.reports.iter_mut().find(|report| report.node == owner.0) {
+        if let Some(report) = self.reports.iter_mut().find(|report| report.node == who.node().0) {
             report.outcome = outcome;
             report.micros = micros;
         }
     }
 
+    /// Owners whose answer is not this state.
+    fn behind(&self, state: &Bytes) -> Vec<NodeId> {
+        let behind = self.answers.iter().filter(|(_, answer)| answer != state);
+        behind
+            .filter_map(|(who, _)| match who {
+                Who::Owner(owner) => Some(*owner),
+                Who::StandIn(..) => None, // a hint is not improved
+            })
+            .collect()
+    }
+
+    /// Waits until as many replicas as the read needed hold what was found, fsynced: a later read that meets one of them
+    /// sees no less.
+    async fn make_sure(&mut self, joined: &Register) -> Result<(), Failure> {
+        let state = encoded(joined);
+        let mut sure = {
+            let owners = self.place.owners(self.quorum.n());
+            Tally::new(owners, self.quorum.of_read(), self.quorum.sloppy())
+        };
+        let mut sending: FuturesUnordered<Boxed<(Who, bool)>> = FuturesUnordered::new();
+        for (who, answer) in &self.answers {
+            match who {
+                _ if *answer != state => sending.push(self.repair(*who, joined, &state)),
+                Who::Owner(owner) => {
+                    sure.add(*owner, Vote::Durable);
+                }
+                Who::StandIn(_, owner) => {
+                    sure.add_stand_in(*owner, Vote::Durable);
+                }
+            }
+        }
+        while sure.is_pending() {
+            if sending.is_empty() {
+                let Some(owner) = self.reserve.pop_front() else { break };
+                sending.push(self.repair(Who::Owner(owner), joined, &state));
+            }
+            let deadline = self.due.deadline;
+            let Ok(Some((who, done))) = tokio::time::timeout_at(deadline, sending.next()).await
+            else {
+                break;
+            };
+            let vote = if done { Vote::Durable } else { Vote::Refused };
+            match who {
+                Who::Owner(owner) => sure.add(owner, vote),
+                Who::StandIn(_, owner) => sure.add_stand_in(owner, vote),
+            };
+            if done {
+                self.node.count_repair();
+                self.repaired.push(who.node().0);
+                if let Some((_, answer)) = self.answers.iter_mut().find(|(at, _)| *at == who) {
+                    *answer = state.clone();
+                }
+            }
+        }
+        match sure.outcome() {
+            Verdict::Won => Ok(()),
+            Verdict::Lost | Verdict::Pending => {
+                let late = self.due.deadline <= self.node.clock().now();
+                let code = match late {
+                    true => ErrorCode::DeadlinePassed,
+                    false => ErrorCode::ReadQuorumNotMet,
+                };
+                Err(Failure {
+                    code,
+                    effect: Effect::NotApplied,
+                    got: sure.acks(),
+                    needed: self.quorum.r(),
+                    retry_after_ms: 0,
+                    detail: format!(
+                        "{} of {} replicas hold for certain what was found; without repair=blocking it can be read",
+                        sure.acks(),
+                        self.quorum.r()
+                    ),
+                    receipt: Some(Box::new(self.receipt())),
+                })
+            }
+        }
+    }
+
+    /// Brings a state to a replica, fsynced.
+    fn repair(&self, who: Who, joined: &Register, state: &Bytes) -> Boxed<(Who, bool)> {
+        if who.node() == self.node.id() {
+            let row = &self.place.row;
+            let kept = match who {
+                Who::Owner(_) => {
+                    replica::join(&self.node, row, joined.clone(), false, Ack::Durable).ok()
+                }
+                Who::StandIn(_, owner) => self.node.hints().keep(owner, row, joined).ok().flatten(),
+            };
+            return Box::pin(async move {
+                match kept {
+                    Some(ticket) => (who, ticket.done().await.is_ok()),
+                    None => (who, false),
+                }
+            });
+        }
+        let replicate = Replicate {
+            key: self.place.key.clone(),
+            ack: Ack::Durable,
+            replaces_corrupt: false,
+            hint_for: match who {
+                Who::Owner(_) => None,
+                Who::StandIn(_, owner) => Some(owner.0),
+            },
+            state: state.clone(),
+        };
+        let sent = send(self.node.clone(), who.node(), replicate, self.due);
+        Box::pin(async move { (who, sent.await) })
+    }
+
     /// Joins what came, answers, and mends in the background whoever was behind.
-    fn found(mut self) -> Result<Found, Failure> {
-        let joined = self.joined()?;
+    fn found(mut self, joined: Register) -> Found {
         let state = encoded(&joined);
-        let behind: Vec<NodeId> = self
-            .answers
-            .iter()
-            .filter(|(_, answer)| *answer != state)
-            .map(|(owner, _)| *owner)
-            .collect();
-        for owner in &behind {
-            if let Some(report) = self.reports.iter_mut().find(|r| r.node == owner.0) {
+        let behind = self.behind(&state);
+        let was_behind = self.answers.iter().filter(|(_, answer)| *answer != state);
+        let was_behind: Vec<u32> = was_behind.map(|(who, _)| who.node().0).collect();
+        for report in &mut self.reports {
+            if was_behind.contains(&report.node) || self.repaired.contains(&report.node) {
                 report.outcome = Outcome::Behind;
             }
         }
         let corrupt = self.reports.iter().any(|report| report.outcome == Outcome::Corrupt);
         let unfinished = !behind.is_empty() || corrupt || !self.asked.is_empty();
-        let room = if unfinished { self.node.room_to_mend() } else { None };
-        let mut receipt = self.receipt();
+        let room = match self.repair != Repair::None && unfinished {
+            true => self.node.room_to_mend(),
+            false => None,
+        };
         if room.is_some() {
-            receipt.repaired = behind.iter().map(|owner| owner.0).collect();
+            self.repaired.extend(behind.iter().map(|owner| owner.0));
         }
+        let receipt = self.receipt();
 
         let mut bytes = BytesMut::new();
         let mut values = Vec::with_capacity(joined.siblings());
@@ -229,19 +461,19 @@ impl Read {
                 drop(room);
             });
         }
-        Ok(found)
+        found
     }
 
     /// The join of all answers. Equal bytes are equal states, so they are decoded once.
     fn joined(&self) -> Result<Register, Failure> {
         let mut joined = Register::default();
-        for (index, (owner, answer)) in self.answers.iter().enumerate() {
+        for (index, (who, answer)) in self.answers.iter().enumerate() {
             let seen_before = self.answers[..index].iter().any(|(_, earlier)| earlier == answer);
             if answer.is_empty() || seen_before {
                 continue;
             }
             let state = Register::decode(answer).map_err(|error| {
-                let detail = format!("{owner} sent bytes that are no state: {error}");
+                let detail = format!("{} sent bytes that are no state: {error}", who.node());
                 Failure::refused(ErrorCode::Internal, detail)
             })?;
             if index == 0 {
@@ -258,29 +490,26 @@ impl Read {
         let corrupt: Vec<NodeId> = self
             .reports
             .iter()
-            .filter(|report| report.outcome == Outcome::Corrupt)
+            .filter(|report| report.outcome == Outcome::Corrupt && report.stands_in_for.is_none())
             .map(|report| NodeId(report.node))
             .collect();
         if !corrupt.is_empty() {
-            while self.ask_next() {}
+            while let Some(owner) = self.reserve.pop_front() {
+                self.ask(Who::Owner(owner));
+            }
         }
         let known = self.answers.len();
         let deadline = self.due.deadline;
-        while let Ok(Some((owner, fetched))) =
+        self.stand_ins = StandIns::none();
+        while let Ok(Some((who, fetched))) =
             tokio::time::timeout_at(deadline, self.asked.next()).await
         {
-            self.count(owner, fetched);
+            self.count(who, fetched);
         }
         if self.answers.len() > known {
             let Ok(all) = self.joined() else { return };
             joined = all;
-            let state = encoded(&joined);
-            behind = self
-                .answers
-                .iter()
-                .filter(|(_, answer)| *answer != state)
-                .map(|(owner, _)| *owner)
-                .collect();
+            behind = self.behind(&encoded(&joined));
         }
         let state = encoded(&joined);
         if state.is_empty() {
@@ -288,7 +517,10 @@ impl Read {
         }
         // all copies of the bucket, not only the n of this read: an owner left out may alone hold what was damaged
         let all_took_part = self.quorum.n() == self.place.bucket_n();
-        let all_answered = self.answers.len() + corrupt.len() == self.reports.len();
+        let is_owner = |who: &Who| matches!(who, Who::Owner(_));
+        let answered = self.answers.iter().filter(|(who, _)| is_owner(who)).count();
+        let owners = self.reports.iter().filter(|report| report.stands_in_for.is_none()).count();
+        let all_answered = answered + corrupt.len() == owners;
         let replaced = if all_took_part && all_answered { corrupt } else { Vec::new() };
         let repairs = behind.into_iter().map(|owner| (owner, false));
         for (owner, replaces_corrupt) in
@@ -328,7 +560,7 @@ impl Read {
             replicas: self.reports.clone(),
             hinted: Vec::new(),
             unhinted: Vec::new(),
-            repaired: Vec::new(),
+            repaired: self.repaired.clone(),
         }
     }
 
@@ -362,24 +594,39 @@ fn encoded(state: &Register) -> Bytes {
     if state.is_unknown() { Bytes::new() } else { Bytes::from(state.encode()) }
 }
 
-fn fetch(node: &Arc<Node>, owner: NodeId, place: &Place, due: Due) -> Boxed<(NodeId, Fetched)> {
+fn fetch(
+    node: &Arc<Node>,
+    who: Who,
+    place: &Place,
+    due: Due,
+    repair: Repair,
+) -> Boxed<(Who, Fetched)> {
     let node = node.clone();
-    let request = Request::Fetch(Fetch { key: place.key.clone(), durable: false, hints: false });
+    let request = Request::Fetch(Fetch {
+        key: place.key.clone(),
+        durable: repair == Repair::Blocking,
+        hints: matches!(who, Who::StandIn(..)),
+    });
     let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
-    let call = node.transport().call(owner, Lane::Request, envelope, request);
+    let asked = node.clock().now();
+    let call = node.transport().call(who.node(), Lane::Request, envelope, request);
     Box::pin(async move {
         let answer = call.await;
-        node.liveness().learn(owner, &answer);
-        let fetched = match answer {
-            Ok((_, Reply::Fetched(fetched))) => Fetched::State(fetched.state),
-            Ok((_, Reply::Failed(failure))) if failure.code == ErrorCode::Corrupt => {
+        node.liveness().learn(who.node(), &answer);
+        if answer.is_ok() {
+            node.hedge().answered(node.clock().now() - asked);
+        }
+        let fetched = match (answer, who) {
+            (Ok((_, Reply::Fetched(found))), Who::StandIn(..)) if !found.known => Fetched::Nothing,
+            (Ok((_, Reply::Fetched(found))), _) => Fetched::State(found.state),
+            (Ok((_, Reply::Failed(failure))), _) if failure.code == ErrorCode::Corrupt => {
                 Fetched::Corrupt
             }
-            Ok(_) => Fetched::Refused,
-            Err(CallError::Down(_) | CallError::Lost(_)) => Fetched::Down,
-            Err(CallError::Overloaded | CallError::Unsendable(_)) => Fetched::Refused,
+            (Ok(_), _) => Fetched::Refused,
+            (Err(CallError::Down(_) | CallError::Lost(_)), _) => Fetched::Down,
+            (Err(CallError::Overloaded | CallError::Unsendable(_)), _) => Fetched::Refused,
         };
-        (owner, fetched)
+        (who, fetched)
     })
 }
 

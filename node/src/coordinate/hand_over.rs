@@ -1,67 +1,119 @@
-//! A write for a node that does not own the key, or whose record of it is damaged: an owner gets the request.
+//! A write for a node that does not own the key, or whose record of it is damaged: another node gets the request.
+//!
+//! An owner, if one can be reached. Otherwise, if the request is sloppy, the first fallback that can be: writes then meet
+//! at one node, and reads look there first. That may be this node itself.
 
 use std::sync::Arc;
 
-use atoll_ring::NodeId;
-use atoll_ring::Quorum;
+use atoll_ring::{NodeId, Quorum};
 use atoll_wire::{Delete, Effect, ErrorCode, Failure, Lane, Put, Reply, Request};
 
 use super::{
     HOP_LIMIT, Place,
+    stand_ins::StandIns,
     write::{Change, What},
 };
 use crate::{Node, node::Due};
 
-/// How often a request may be handed from node to node. Once is usual; more only while views differ.
+/// How often a request may be handed from node to node. Once is usual; more only while views differ, or when owners
+/// cannot be reached.
 const HOPS_MAX: u8 = 2;
 
-/// Gives the request to an owner. The next one gets it only if the one before has certainly not seen it.
+/// What came of it.
+pub(crate) enum HandOver {
+    /// Another node has coordinated.
+    Answered(Reply),
+    /// No owner can be reached, and this node is the fallback whose turn it is.
+    Here,
+}
+
+/// Gives the request to another node. The next one gets it only if the one before has certainly not seen it.
 pub(crate) async fn hand_over(
     node: &Arc<Node>,
     place: &Place,
     quorum: &Quorum,
-    change: Change,
+    change: &Change,
     due: Due,
-) -> Result<Reply, Failure> {
+) -> Result<HandOver, Failure> {
+    let is_owner = place.owners(place.bucket_n()).contains(node.id());
     if change.hops >= HOPS_MAX {
+        if quorum.sloppy() && !is_owner {
+            return Ok(HandOver::Here);
+        }
         let detail = "no owner with an undamaged record was found";
         return Err(Failure::refused(ErrorCode::NoOwnerReachable, detail));
     }
+    let request = request(change);
+    let mut tried = Vec::new();
+
     let mut owners = place.owners(quorum.n()).all();
     owners.retain(|owner| *owner != node.id());
     owners.sort_by_key(|owner| node.liveness().rank(*owner));
-    let hops = change.hops + 1;
-    let (key, context, quorum) = (change.key, change.context, change.quorum);
-    let request = match change.what {
-        What::Put(value) => Request::Put(Put { key, context, quorum, hops, value }),
-        What::Delete => Request::Delete(Delete { key, context, quorum, hops }),
-    };
-    let mut tried = Vec::new();
     for owner in owners {
-        let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
-        let call = node.transport().call(owner, Lane::Request, envelope, request.clone());
-        let limit = due.deadline.min(node.clock().now() + HOP_LIMIT);
-        match tokio::time::timeout_at(limit, call).await {
-            Ok(answer) => {
-                node.liveness().learn(owner, &answer);
-                match answer {
-                    Ok((_, reply)) => return Ok(reply),
-                    Err(error) if error.not_sent() => tried.push(format!("{owner}: {error}")),
-                    Err(error) => return Err(unknown(owner, &error.to_string())),
-                }
-            }
-            Err(_) => return Err(unknown(owner, "no answer in time")),
+        if node.liveness().is_down(owner) {
+            tried.push(format!("{owner}: down"));
+        } else if let Some(reply) = ask(node, owner, &request, due, &mut tried).await? {
+            return Ok(HandOver::Answered(reply));
         }
     }
+    if quorum.sloppy() {
+        let mut stand_ins = StandIns::of(place);
+        while let Some(fallback) = stand_ins.next(node) {
+            if fallback == node.id() {
+                return Ok(HandOver::Here);
+            }
+            if let Some(reply) = ask(node, fallback, &request, due, &mut tried).await? {
+                return Ok(HandOver::Answered(reply));
+            }
+        }
+    }
+    let who = if quorum.sloppy() { "no owner or fallback" } else { "no owner" };
     Err(Failure::refused(
         ErrorCode::NoOwnerReachable,
-        format!("no owner of the key can be reached from {} ({})", node.id(), tried.join(", ")),
+        format!("{who} of the key can be reached from {} ({})", node.id(), tried.join(", ")),
     ))
 }
 
-fn unknown(owner: NodeId, why: &str) -> Failure {
+fn request(change: &Change) -> Request {
+    let hops = change.hops + 1;
+    let (key, context) = (change.key.clone(), change.context.clone());
+    let quorum = change.quorum;
+    match &change.what {
+        What::Put(value) => Request::Put(Put { key, context, quorum, hops, value: value.clone() }),
+        What::Delete => Request::Delete(Delete { key, context, quorum, hops }),
+    }
+}
+
+/// The answer of one node, or nothing if it has certainly not seen the request.
+async fn ask(
+    node: &Arc<Node>,
+    to: NodeId,
+    request: &Request,
+    due: Due,
+    tried: &mut Vec<String>,
+) -> Result<Option<Reply>, Failure> {
+    let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
+    let call = node.transport().call(to, Lane::Request, envelope, request.clone());
+    let limit = due.deadline.min(node.clock().now() + HOP_LIMIT);
+    match tokio::time::timeout_at(limit, call).await {
+        Ok(answer) => {
+            node.liveness().learn(to, &answer);
+            match answer {
+                Ok((_, reply)) => Ok(Some(reply)),
+                Err(error) if error.not_sent() => {
+                    tried.push(format!("{to}: {error}"));
+                    Ok(None)
+                }
+                Err(error) => Err(unknown(to, &error.to_string())),
+            }
+        }
+        Err(_) => Err(unknown(to, "no answer in time")),
+    }
+}
+
+fn unknown(to: NodeId, why: &str) -> Failure {
     Failure {
         effect: Effect::Unknown,
-        ..Failure::refused(ErrorCode::DeadlinePassed, format!("handed to {owner}: {why}"))
+        ..Failure::refused(ErrorCode::DeadlinePassed, format!("handed to {to}: {why}"))
     }
 }

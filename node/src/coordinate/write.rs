@@ -2,12 +2,16 @@
 //!
 //! It starts when a request arrives at an owner of the key. In the key's turn the change gets its event and is joined
 //! into the own record; the delta goes to the other owners while the own fsync runs. Each answer moves the tally. At `w`
-//! answers the client hears "stored"; if `w` has become impossible, or time is over, it hears how far we came. Owners
-//! that stay silent until the deadline leave a hint behind.
+//! answers the client hears "stored"; if `w` has become impossible, or time is over, it hears how far we came.
 //!
-//! A node that does not own the key hands the request to one that does.
+//! For an owner that is known to be down, or has been silent for a quarter of the time, a fallback is asked, if the
+//! request is sloppy: it keeps the delta as a hint and so fills the owner's seat. Owners that have missed the write and
+//! for which nobody stands in leave a hint behind here.
+//!
+//! A node that does not own the key hands the request to one that does. If none can be reached a fallback coordinates:
+//! its own copy is then the hint for the partition's first owner.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use atoll_antientropy::{Context, Event, Register};
 use atoll_ring::{NodeId, Outcome as Verdict, Partition, Quorum, QuorumRequest, Vote};
@@ -17,10 +21,18 @@ use atoll_wire::{
     limits::SIBLINGS_MAX,
 };
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use tokio::time::Instant;
 
-use super::{Place, bad_quorum, ballot::Ballot, hand_over::hand_over};
+use super::{
+    Place, SILENCE_SHARE, bad_quorum,
+    ballot::Ballot,
+    hand_over::{HandOver, hand_over},
+    stand_ins::StandIns,
+};
 use crate::{
     Node,
     node::Due,
@@ -73,21 +85,52 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
         let detail = "a delete must carry the context of what it deletes; read the key first";
         return Err(Failure::refused(ErrorCode::ContextNeeded, detail));
     }
+    let mut seat = Seat::Owner;
     if !place.owners(quorum.n()).contains(node.id()) {
-        return hand_over(node, &place, &quorum, change, due).await.map(Answer::Elsewhere);
+        match hand_over(node, &place, &quorum, &change, due).await? {
+            HandOver::Answered(reply) => return Ok(Answer::Elsewhere(reply)),
+            HandOver::Here => seat = Seat::StandsInFor(place.first_owner()),
+        }
     }
-    let ballot = Ballot::open(node, &place, &quorum)?;
+    let stand_ins = match quorum.sloppy() {
+        true => StandIns::of(&place).without(node.id()),
+        false => StandIns::none(),
+    };
+    let ballot = Ballot::open(node, &place, &quorum, seat.of(node.id()), &stand_ins)?;
     if node.disk().is_full() {
         return Err(replica::overloaded());
     }
     lease(node, place.partition, due.deadline).await?;
-    match take_turn(node, &place, &quorum, &seen, &change)? {
+    match take_turn(node, &place, &quorum, &seen, &change, seat)? {
         Turn::Taken { event, delta, on_disk } => {
             node.count_write();
-            let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk);
+            let ways = Ways { seat, stand_ins };
+            let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
             write.until_decided(event).await.map(Answer::Stored)
         }
-        Turn::Corrupt => hand_over(node, &place, &quorum, change, due).await.map(Answer::Elsewhere),
+        Turn::Corrupt => match hand_over(node, &place, &quorum, &change, due).await? {
+            HandOver::Answered(reply) => Ok(Answer::Elsewhere(reply)),
+            HandOver::Here => unreachable!("an owner is no fallback"),
+        },
+    }
+}
+
+/// In which capacity the coordinator keeps its own copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    /// In its own record of the key.
+    Owner,
+    /// In its hint for this owner. Always the first one's: the note of the own last event lies beside one row then.
+    StandsInFor(NodeId),
+}
+
+impl Seat {
+    /// The owner for whom the vote counts.
+    fn of(self, me: NodeId) -> NodeId {
+        match self {
+            Seat::Owner => me,
+            Seat::StandsInFor(owner) => owner,
+        }
     }
 }
 
@@ -123,17 +166,23 @@ fn take_turn(
     quorum: &Quorum,
     seen: &Context,
     change: &Change,
+    seat: Seat,
 ) -> Result<Turn, Failure> {
     let stop = |error: StoreError| replica::stopping(&error);
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
     node.disk().takes_writes().map_err(stop)?;
-    let (note, mut state) = match replica::read(node, &place.row).map_err(stop)? {
+    let own = match seat {
+        Seat::Owner => replica::read(node, &place.row),
+        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row),
+    };
+    let (note, mut state) = match own.map_err(stop)? {
         Own::Missing => (None, Register::default()),
         Own::Known(record) => match record.register() {
             Ok(state) => (record.note, state),
             Err(_) => return Ok(Turn::Corrupt),
         },
-        Own::Corrupt => return Ok(Turn::Corrupt),
+        Own::Corrupt if seat == Seat::Owner => return Ok(Turn::Corrupt),
+        Own::Corrupt => (None, Register::default()), // nothing in a damaged hint can be brought to anybody
     };
     let siblings_before = state.siblings();
     let Some(counter) = node.leases().take(place.partition) else {
@@ -163,7 +212,14 @@ fn take_turn(
         );
         return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
     }
-    let on_disk = replica::store(node, &place.row, Some(&note), &state, first_ack(quorum));
+    let on_disk = match seat {
+        Seat::Owner => replica::store(node, &place.row, Some(&note), &state, first_ack(quorum)),
+        Seat::StandsInFor(owner) => node
+            .hints()
+            .put(owner, &place.row, Some(&note), &state)
+            .map_err(stop)?
+            .ok_or_else(|| replica::hints_full(node, owner))?,
+    };
     Ok(Turn::Taken { event, delta, on_disk })
 }
 
@@ -173,11 +229,20 @@ fn first_ack(quorum: &Quorum) -> Ack {
     if quorum.dw() < quorum.w() { Ack::Written } else { Ack::Durable }
 }
 
-/// One owner's answer to one question.
+/// One answer to one question.
 struct Step {
-    owner: NodeId,
+    who: Who,
     asked: Ack,
     outcome: Result<(), Refusal>,
+}
+
+#[derive(Clone, Copy)]
+enum Who {
+    Owner(NodeId),
+    /// A fallback, and the owner in whose seat it votes.
+    StandIn(NodeId, NodeId),
+    /// Our own hint for an owner; no vote.
+    Hint(NodeId),
 }
 
 enum Refusal {
@@ -185,8 +250,16 @@ enum Refusal {
     Unreachable,
     /// Its record is damaged.
     Corrupt,
+    /// It may keep no more hints.
+    HintsFull,
     /// It answered no.
     Refused,
+}
+
+/// The seat we vote from, and who else may stand in.
+struct Ways {
+    seat: Seat,
+    stand_ins: StandIns,
 }
 
 /// The delta on its way to all owners.
@@ -195,14 +268,36 @@ struct Spread {
     place: Place,
     quorum: Quorum,
     due: Due,
+    /// When who is still silent has been silent for too long.
+    silence_ends: Option<Instant>,
     ballot: Ballot,
     delta: Register,
     state: Bytes,
     steps: FuturesUnordered<Boxed<Step>>,
+    ways: Ways,
+    /// Owners for which a stand-in was looked for.
+    missed: BTreeSet<NodeId>,
+    /// Owners for which we keep a hint ourselves.
+    hinted: BTreeSet<NodeId>,
+}
+
+/// What the coordinator hears next.
+enum Heard {
+    Answer(Step),
+    /// Whoever has not answered by now is taken for unreachable.
+    SilentForTooLong,
+    Deadline,
+    /// Everybody has answered.
+    Nothing,
 }
 
 impl Spread {
-    /// Sends the delta to every other owner that is not known to be down, and starts waiting for the own disk.
+    /// Sends the delta to every other owner that is not known to be down, and to stand-ins for those that are; starts
+    /// waiting for the own disk.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one write, each made by a step before"
+    )]
     fn start(
         node: &Arc<Node>,
         place: Place,
@@ -211,18 +306,44 @@ impl Spread {
         ballot: Ballot,
         delta: Register,
         on_disk: Ticket,
+        ways: Ways,
     ) -> Self {
-        let state = Bytes::from(delta.encode());
-        let steps: FuturesUnordered<Boxed<Step>> = FuturesUnordered::new();
-        steps.push(own_step(node.id(), first_ack(&quorum), on_disk));
-        let mut spread =
-            Spread { node: node.clone(), place, quorum, due, ballot, delta, state, steps };
         let now = node.clock().now();
-        for owner in spread.ballot.others(node.id()) {
+        let mut spread = Spread {
+            node: node.clone(),
+            place,
+            quorum,
+            due,
+            silence_ends: Some(now + due.deadline.saturating_duration_since(now) / SILENCE_SHARE),
+            ballot,
+            state: Bytes::from(delta.encode()),
+            delta,
+            steps: FuturesUnordered::new(),
+            ways,
+            missed: BTreeSet::new(),
+            hinted: BTreeSet::new(),
+        };
+        let me = node.id();
+        let own_seat = spread.ways.seat.of(me);
+        let (who, asked) = match spread.ways.seat {
+            Seat::Owner => (Who::Owner(me), first_ack(&spread.quorum)),
+            Seat::StandsInFor(owner) => {
+                spread.ballot.stands_in(me, owner);
+                spread.missed.insert(owner);
+                (Who::StandIn(me, owner), Ack::Durable)
+            }
+        };
+        spread.steps.push(own_step(who, asked, on_disk));
+        for owner in spread.ballot.owners() {
+            if owner == me {
+                continue;
+            }
             if node.liveness().is_down(owner) {
                 spread.ballot.note(owner, Outcome::Down, now);
                 spread.ballot.tally.add(owner, Vote::Refused);
-                spread.hint(owner);
+                if owner != own_seat {
+                    spread.missed(owner);
+                }
             } else {
                 spread.ask(owner, first_ack(&spread.quorum));
             }
@@ -232,30 +353,34 @@ impl Spread {
 
     fn ask(&mut self, owner: NodeId, ack: Ack) {
         let step = if owner == self.node.id() {
-            own_step(owner, ack, self.node.disk().settled())
+            own_step(Who::Owner(owner), ack, self.node.disk().settled())
         } else {
-            let replicate = Replicate {
-                key: self.place.key.clone(),
-                ack,
-                replaces_corrupt: false,
-                hint_for: None,
-                state: self.state.clone(),
-            };
-            other_step(&self.node, owner, replicate, self.due)
+            other_step(&self.node, Who::Owner(owner), self.replicate(ack, None), self.due)
         };
         self.steps.push(step);
+    }
+
+    fn replicate(&self, ack: Ack, hint_for: Option<NodeId>) -> Replicate {
+        Replicate {
+            key: self.place.key.clone(),
+            ack,
+            replaces_corrupt: false,
+            hint_for: hint_for.map(|owner| owner.0),
+            state: self.state.clone(),
+        }
     }
 
     /// Counts answers until the write is won or lost, or time is over; the rest goes on in the background.
     async fn until_decided(mut self, event: Event) -> Result<Stored, Failure> {
         while self.ballot.tally.is_pending() {
-            tokio::select! { biased;
-                step = self.steps.next() => match step {
-                    Some(step) => self.count(step),
-                    None => break,
-                },
-                () = tokio::time::sleep_until(self.due.deadline) => break,
+            match self.hear().await {
+                Heard::Answer(step) => self.count(step),
+                Heard::SilentForTooLong => self.give_up_the_silent(),
+                Heard::Deadline | Heard::Nothing => break,
             }
+        }
+        while let Some(Some(step)) = self.steps.next().now_or_never() {
+            self.count(step); // came together with the last one: the receipt shall tell
         }
         let verdict = self.ballot.tally.outcome();
         match verdict {
@@ -280,6 +405,31 @@ impl Spread {
         answer
     }
 
+    async fn hear(&mut self) -> Heard {
+        if self.steps.is_empty() {
+            return Heard::Nothing;
+        }
+        let silence_ends = self.silence_ends.unwrap_or(self.due.deadline);
+        tokio::select! { biased;
+            Some(step) = self.steps.next() => Heard::Answer(step),
+            () = tokio::time::sleep_until(self.due.deadline) => Heard::Deadline,
+            () = tokio::time::sleep_until(silence_ends) => Heard::SilentForTooLong,
+        }
+    }
+
+    /// A quarter of the time is over: nobody waits for the silent alone any longer.
+    fn give_up_the_silent(&mut self) {
+        self.silence_ends = None;
+        for owner in self.ballot.silent() {
+            if owner != self.node.id() {
+                self.node.liveness().silent(owner);
+                if self.quorum.sloppy() {
+                    self.missed(owner); // it may still answer; the hint then brings it nothing new
+                }
+            }
+        }
+    }
+
     /// A lost write has still been applied somewhere. Waits a moment for the answers on their way, so that the error can
     /// say where.
     async fn hear_the_rest(&mut self) {
@@ -289,61 +439,88 @@ impl Spread {
         }
     }
 
-    /// Waits for the stragglers; whoever is silent at the deadline, and could not be told, gets a hint.
+    /// Waits for the stragglers; whoever is silent at the deadline, and for whom nobody has a hint, gets one.
     async fn finish(mut self) {
         loop {
-            tokio::select! { biased;
-                step = self.steps.next() => match step {
-                    Some(step) => self.count(step),
-                    None => return,
-                },
-                () = tokio::time::sleep_until(self.due.deadline) => break,
+            match self.hear().await {
+                Heard::Answer(step) => self.count(step),
+                Heard::SilentForTooLong => self.give_up_the_silent(),
+                Heard::Deadline => break,
+                Heard::Nothing => return,
             }
         }
-        for owner in self.ballot.silent(self.node.id()) {
-            self.hint(owner);
+        for owner in self.ballot.owners() {
+            if !self.ballot.tally.has_acked(owner) {
+                self.hint(owner);
+            }
         }
     }
 
     fn count(&mut self, step: Step) {
-        let Step { owner, asked, outcome } = step;
         let now = self.node.clock().now();
-        match (outcome, asked) {
-            (Ok(()), Ack::Durable) => {
+        match (step.who, step.outcome, step.asked) {
+            (Who::Owner(owner), Ok(()), Ack::Durable) => {
                 self.ballot.note(owner, Outcome::Durable, now);
                 self.ballot.tally.add(owner, Vote::Durable);
             }
-            (Ok(()), Ack::Written) => {
+            (Who::Owner(owner), Ok(()), Ack::Written) => {
                 self.ballot.note(owner, Outcome::Written, now);
                 self.ballot.tally.add(owner, Vote::Written);
                 if self.quorum.dw() > 0 {
                     self.ask(owner, Ack::Durable);
                 }
             }
-            (Err(refusal), _) => {
+            (Who::Owner(owner), Err(refusal), _) => {
+                self.ballot.note(owner, refusal.outcome(), now);
                 self.ballot.tally.add(owner, Vote::Refused);
-                match refusal {
-                    Refusal::Unreachable => {
-                        self.ballot.note(owner, Outcome::Down, now);
-                        self.hint(owner);
-                    }
-                    Refusal::Corrupt => self.ballot.note(owner, Outcome::Corrupt, now),
-                    Refusal::Refused => {
-                        self.ballot.note(owner, Outcome::Refused, now);
-                        self.hint(owner);
-                    }
-                }
+                self.missed(owner);
+            }
+            (Who::StandIn(node, owner), Ok(()), _) => {
+                self.ballot.note(node, Outcome::Durable, now);
+                self.ballot.hinted(owner);
+                self.ballot.tally.add_stand_in(owner, Vote::Durable);
+            }
+            (Who::StandIn(node, owner), Err(refusal), _) => {
+                self.ballot.note(node, refusal.outcome(), now);
+                self.ask_next_stand_in(owner);
+            }
+            (Who::Hint(owner), Ok(()), _) => self.ballot.hinted(owner),
+            (Who::Hint(_), Err(_), _) => {} // the own disk has failed; the node stops
+        }
+    }
+
+    /// An owner has missed the write: a fallback takes its seat, once.
+    fn missed(&mut self, owner: NodeId) {
+        if self.missed.insert(owner) {
+            self.ask_next_stand_in(owner);
+        }
+    }
+
+    /// Asks the next fallback to stand in for this owner; if there is none, the owner gets a hint from us.
+    fn ask_next_stand_in(&mut self, owner: NodeId) {
+        match self.ways.stand_ins.next(&self.node) {
+            Some(fallback) => {
+                self.ballot.stands_in(fallback, owner);
+                let who = Who::StandIn(fallback, owner);
+                let replicate = self.replicate(Ack::Durable, Some(owner));
+                self.steps.push(other_step(&self.node, who, replicate, self.due));
+            }
+            None => {
+                self.ballot.tally.add_stand_in(owner, Vote::Refused);
+                self.hint(owner);
             }
         }
     }
 
     /// Keeps the delta for an owner that missed it.
     fn hint(&mut self, owner: NodeId) {
-        if owner == self.node.id() {
-            return; // our own disk failed; the node stops
+        if owner == self.node.id() || !self.hinted.insert(owner) {
+            return; // our own disk failed and the node stops; or it is kept already
         }
-        if let Ok(true) = self.node.hints().keep(owner, &self.place.row, &self.delta) {
-            self.ballot.hinted.push(owner.0);
+        match self.node.hints().keep(owner, &self.place.row, &self.delta) {
+            Ok(Some(kept)) => self.steps.push(own_step(Who::Hint(owner), Ack::Durable, kept)),
+            Ok(None) => self.ballot.unhinted(owner),
+            Err(_) => {} // the own disk has failed; the node stops
         }
     }
 
@@ -370,25 +547,38 @@ impl Spread {
     }
 }
 
-fn own_step(owner: NodeId, asked: Ack, ticket: Ticket) -> Boxed<Step> {
+impl Refusal {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Refusal::Unreachable => Outcome::Down,
+            Refusal::Corrupt => Outcome::Corrupt,
+            Refusal::HintsFull => Outcome::HintsFull,
+            Refusal::Refused => Outcome::Refused,
+        }
+    }
+}
+
+fn own_step(who: Who, asked: Ack, ticket: Ticket) -> Boxed<Step> {
     Box::pin(async move {
         let outcome = ticket.done().await.map_err(|_| Refusal::Unreachable);
-        Step { owner, asked, outcome }
+        Step { who, asked, outcome }
     })
 }
 
-fn other_step(node: &Arc<Node>, owner: NodeId, replicate: Replicate, due: Due) -> Boxed<Step> {
+fn other_step(node: &Arc<Node>, who: Who, replicate: Replicate, due: Due) -> Boxed<Step> {
     let asked = replicate.ack;
+    let (Who::Owner(to) | Who::StandIn(to, _) | Who::Hint(to)) = who;
     let node = node.clone();
     let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
-    let call = node.transport().call(owner, Lane::Request, envelope, Request::Replicate(replicate));
+    let call = node.transport().call(to, Lane::Request, envelope, Request::Replicate(replicate));
     Box::pin(async move {
         let answer = call.await;
-        node.liveness().learn(owner, &answer);
+        node.liveness().learn(to, &answer);
         let outcome = match answer {
             Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => Ok(()),
             Ok((_, Reply::Failed(failure))) => Err(match failure.code {
                 ErrorCode::Corrupt => Refusal::Corrupt,
+                ErrorCode::HintsFull => Refusal::HintsFull,
                 ErrorCode::Stopping => Refusal::Unreachable,
                 _ => Refusal::Refused,
             }),
@@ -400,6 +590,6 @@ fn other_step(node: &Arc<Node>, owner: NodeId, replicate: Replicate, due: Due) -
                 | CallError::Unsendable(_),
             ) => Err(Refusal::Unreachable),
         };
-        Step { owner, asked, outcome }
+        Step { who, asked, outcome }
     })
 }

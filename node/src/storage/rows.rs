@@ -43,6 +43,11 @@ pub fn hints_for(target: NodeId) -> [u8; 4] {
     target.0.to_be_bytes()
 }
 
+/// The owner a hint is for.
+pub fn target_of_hint(row: &[u8]) -> Option<NodeId> {
+    Some(NodeId(u32::from_be_bytes(*row.first_chunk()?)))
+}
+
 /// The data row a hint is for.
 pub fn data_of_hint(row: &Bytes) -> Bytes {
     row.slice(4..)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use atoll_antientropy::Secret;
 use atoll_node::{
-    Node, Parts, SimulatedClock,
+    HintLimits, Node, Parts, SimulatedClock,
     storage::{Space, Store as _, Write, commit::Disk, memory::MemoryStore, rows},
 };
 use atoll_ring::{
@@ -25,6 +25,8 @@ pub struct Cluster {
     stores: BTreeMap<NodeId, Arc<MemoryStore>>,
     /// Nodes whose sync takes longer than [`SYNC`].
     slow_disks: BTreeMap<NodeId, Duration>,
+    /// For nodes that are started from now on.
+    pub hint_limits: HintLimits,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
 }
 
@@ -106,6 +108,7 @@ impl Cluster {
             stores: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             running: BTreeMap::new(),
+            hint_limits: HintLimits::default(),
         };
         for id in 1..=nodes {
             cluster.stores.insert(NodeId(id), Arc::new(MemoryStore::new()));
@@ -121,6 +124,7 @@ impl Cluster {
         let sync = self.slow_disks.get(&id).copied().unwrap_or(SYNC);
         let (disk, writer) = Disk::on_task(store, sync).expect("memory");
         let parts = Parts {
+            hint_limits: self.hint_limits,
             id,
             view: self.view.clone(),
             secret: Secret([3; 32]),

@@ -150,7 +150,8 @@ async fn without_an_owner_nothing_is_applied() {
     cluster.isolate(stranger);
     cluster.settle().await; // noticed
     let failure = cluster.put(stranger, "k", "w", &blind(), &DEFAULT).await.expect_err("alone");
-    assert_eq!(failure.effect, Effect::Unknown, "a cut link swallows the request without a word");
+    assert_eq!(failure.code, ErrorCode::NoOwnerReachable);
+    assert_eq!(failure.effect, Effect::NotApplied, "nobody was asked who is known to be down");
     cluster.rejoin(stranger);
     cluster.settle().await;
     assert_eq!(values(&cluster.get(stranger, "k", &r(3)).await.expect("up")), ["v"]);

@@ -156,10 +156,10 @@ async fn a_late_answer_repairs_too() {
     cluster.isolate(owners[1]); // unnoticed
     cluster.put(owners[1], "k", "v", &blind(), &w(1)).await.expect("its own disk");
     cluster.rejoin(owners[1]);
-    cluster.network.slow(owners[1], owners[0], Duration::from_millis(200));
+    cluster.network.slow(owners[1], owners[0], Duration::from_millis(400));
     let found = cluster.get(owners[0], "k", &r(2)).await.expect("the third is asked instead");
     assert!(values(&found).is_empty());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     for owner in owners {
         assert!(cluster.on_disk(owner, "k").is_some(), "{owner}");
     }

@@ -296,6 +296,8 @@ pub enum Outcome {
     Refused,
     /// Is a fallback and holds nothing of the key: no answer, and no not-found.
     KnowsNothing,
+    /// Is a fallback and may keep no more hints for this owner.
+    HintsFull,
 }
 
 impl Outcome {
@@ -313,6 +315,7 @@ impl Outcome {
             Outcome::Corrupt => "corrupt",
             Outcome::Refused => "refused",
             Outcome::KnowsNothing => "knows nothing",
+            Outcome::HintsFull => "hint store full",
         }
     }
 }

@@ -236,7 +236,7 @@ fn failures() -> Vec<(&'static str, Failure)> {
     ]
 }
 
-const OUTCOMES: [Outcome; 11] = [
+const OUTCOMES: [Outcome; 12] = [
     Outcome::Durable,
     Outcome::Written,
     Outcome::Current,
@@ -248,6 +248,7 @@ const OUTCOMES: [Outcome; 11] = [
     Outcome::Corrupt,
     Outcome::Refused,
     Outcome::KnowsNothing,
+    Outcome::HintsFull,
 ];
 
 /// One line of each outcome.
