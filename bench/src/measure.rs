@@ -135,6 +135,7 @@ fn kind(error: &RequestError) -> &'static str {
     match error {
         RequestError::Quorum(_) => "bad quorum",
         RequestError::Limit(_) => "over a limit",
+        RequestError::NoSuchNode { .. } => "no such node",
         RequestError::Unreachable { .. } => "unreachable",
         RequestError::TimedOut { .. } => "timed out",
         RequestError::Lost { .. } => "connection lost",

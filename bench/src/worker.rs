@@ -286,6 +286,7 @@ fn pause(error: &RequestError) -> Duration {
         RequestError::Failed(failure) => Duration::from_millis(failure.retry_after_ms.into()),
         RequestError::Quorum(_)
         | RequestError::Limit(_)
+        | RequestError::NoSuchNode { .. }
         | RequestError::Unreachable { .. }
         | RequestError::TimedOut { .. }
         | RequestError::Lost { .. }

@@ -2,8 +2,11 @@
 
 use std::io::Write as _;
 
-use atoll_client::{GetReply, Value};
-use clap::Args as ClapArgs;
+use atoll_client::{GetReply, Options, Repair, Value};
+use clap::{
+    Args as ClapArgs,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use data_encoding::BASE64;
 use serde::Serialize;
 
@@ -23,6 +26,7 @@ use crate::{
 Examples:
   atoll get cart:7
   atoll get cart:7 -r 1 --via n3        one answer, from n3: fast, and perhaps stale
+  atoll get cart:7 --strict             two owners, and no fallback: sees every write that two owners have
   atoll get photo --raw > photo.jpg     exactly the bytes; exits 8 if there are siblings")]
 pub struct Args {
     /// The key
@@ -31,6 +35,11 @@ pub struct Args {
     /// Write the value's bytes and nothing else; exits 8 if there is more than one value
     #[arg(long)]
     raw: bool,
+
+    /// What happens to owners that are behind: async repairs them after the answer, blocking before it, so that no later
+    /// quorum read sees less, none leaves them
+    #[arg(long, value_name = "MODE", default_value = "async", value_parser = repairs())]
+    repair: Repair,
 
     #[command(flatten)]
     choices: Choices,
@@ -53,9 +62,17 @@ struct ValueDocument {
     dot: String,
 }
 
+/// The repair modes, by their words.
+fn repairs() -> impl TypedValueParser<Value = Repair> {
+    PossibleValuesParser::new(Repair::ALL.map(Repair::word)).map(|word| {
+        let mode = Repair::ALL.into_iter().find(|mode| mode.word() == word);
+        mode.expect("the parser lets no other word through")
+    })
+}
+
 /// Runs the command.
 pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
-    let options = args.choices.options()?;
+    let options = Options { repair: args.repair, ..args.choices.options()? };
     let client = connect(cluster).await?;
     let read = client.get(args.key.as_bytes(), &options).await;
     client.close().await;
@@ -115,6 +132,7 @@ fn table(read: &GetReply) {
         }
     }
     anstream::eprintln!("\x1b[2m{}\x1b[0m", receipt::line(&read.receipt));
+    anstream::eprintln!("\x1b[2m{}\x1b[0m", receipt::promise(Asked::Read, &read.receipt));
 }
 
 fn value_document(value: &Value) -> ValueDocument {

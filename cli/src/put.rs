@@ -2,7 +2,9 @@
 
 use std::io::Read as _;
 
-use atoll_client::{ContextToken, WriteReply};
+use atoll_client::{
+    Client, ContextToken, ErrorCode, Level, Options, QuorumRequest, RequestError, WriteReply,
+};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
@@ -23,6 +25,7 @@ Examples:
   atoll put cart:7 'two apples'
   atoll put photo - < photo.jpg
   atoll put cart:7 'three pears' -w all --timeout 200ms
+  atoll put cart:7 'four figs' --strict            only owners count: fails rather than let fallbacks stand in
   atoll put cart:7 x --context \"$(atoll get cart:7 -o json | jq -r .context)\"")]
 pub struct Args {
     /// The key
@@ -77,10 +80,7 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
         let context = match (args.context, args.blind) {
             (Some(context), _) => Some(context),
             (None, true) => None,
-            (None, false) => {
-                let read = client.get(key, &options).await;
-                read.map_err(|error| receipt::failure(Asked::Read, &error))?.context
-            }
+            (None, false) => seen(&client, key, &options).await?,
         };
         client
             .put(key, value, context.as_ref(), &options)
@@ -91,6 +91,40 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
     client.close().await;
     show("atoll.put/v1", "stored", &args.key, &written?, format);
     Ok(())
+}
+
+/// The context of what can be seen of a key before it is replaced.
+///
+/// A write goes on where a read fails: too few owners answer and no fallback has heard of the key. Then less is seen, and
+/// less replaced; what nobody could show stays as a sibling.
+async fn seen(
+    client: &Client,
+    key: &[u8],
+    options: &Options,
+) -> Result<Option<ContextToken>, Failed> {
+    let few = |error: &RequestError| matches!(error, RequestError::Failed(failure) if failure.code == ErrorCode::ReadQuorumNotMet);
+    let one = QuorumRequest { n: options.quorum.n, r: Some(Level::Count(1)), ..Default::default() };
+    let one = Options { quorum: one, ..options.clone() };
+    let sloppy = options.quorum.sloppy.unwrap_or(true);
+    match client.get(key, options).await {
+        Ok(read) => Ok(read.context),
+        Err(error) if sloppy && few(&error) => match client.get(key, &one).await {
+            Ok(read) => {
+                anstream::eprintln!(
+                    "too few owners answered the read before the put; values that only the others hold will stay as siblings"
+                );
+                Ok(read.context)
+            }
+            Err(error) if few(&error) => {
+                anstream::eprintln!(
+                    "no owner answered the read before the put; nothing is replaced"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(receipt::failure(Asked::Read, &error)),
+        },
+        Err(error) => Err(receipt::failure(Asked::Read, &error)),
+    }
 }
 
 /// Prints what a write has done.
@@ -109,6 +143,8 @@ pub fn show(schema: &'static str, deed: &str, key: &str, written: &WriteReply, f
         Format::Table => {
             anstream::println!("{deed} `{key}` as {}", written.dot);
             anstream::eprintln!("\x1b[2m{}\x1b[0m", receipt::line(&written.receipt));
+            let promise = receipt::promise(Asked::Write, &written.receipt);
+            anstream::eprintln!("\x1b[2m{promise}\x1b[0m");
         }
     }
 }

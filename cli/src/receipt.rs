@@ -1,6 +1,6 @@
 //! Who answered, and what a failure has left behind: the same words after every request.
 
-use atoll_client::{Effect, ErrorCode, Failure, NodeId, Outcome, Receipt, RequestError};
+use atoll_client::{Effect, ErrorCode, Failure, NodeId, Outcome, Promise, Receipt, RequestError};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failed};
@@ -12,16 +12,23 @@ pub struct Document {
     coordinator: String,
     n: u8,
     needed: u8,
+    owners_needed: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     durable_needed: Option<u8>,
+    promise: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meets: Option<u8>,
     replicas: Vec<Replica>,
     hinted: Vec<String>,
+    unhinted: Vec<String>,
     repaired: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Replica {
     node: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stands_in_for: Option<String>,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     ms: Option<f64>,
@@ -40,28 +47,58 @@ pub fn of_read(receipt: &Receipt) -> Document {
         coordinator: name(&receipt.coordinator),
         n: receipt.n,
         needed: receipt.needed,
+        owners_needed: receipt.owners_needed,
         durable_needed: None,
+        promise: receipt.promise().word(),
+        meets: match receipt.promise() {
+            Promise::Strict { meets } => Some(meets),
+            Promise::Eventual => None,
+        },
         replicas: receipt
             .replicas
             .iter()
             .map(|replica| Replica {
                 node: name(&replica.node),
+                stands_in_for: replica.stands_in_for.as_ref().map(name),
                 outcome: replica.outcome.word(),
                 ms: answered(replica.outcome).then(|| f64::from(replica.micros) / 1000.0),
             })
             .collect(),
         hinted: receipt.hinted.iter().map(name).collect(),
+        unhinted: receipt.unhinted.iter().map(name).collect(),
         repaired: receipt.repaired.iter().map(name).collect(),
     }
 }
 
-/// A receipt for people, one line: `n2 coordinated: n2 durable 0.4 ms, n4 durable 0.9 ms, n5 pending`.
+/// What an answer stands for, for people.
+pub fn promise(asked: Asked, receipt: &Receipt) -> String {
+    match (receipt.promise(), asked) {
+        (Promise::Strict { meets }, Asked::Read) => {
+            format!("strict: sees every write that {} acknowledged", owners(meets))
+        }
+        (Promise::Strict { meets }, Asked::Write) => {
+            format!("strict: every read that {} answer sees it", owners(meets))
+        }
+        (Promise::Eventual, _) => {
+            "eventual: fallbacks may stand in for owners (--strict counts owners only)".into()
+        }
+    }
+}
+
+fn owners(count: u8) -> String {
+    if count == 1 { "an owner".into() } else { format!("{count} owners") }
+}
+
+/// A receipt for people, one line: `n2 coordinated: n2 durable 0.4 ms, n4 for n3 durable 0.9 ms, n5 pending`.
 pub fn line(receipt: &Receipt) -> String {
     let replicas: Vec<String> = receipt
         .replicas
         .iter()
         .map(|replica| {
-            let node = NodeId(replica.node);
+            let node = match replica.stands_in_for {
+                Some(owner) => format!("{} for {}", NodeId(replica.node), NodeId(owner)),
+                None => NodeId(replica.node).to_string(),
+            };
             if answered(replica.outcome) {
                 let ms = f64::from(replica.micros) / 1000.0;
                 format!("{node} {} {ms:.1} ms", replica.outcome.word())
@@ -73,6 +110,9 @@ pub fn line(receipt: &Receipt) -> String {
     let mut line = format!("{} coordinated: {}", NodeId(receipt.coordinator), replicas.join(", "));
     if !receipt.hinted.is_empty() {
         line.push_str(&format!("; hints kept for {}", names(&receipt.hinted)));
+    }
+    if !receipt.unhinted.is_empty() {
+        line.push_str(&format!("; no room for hints for {}", names(&receipt.unhinted)));
     }
     if !receipt.repaired.is_empty() {
         line.push_str(&format!("; repairing {}", names(&receipt.repaired)));
@@ -111,7 +151,9 @@ pub enum Asked {
 /// A failed request as an error for people: what happened, who answered, what the state is now, what to do.
 pub fn failure(asked: Asked, error: &RequestError) -> Failed {
     let exit = match error {
-        RequestError::Quorum(_) | RequestError::Limit(_) => Exit::Refused,
+        RequestError::Quorum(_) | RequestError::Limit(_) | RequestError::NoSuchNode { .. } => {
+            Exit::Refused
+        }
         RequestError::Unreachable { .. } => Exit::CannotConnect,
         RequestError::TimedOut { .. } => Exit::Timeout,
         RequestError::Lost { .. } | RequestError::Nonsense { .. } => Exit::Other,
@@ -203,6 +245,9 @@ fn mend(asked: Asked, error: &RequestError) -> Option<String> {
                 | ErrorCode::NoOwnerReachable,
                 Asked::Read,
             ) => Some("atoll status; or accept fewer answers with -r".into()),
+            (ErrorCode::HintsFull, _) => Some(
+                "bring the owners back: atoll status; or raise hint_bytes_per_owner_max".into(),
+            ),
             (ErrorCode::TooManySiblings, _) => {
                 Some("put without --blind: it replaces all siblings with your value".into())
             }
@@ -210,6 +255,7 @@ fn mend(asked: Asked, error: &RequestError) -> Option<String> {
         },
         RequestError::Quorum(_)
         | RequestError::Limit(_)
+        | RequestError::NoSuchNode { .. }
         | RequestError::Lost { .. }
         | RequestError::Nonsense { .. } => None,
     }

@@ -104,7 +104,7 @@ const BUCKETS: usize = 4 * 27;
 fn bucket(time: Duration) -> usize {
     let micros = time.as_micros().max(1);
     let octave = micros.ilog2() as usize;
-    let quarter = micros * 4 >> octave & 3; // the two bits below the leading one
+    let quarter = (micros * 4) >> octave & 3; // the two bits below the leading one
     (octave * 4 + quarter as usize).min(BUCKETS - 1)
 }
 

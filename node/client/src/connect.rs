@@ -12,7 +12,7 @@ use atoll_transport::{Expect, Identity, Link, Peers, Quic, tls::IDLE_LIMIT};
 use atoll_wire::{BucketId, Envelope, Lane, Reply, Request, Role, ViewQuery};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{ConnectError, Profile};
+use crate::{ConnectError, Profile, retries::Retries};
 
 /// A connection to a cluster. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Client {
@@ -21,6 +21,7 @@ pub struct Client {
     view: RwLock<Arc<View>>,
     /// Nodes that let us wait in vain, and until when they are asked last.
     suspects: Mutex<BTreeMap<NodeId, Instant>>,
+    pub(crate) retries: Retries,
 }
 
 impl Client {
@@ -43,7 +44,8 @@ impl Client {
                 (_, Ok(view)) => {
                     let peers = Peers::new(quic.clone(), Role::Client, None);
                     let view = RwLock::new(Arc::new(view));
-                    let client = Client { quic, peers, view, suspects: Mutex::default() };
+                    let (suspects, retries) = (Mutex::default(), Retries::default());
+                    let client = Client { quic, peers, view, suspects, retries };
                     client.follow(&client.view());
                     return Ok(client);
                 }

@@ -39,6 +39,14 @@ pub enum RequestError {
     /// The key or value is over its limit. Nothing was sent.
     #[error("{0}")]
     Limit(String),
+    /// The node that shall coordinate is no member. Nothing was sent.
+    #[error("there is no {node} in this cluster; its nodes are {members}")]
+    NoSuchNode {
+        /// Who was named.
+        node: String,
+        /// Who there is.
+        members: String,
+    },
     /// No node that could coordinate can be reached. Nothing was sent.
     #[error("cannot reach {}", List(.tried))]
     Unreachable {
@@ -78,9 +86,10 @@ impl RequestError {
     /// What a write that ended so has left behind.
     pub fn effect(&self) -> Effect {
         match self {
-            RequestError::Quorum(_) | RequestError::Limit(_) | RequestError::Unreachable { .. } => {
-                Effect::NotApplied
-            }
+            RequestError::Quorum(_)
+            | RequestError::Limit(_)
+            | RequestError::NoSuchNode { .. }
+            | RequestError::Unreachable { .. } => Effect::NotApplied,
             RequestError::TimedOut { .. }
             | RequestError::Lost { .. }
             | RequestError::Nonsense { .. } => Effect::Unknown,

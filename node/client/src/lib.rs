@@ -21,6 +21,7 @@ mod error;
 mod options;
 mod profile;
 mod request;
+mod retries;
 
 pub use atoll_antientropy::{Actor, Context, ContextToken, Dot};
 pub use atoll_ring::{Level, NodeId, QuorumRequest, View};

@@ -1,8 +1,8 @@
 //! One request: checked here, sent to a coordinator, its answer taken apart.
 //!
 //! What can be refused without the cluster is refused here. Then an owner that is connected is drawn at random; if it
-//! certainly has not seen the request, the next one gets it. A read that lost its connection, or found its coordinator
-//! silent, is repeated; a write is not, because it may have been applied.
+//! certainly has not seen the request, the next one gets it. What may have been seen is repeated elsewhere only if that is
+//! safe, a read or a write that was not applied, and within a budget ([`crate::retries`]).
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use atoll_antientropy::{Actor, ContextToken, Dot};
 use atoll_ring::{NodeId, Quorum, Token};
 use atoll_transport::CallError;
 use atoll_wire::{
-    BucketId, Delete, DotParts, Envelope, Get, Lane, NodeStatus, Put, Receipt, Reply, Request,
-    Role, StatusQuery, Stored,
+    BucketId, Delete, DotParts, Effect, Envelope, ErrorCode, Get, Lane, NodeStatus, Put, Receipt,
+    Reply, Request, Role, StatusQuery, Stored,
     limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
 };
 use bytes::Bytes;
@@ -170,8 +170,17 @@ impl Client {
         };
         let operation = rand::random();
         let view = self.view();
+        if let Some(node) = options.via
+            && view.member(node).is_none()
+        {
+            let members = view.members().iter().map(|member| member.id.to_string());
+            let members = members.collect::<Vec<_>>().join(", ");
+            return Err(RequestError::NoSuchNode { node: node.to_string(), members });
+        }
+        self.retries.begin();
         let bucket = BucketId::default_bucket(view.replicas());
         let mut tried = Vec::new();
+        let mut refused = None;
         let candidates = self.candidates(key, options, deadline, &mut tried).await;
         for (index, node) in candidates.iter().copied().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -192,9 +201,10 @@ impl Client {
             let call = link.call(lane, &envelope, request);
             let last = index + 1 == candidates.len();
             // a silent coordinator of a read may not use up the time of the next one
-            let patience = if repeatable && !last { left / 2 } else { left + GRACE };
+            let may_repeat = repeatable && !last && self.retries.any();
+            let patience = if may_repeat { left / 2 } else { left + GRACE };
             match tokio::time::timeout(patience, call).await {
-                Err(_) if repeatable && !last => {
+                Err(_) if may_repeat && self.retries.take() => {
                     self.suspect(node);
                     tried.push((node.to_string(), "no answer".into()));
                 }
@@ -204,12 +214,19 @@ impl Client {
                 }
                 Ok(Ok((epoch, reply))) => {
                     self.catch_up(&link, epoch).await;
-                    return match reply {
-                        Reply::Failed(failure) => Err(RequestError::Failed(failure)),
-                        reply => Ok((node, reply)),
+                    let failure = match reply {
+                        Reply::Failed(failure) => failure,
+                        reply => return Ok((node, reply)),
                     };
+                    let safe = repeatable || failure.effect == Effect::NotApplied;
+                    if last || !safe || !only_there(failure.code) || !self.retries.take() {
+                        return Err(RequestError::Failed(failure));
+                    }
+                    let wait = Duration::from_millis(u64::from(failure.retry_after_ms));
+                    tokio::time::sleep_until(deadline.min(Instant::now() + wait)).await;
+                    refused = Some(RequestError::Failed(failure));
                 }
-                Ok(Err(error)) if error.not_sent() || repeatable => {
+                Ok(Err(error)) if error.not_sent() || (repeatable && self.retries.take()) => {
                     tried.push((node.to_string(), error.to_string()));
                 }
                 Ok(Err(error)) => {
@@ -221,7 +238,7 @@ impl Client {
                 }
             }
         }
-        Err(RequestError::Unreachable { tried })
+        Err(refused.unwrap_or(RequestError::Unreachable { tried }))
     }
 
     /// Who may coordinate: the one that was named; else the key's owners in random order, then everybody else.
@@ -263,6 +280,35 @@ impl Client {
         first.append(&mut rest);
         first.sort_by_key(|node| self.is_suspect(*node)); // stable; a suspect comes last even if it is an owner
         first
+    }
+}
+
+/// Whether a failure is one of the node that was asked, so that another may do better.
+fn only_there(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::NoOwnerReachable
+        | ErrorCode::Overloaded
+        | ErrorCode::StaleView
+        | ErrorCode::Corrupt
+        | ErrorCode::ReadOnly
+        | ErrorCode::Stopping => true,
+        ErrorCode::BadQuorum
+        | ErrorCode::KeyLength
+        | ErrorCode::ValueTooLarge
+        | ErrorCode::ContextMalformed
+        | ErrorCode::ContextOtherKey
+        | ErrorCode::ContextOtherCluster
+        | ErrorCode::ContextNeeded
+        | ErrorCode::UnknownBucket
+        | ErrorCode::NotPermitted
+        | ErrorCode::Malformed
+        | ErrorCode::OtherCluster
+        | ErrorCode::TooManySiblings
+        | ErrorCode::WriteQuorumNotMet
+        | ErrorCode::ReadQuorumNotMet
+        | ErrorCode::DeadlinePassed
+        | ErrorCode::HintsFull
+        | ErrorCode::Internal => false,
     }
 }
 

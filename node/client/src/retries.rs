@@ -1,0 +1,70 @@
+//! How often a client may ask again.
+//!
+//! A request that may have been received is repeated at another node only if that is safe: a read, or a write that was
+//! certainly not applied. Even then not always. A cluster that answers slowly because it has too much to do must not be
+//! given more, so repetitions are paid from a purse into which each request puts a tenth ("retry budget" in Finagle and in
+//! Google's SRE book, chapter 21). All attempts carry the same operation id.
+
+use std::sync::Mutex;
+
+/// Requests that pay for one repetition: 10 %.
+const REQUESTS_PER_RETRY: u32 = 10;
+
+/// Most repetitions saved up; a new client begins with as many, so that its first request may be repeated too.
+const SAVED_MAX: u32 = 10;
+
+/// The purse, counted in requests.
+pub(crate) struct Retries(Mutex<u32>);
+
+impl Default for Retries {
+    fn default() -> Self {
+        Retries(Mutex::new(SAVED_MAX * REQUESTS_PER_RETRY))
+    }
+}
+
+impl Retries {
+    /// A request begins and pays its tenth.
+    pub(crate) fn begin(&self) {
+        let mut purse = self.0.lock().expect("no panic holds it");
+        *purse = (*purse + 1).min(SAVED_MAX * REQUESTS_PER_RETRY);
+    }
+
+    /// Whether a repetition could be paid.
+    pub(crate) fn any(&self) -> bool {
+        *self.0.lock().expect("no panic holds it") >= REQUESTS_PER_RETRY
+    }
+
+    /// Pays for a repetition, if there is enough.
+    pub(crate) fn take(&self) -> bool {
+        let mut purse = self.0.lock().expect("no panic holds it");
+        let Some(left) = purse.checked_sub(REQUESTS_PER_RETRY) else { return false };
+        *purse = left;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many want to: ten at first, then one for ten requests; a calm saves up ten and no more.
+    #[test]
+    fn repetitions_are_at_most_a_tenth() {
+        let retries = Retries::default();
+        let mut taken = 0;
+        for requests in 1..=10_000_u32 {
+            retries.begin();
+            while retries.take() {
+                taken += 1;
+            }
+            assert!(taken <= SAVED_MAX + requests / 10);
+        }
+        assert_eq!(taken, SAVED_MAX + 999, "the first request finds the purse full");
+        assert!(!retries.any());
+        for _ in 0..10_000 {
+            retries.begin();
+        }
+        assert!(retries.any());
+        assert_eq!((0..100).filter(|_| retries.take()).count(), 10);
+    }
+}
