@@ -102,7 +102,12 @@ async fn seen(
     key: &[u8],
     options: &Options,
 ) -> Result<Option<ContextToken>, Failed> {
-    let few = |error: &RequestError| matches!(error, RequestError::Failed(failure) if failure.code == ErrorCode::ReadQuorumNotMet);
+    let few = |error: &RequestError| match error {
+        RequestError::Failed(failure) => {
+            matches!(failure.code, ErrorCode::ReadQuorumNotMet | ErrorCode::DeadlinePassed)
+        }
+        _ => false,
+    };
     let one = QuorumRequest { n: options.quorum.n, r: Some(Level::Count(1)), ..Default::default() };
     let one = Options { quorum: one, ..options.clone() };
     let sloppy = options.quorum.sloppy.unwrap_or(true);

@@ -226,6 +226,10 @@ fn exit_of(code: ErrorCode) -> Exit {
 fn mend(asked: Asked, error: &RequestError) -> Option<String> {
     let unsure = "repeating it with the same --context is safe: it replaces what you saw, and if both \
                   took effect the copies show as siblings";
+    let again = match error.effect() {
+        Effect::NotApplied => String::new(),
+        Effect::Applied(_) | Effect::Unknown => format!("{unsure}; "),
+    };
     match error {
         RequestError::Unreachable { .. } => Some("atoll status".into()),
         RequestError::TimedOut { .. } | RequestError::Lost { .. } if asked == Asked::Write => {
@@ -238,7 +242,7 @@ fn mend(asked: Asked, error: &RequestError) -> Option<String> {
                 | ErrorCode::DeadlinePassed
                 | ErrorCode::NoOwnerReachable,
                 Asked::Write,
-            ) => Some(format!("atoll status; {unsure}; or accept fewer acknowledgements with -w")),
+            ) => Some(format!("atoll status; {again}or accept fewer acknowledgements with -w")),
             (
                 ErrorCode::ReadQuorumNotMet
                 | ErrorCode::DeadlinePassed

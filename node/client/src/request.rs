@@ -262,10 +262,13 @@ impl Client {
         };
         let all: Vec<NodeId> = first.iter().chain(&rest).copied().collect();
         if self.peers.up(&first).is_empty() {
-            let wait = deadline.max(Instant::now() + CONNECT_PATIENCE);
-            let _ = tokio::time::timeout_at(wait, self.peers.first_up(&first)).await;
+            let now = Instant::now();
+            let wait = deadline.max(now + CONNECT_PATIENCE);
+            // others can hand it on; they must not be left without time for that
+            let first_alone = if rest.is_empty() { wait } else { now + (deadline - now) / 4 };
+            let _ = tokio::time::timeout_at(first_alone, self.peers.first_up(&first)).await;
             if self.peers.up(&first).is_empty() {
-                let _ = tokio::time::timeout_at(wait, self.peers.first_up(&rest)).await;
+                let _ = tokio::time::timeout_at(wait, self.peers.first_up(&all)).await;
             }
         }
         first = self.peers.up(&first);
