@@ -5,6 +5,7 @@
 
 mod failing_disk;
 mod kills;
+mod outage;
 mod refusals;
 mod start;
 mod testnet;
