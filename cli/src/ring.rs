@@ -148,7 +148,7 @@ fn lookup(view: &View, key: String, format: Format) {
     let owners = view.owners(partition).all();
     let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>();
     let fallbacks: Vec<NodeId> =
-        view.preference(partition).into_iter().filter(|node| !owners.contains(node)).collect();
+        view.preference(partition).filter(|node| !owners.contains(node)).collect();
     let document = LookupDocument {
         schema: "atoll.ring-lookup/v1",
         key,

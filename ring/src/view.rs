@@ -117,10 +117,10 @@ impl View {
     /// All nodes in the order of the ring from this partition on: who stands in when owners are out
     /// of reach.
     ///
-    /// Owners are among them; skip those that were asked already.
-    #[must_use]
-    pub fn preference(&self, partition: Partition) -> Vec<NodeId> {
-        self.preference.order(partition).collect()
+    /// Owners are among them; skip those that were asked already. The walk goes on as far as it is
+    /// asked for, some points of the ring for each node.
+    pub fn preference(&self, partition: Partition) -> impl Iterator<Item = NodeId> + '_ {
+        self.preference.order(partition)
     }
 
     /// The epoch in which the partition's owners, or its move, last changed. Requests planned

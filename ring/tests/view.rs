@@ -49,7 +49,7 @@ fn a_new_view() {
     assert_eq!(view.last_changed(partition), Epoch(1));
     let Owners::One(owners) = view.owners(partition) else { panic!("nothing moves") };
     assert_eq!(owners.len(), 3);
-    let mut everybody = view.preference(partition);
+    let mut everybody: Vec<NodeId> = view.preference(partition).collect();
     everybody.sort();
     assert_eq!(everybody, [1, 2, 3, 4].map(NodeId));
 }

@@ -25,7 +25,7 @@ impl Ballot {
         place: &Place,
         quorum: &Quorum,
         own_seat: NodeId,
-        stand_ins: &StandIns,
+        stand_ins: &mut StandIns,
     ) -> Result<Self, Failure> {
         let owners = place.owners(quorum.n());
         let down = |owner: &NodeId| *owner != node.id() && node.liveness().is_down(*owner);
@@ -44,18 +44,13 @@ impl Ballot {
             started: node.clock().now(),
         };
         let mut hopeless = ballot.tally.clone();
-        let mut spare = stand_ins.reachable(node);
-        for owner in owners.all().into_iter().filter(down) {
-            hopeless.add(owner, Vote::Refused);
-            if owner == own_seat {
-                continue;
-            }
-            match spare.checked_sub(1) {
-                Some(left) => spare = left,
-                None => {
-                    hopeless.add_stand_in(owner, Vote::Refused);
-                }
-            }
+        let away: Vec<NodeId> = owners.all().into_iter().filter(down).collect();
+        let spare = if away.is_empty() { 0 } else { stand_ins.reachable(node) };
+        for owner in &away {
+            hopeless.add(*owner, Vote::Refused);
+        }
+        for owner in away.into_iter().filter(|owner| *owner != own_seat).skip(spare) {
+            hopeless.add_stand_in(owner, Vote::Refused);
         }
         if hopeless.outcome() == Verdict::Lost {
             return Err(ballot.hopeless(node, quorum));

@@ -92,11 +92,11 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
             HandOver::Here => seat = Seat::StandsInFor(place.first_owner()),
         }
     }
-    let stand_ins = match quorum.sloppy() {
+    let mut stand_ins = match quorum.sloppy() {
         true => StandIns::of(&place).without(node.id()),
         false => StandIns::none(),
     };
-    let ballot = Ballot::open(node, &place, &quorum, seat.of(node.id()), &stand_ins)?;
+    let ballot = Ballot::open(node, &place, &quorum, seat.of(node.id()), &mut stand_ins)?;
     if node.disk().is_full() {
         return Err(replica::overloaded());
     }
