@@ -170,6 +170,13 @@ impl Hints {
         Ok(Some(kept))
     }
 
+    /// Whether so many bytes more could be kept for an owner.
+    pub(crate) fn has_room(&self, target: NodeId, bytes: usize) -> bool {
+        let held = self.held.lock().expect("no panic holds it");
+        let kept = held.get(&target).map_or(0, |held| held.bytes);
+        kept + bytes as u64 <= self.limits.bytes_per_owner_max
+    }
+
     /// Removes a hint if it is still the one that was delivered.
     fn delivered(&self, target: NodeId, row: &Bytes, value: &Bytes) -> Result<(), StoreError> {
         if self.disk.get(Space::Hints, row)?.as_ref() != Some(value) {

@@ -60,7 +60,11 @@ pub(crate) async fn hand_over(
         let mut stand_ins = StandIns::of(place);
         while let Some(fallback) = stand_ins.next(node) {
             if fallback == node.id() {
-                return Ok(HandOver::Here);
+                if node.hints().has_room(place.first_owner(), change.bytes()) {
+                    return Ok(HandOver::Here);
+                }
+                tried.push(format!("{fallback}: {}", ErrorCode::HintsFull));
+                continue;
             }
             if let Some(reply) = ask(node, fallback, &request, due, &mut tried).await? {
                 return Ok(HandOver::Answered(reply));
@@ -84,7 +88,7 @@ fn request(change: &Change) -> Request {
     }
 }
 
-/// The answer of one node, or nothing if it has certainly not seen the request.
+/// The answer of one node, or nothing if it has certainly not begun the request.
 async fn ask(
     node: &Arc<Node>,
     to: NodeId,
@@ -99,6 +103,10 @@ async fn ask(
         Ok(answer) => {
             node.liveness().learn(to, &answer);
             match answer {
+                Ok((_, Reply::Failed(failure))) if failure.code == ErrorCode::HintsFull => {
+                    tried.push(format!("{to}: {}", failure.code));
+                    Ok(None)
+                }
                 Ok((_, reply)) => Ok(Some(reply)),
                 Err(error) if error.not_sent() => {
                     tried.push(format!("{to}: {error}"));

@@ -49,6 +49,17 @@ pub(crate) struct Change {
     pub(crate) what: What,
 }
 
+impl Change {
+    /// About as many bytes as a state of it alone has.
+    pub(crate) fn bytes(&self) -> usize {
+        let value = match &self.what {
+            What::Put(value) => value.len(),
+            What::Delete => 0,
+        };
+        self.key.len() + self.context.len() + value
+    }
+}
+
 /// What shall take the place of what the client had seen.
 pub(crate) enum What {
     Put(Bytes),
