@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod config;
 mod coordinate;
+mod headroom;
 mod hints;
 mod leases;
 mod liveness;

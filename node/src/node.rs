@@ -32,6 +32,7 @@ use crate::{
         get::get,
         write::{Change, What, write},
     },
+    headroom::{self, Headroom},
     hints::{self, Hints},
     leases::Leases,
     liveness::{self, Liveness},
@@ -73,6 +74,7 @@ pub struct Node {
     disk: Arc<Disk>,
     clock: Arc<dyn Clock>,
     leases: Leases,
+    headroom: Headroom,
     hints: Hints,
     liveness: Liveness,
     mends: Arc<Semaphore>,
@@ -129,6 +131,7 @@ impl Node {
             secret,
             transport,
             leases: Leases::open(actor, disk.clone())?,
+            headroom: Headroom::of(disk.clone()),
             hints: Hints::open(disk.clone())?,
             liveness: Liveness::of(others.iter().copied()),
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
@@ -138,6 +141,7 @@ impl Node {
             counts: Counts::default(),
             tasks: Mutex::default(),
         });
+        node.spawn(headroom::watch(node.clone()));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
             node.spawn(hints::deliver(node.clone(), other));
@@ -217,6 +221,21 @@ impl Node {
         &self.liveness
     }
 
+    pub(crate) fn headroom(&self) -> &Headroom {
+        &self.headroom
+    }
+
+    /// Whether a change may be made here: the storage works, and there is room.
+    ///
+    /// # Errors
+    /// The refusal; nothing was done.
+    pub(crate) fn takes_writes(&self) -> Result<(), Failure> {
+        self.disk
+            .takes_writes()
+            .map_err(|error| Failure::refused(ErrorCode::Stopping, error.to_string()))?;
+        self.headroom.check()
+    }
+
     /// A place among the read repairs under way, if there is one left.
     pub(crate) fn room_to_mend(&self) -> Option<OwnedSemaphorePermit> {
         self.mends.clone().try_acquire_owned().ok()
@@ -291,8 +310,8 @@ impl Node {
             cpu_micros: cpu_micros(),
             keys: self.disk.rows(Space::Data),
             disk_bytes: self.disk.disk_bytes(),
-            free_bytes: 0,
-            read_only: String::new(),
+            free_bytes: self.headroom.free_bytes(),
+            read_only: self.headroom.read_only(),
             certificate_expires_ms: 0,
             durable_sequence: self.disk.sequence(),
             hints: self.hints.total(),

@@ -76,6 +76,7 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
     if !place.owners(quorum.n()).contains(node.id()) {
         return hand_over(node, &place, &quorum, change, due).await.map(Answer::Elsewhere);
     }
+    node.takes_writes()?;
     let ballot = Ballot::open(node, &place, &quorum)?;
     if node.disk().is_full() {
         return Err(replica::overloaded());
@@ -126,7 +127,7 @@ fn take_turn(
 ) -> Result<Turn, Failure> {
     let stop = |error: StoreError| replica::stopping(&error);
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
-    node.disk().takes_writes().map_err(stop)?;
+    node.takes_writes()?; // again: many may have waited for the same lease
     let (note, mut state) = match replica::read(node, &place.row).map_err(stop)? {
         Own::Missing => (None, Register::default()),
         Own::Known(record) => match record.register() {
@@ -341,6 +342,9 @@ impl Spread {
     fn hint(&mut self, owner: NodeId) {
         if owner == self.node.id() {
             return; // our own disk failed; the node stops
+        }
+        if self.node.takes_writes().is_err() {
+            return; // a hint takes room like any write
         }
         if let Ok(true) = self.node.hints().keep(owner, &self.place.row, &self.delta) {
             self.ballot.hinted.push(owner.0);

@@ -6,6 +6,7 @@
 mod cluster;
 mod durability;
 mod failures;
+mod full_disk;
 mod quorums;
 mod repair;
 mod siblings;
