@@ -5,6 +5,7 @@
 
 mod cluster;
 mod durability;
+mod failing_disk;
 mod failures;
 mod full_disk;
 mod quorums;
