@@ -383,7 +383,13 @@ impl Handler for Node {
                 let view = postcard::to_stdvec(&*self.view()).expect("a view is plain data");
                 return Answer::Now(Reply::View(ViewReply { view: view.into() }));
             }
-            Request::Status(_) => return Answer::Now(Reply::Status(Box::new(self.status()))),
+            Request::Status(_) => {
+                // nobody shall take a node for ready whose process is about to end
+                return Answer::Now(match self.disk.takes_writes() {
+                    Ok(()) => Reply::Status(Box::new(self.status())),
+                    Err(error) => failed(replica::stopping(&error)),
+                });
+            }
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));

@@ -321,8 +321,14 @@ impl Cluster {
     }
 
     pub async fn status(&self, via: NodeId) -> NodeStatus {
+        self.says_of_itself(via).await.expect("it is not about to end")
+    }
+
+    /// As [`Cluster::status`], for a node that may be about to end.
+    pub async fn says_of_itself(&self, via: NodeId) -> Result<NodeStatus, Failure> {
         match self.call(via, Request::Status(StatusQuery {}), 1000).await {
-            Reply::Status(status) => *status,
+            Reply::Status(status) => Ok(*status),
+            Reply::Failed(failure) => Err(*failure),
             other => panic!("a status query was answered with {other:?}"),
         }
     }

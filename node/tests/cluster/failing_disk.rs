@@ -61,6 +61,10 @@ async fn check(deed: Deed, n: u64) {
         // until its process ends it refuses whatever comes, as coordinator and as owner
         let refused = load.put(&cluster, BROKEN).await.expect_err("no disk");
         assert_eq!((refused.code, refused.effect), (ErrorCode::Stopping, Effect::NotApplied));
+        assert_eq!(
+            cluster.says_of_itself(BROKEN).await.map_err(|f| f.code),
+            Err(ErrorCode::Stopping)
+        );
         let stored = load.put(&cluster, NodeId(2)).await.expect("two disks");
         assert!(!durable(&stored).contains(&BROKEN), "{deed} {n}: it acknowledged: {stored:?}");
     }
