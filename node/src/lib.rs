@@ -25,3 +25,4 @@ pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
 pub use node::{Node, Parts};
 pub use run::{RunError, run};
+pub use storage::faulty::Faults;
