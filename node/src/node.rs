@@ -37,11 +37,7 @@ use crate::{
     leases::Leases,
     liveness::{self, Liveness},
     replica,
-    storage::{
-        Space, StoreError, Write,
-        commit::{self, Disk},
-        rows,
-    },
+    storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
 
 /// Read repairs under way at the same time. Each holds the key's state until the slowest owner has answered. Past that a
@@ -155,11 +151,7 @@ impl Node {
     /// The storage failed; then the next start counts as unclean.
     pub async fn stop(&self) -> Result<(), StoreError> {
         self.halt();
-        let write = Write {
-            space: Space::Meta,
-            row: Bytes::from_static(rows::CLEAN),
-            value: Some(Bytes::from_static(b"1")),
-        };
+        let write = meta::write(Bytes::from_static(rows::CLEAN), b"1");
         let settled = self.disk.write(vec![write], Ack::Durable);
         self.disk.close(); // before the await: an event made after the note would not be covered by it
         settled.done().await
@@ -439,20 +431,22 @@ pub(crate) fn failed(failure: Failure) -> Reply {
 /// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
 /// kept, so that the file it came from is needed only once.
 async fn begin(disk: &Disk, view: &View) -> Result<u64, StoreError> {
-    let meta = |row: &'static [u8]| disk.get(Space::Meta, &Bytes::from_static(row));
-    let clean = meta(rows::CLEAN)?.is_some();
-    let before = commit::number(meta(rows::UNCLEAN_STARTS)?);
-    let unclean_starts = if clean { before } else { before + 1 };
-    let write = |row: &'static [u8], value: Option<Bytes>| Write {
-        space: Space::Meta,
-        row: Bytes::from_static(row),
-        value,
+    let [clean, starts, kept_view] =
+        [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW].map(Bytes::from_static);
+    let clean_before = match disk.get(Space::Meta, &clean)? {
+        Some(value) => meta::open(&clean, &value).map(|_| true)?,
+        None => false,
     };
+    let before = match disk.get(Space::Meta, &starts)? {
+        Some(value) => meta::open_number(&starts, &value)?,
+        None => 0,
+    };
+    let unclean_starts = if clean_before { before } else { before + 1 };
     let view = postcard::to_stdvec(view).expect("a view is plain data");
     let writes = vec![
-        write(rows::CLEAN, None),
-        write(rows::UNCLEAN_STARTS, Some(Bytes::copy_from_slice(&unclean_starts.to_be_bytes()))),
-        write(rows::VIEW, Some(view.into())),
+        Write { space: Space::Meta, row: clean, value: None },
+        meta::write_number(starts, unclean_starts),
+        meta::write(kept_view, &view),
     ];
     disk.write(writes, Ack::Durable).done().await?;
     Ok(unclean_starts)

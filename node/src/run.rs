@@ -13,7 +13,6 @@ use std::{
 use atoll_ring::{NodeId, View};
 use atoll_transport::{Identity, Peers, Quic};
 use atoll_wire::Role;
-use bytes::Bytes;
 
 use crate::{
     ConfigError, Node, NodeConfig, Parts, SystemClock,
@@ -23,7 +22,7 @@ use crate::{
         directory::{Directory, DirectoryError},
         faulty::{Faults, FaultyStore},
         fjall::FjallStore,
-        rows,
+        meta, rows,
     },
 };
 
@@ -216,8 +215,8 @@ fn read_view(path: &Path) -> Result<View, ConfigError> {
 }
 
 fn stored_view(store: &dyn Store) -> Result<Option<View>, StoreError> {
-    let row = Bytes::from_static(rows::VIEW);
-    let Some(bytes) = store.get(Space::Meta, &row)? else { return Ok(None) };
+    let Some(sealed) = store.get(Space::Meta, rows::VIEW)? else { return Ok(None) };
+    let bytes = meta::open(rows::VIEW, &sealed)?;
     postcard::from_bytes(&bytes)
         .map(Some)
         .map_err(|error| StoreError(format!("the stored view is damaged: {error}")))

@@ -3,8 +3,8 @@
 //! From the disk upwards: a [`Store`] is an ordered map with atomic batches and one `sync`; it has two implementations,
 //! [`fjall::FjallStore`] on a real disk and [`memory::MemoryStore`], which can lose what was not synced, and
 //! [`faulty::FaultyStore`] breaks either on command. [`commit::Disk`] gathers writes, applies and syncs them together and
-//! only then lets them be acknowledged. [`record`] is one key's row with its checksum, [`rows`] how rows are named,
-//! [`directory`] what else lies in the data directory.
+//! only then lets them be acknowledged. [`record`] is one key's row with its checksum, [`meta`] one of the node's own,
+//! [`rows`] how rows are named, [`directory`] what else lies in the data directory.
 
 use bytes::Bytes;
 
@@ -13,6 +13,7 @@ pub mod directory;
 pub mod faulty;
 pub mod fjall;
 pub mod memory;
+pub mod meta;
 pub mod record;
 pub mod rows;
 

@@ -22,7 +22,7 @@ use atoll_wire::Ack;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{Room, Space, Store, StoreError, Write, directory::DurableMark, rows};
+use super::{Room, Space, Store, StoreError, Write, directory::DurableMark, meta, rows};
 
 /// Batches that share one sync. Enough that the sync is a small part of the cost; few enough that memory stays small.
 const GROUP_MAX: usize = 1024;
@@ -150,7 +150,10 @@ impl Disk {
         store: Arc<dyn Store>,
         mark: Option<DurableMark>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Queued>), StoreError> {
-        let sequence = number(store.get(Space::Meta, rows::SEQUENCE)?);
+        let sequence = match store.get(Space::Meta, rows::SEQUENCE)? {
+            Some(value) => meta::open_number(rows::SEQUENCE, &value)?,
+            None => 0,
+        };
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
@@ -311,11 +314,7 @@ impl Shared {
         let mut writes: Vec<Write> =
             group.iter_mut().flat_map(|queued| std::mem::take(&mut queued.writes)).collect();
         let bytes: usize = writes.iter().map(Write::bytes).sum();
-        writes.push(Write {
-            space: Space::Meta,
-            row: Bytes::from_static(rows::SEQUENCE),
-            value: Some(Bytes::copy_from_slice(&sequence.to_be_bytes())),
-        });
+        writes.push(meta::write_number(Bytes::from_static(rows::SEQUENCE), sequence));
         self.store.apply(&writes).inspect_err(|error| self.fail(error.clone()))?;
         let last = group.last().map_or(0, |queued| queued.number);
         {
@@ -373,11 +372,6 @@ fn gather(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Que
         group.push(next);
     }
     group
-}
-
-/// A number as it is kept in a meta row; 0 if there is none.
-pub(crate) fn number(value: Option<Bytes>) -> u64 {
-    value.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
 #[cfg(test)]

@@ -133,7 +133,7 @@ impl Cluster {
     pub async fn boot_with(&mut self, id: NodeId, faults: Arc<Faults>) -> Result<(), StoreError> {
         let store = Arc::new(FaultyStore::new(self.stores[&id].clone(), faults.clone()));
         let sync = self.slow_disks.get(&id).copied().unwrap_or(SYNC);
-        let (disk, writer) = Disk::on_task(store, sync).expect("memory");
+        let (disk, writer) = Disk::on_task(store, sync)?;
         let parts = Parts {
             id,
             view: self.view.clone(),
