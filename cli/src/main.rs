@@ -12,6 +12,7 @@ mod bench;
 mod cluster;
 mod del;
 mod exit;
+mod faults;
 mod get;
 mod node;
 mod output;

@@ -6,7 +6,10 @@ use atoll_node::{NodeConfig, RunError};
 use clap::Subcommand;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::exit::{Exit, Failed};
+use crate::{
+    exit::{Exit, Failed},
+    faults::FaultArgs,
+};
 
 /// Run a node.
 #[derive(Subcommand)]
@@ -28,20 +31,27 @@ Example:
         /// The data directory may be empty: this node has never run
         #[arg(long)]
         first_start: bool,
+
+        #[command(flatten)]
+        faults: FaultArgs,
     },
 }
 
 /// Runs the command.
 pub async fn run(command: NodeCommand) -> Result<(), Failed> {
-    let NodeCommand::Run { config, first_start } = command;
+    let NodeCommand::Run { config, first_start, faults } = command;
+    let faults = faults.faults()?;
     log();
     let config =
         NodeConfig::load(&config).map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
     let ready = |node, address| tracing::info!(%node, %address, "ready");
-    let result = atoll_node::run(config, first_start, ready, stop_signal()).await;
+    let result = atoll_node::run(config, first_start, faults, ready, stop_signal()).await;
     result.map_err(|error| {
         let exit = match &error {
-            RunError::Config(_) | RunError::Directory(_) | RunError::Listen { .. } => Exit::Refused,
+            RunError::Config(_)
+            | RunError::Directory(_)
+            | RunError::Faults { .. }
+            | RunError::Listen { .. } => Exit::Refused,
             RunError::Storage(_) | RunError::Behind { .. } => Exit::StorageFailed,
         };
         Failed::new(exit, error.to_string())

@@ -71,23 +71,14 @@ struct Peer {
     reason: String,
 }
 
-/// Runs the command. Exits 5 if a node does not answer, or does not see another.
+/// Runs the command. Exits 5 if a node does not answer, does not see another, or takes no writes.
 pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
     let client = connect(cluster).await?;
     let view = client.view();
     let mut nodes = Vec::new();
     for member in view.members() {
         let (state, reason, status) = match client.status(member.id, TIMEOUT).await {
-            Ok(status) if status.peers.iter().all(|peer| peer.up) => ("up", None, Some(status)),
-            Ok(status) => {
-                let missed: Vec<String> = status
-                    .peers
-                    .iter()
-                    .filter(|peer| !peer.up)
-                    .map(|peer| NodeId(peer.node).to_string())
-                    .collect();
-                ("up", Some(format!("does not hear {}", missed.join(", "))), Some(status))
-            }
+            Ok(status) => ("up", remark(&status), Some(status)),
             Err(error) => ("silent", Some(error.to_string()), None),
         };
         nodes.push(NodeDocument {
@@ -119,6 +110,24 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
         }
     }
     if healthy { Ok(()) } else { Err(Failed::silent(Exit::Degraded)) }
+}
+
+/// What is not as it should be with a node that answers.
+fn remark(status: &NodeStatus) -> Option<String> {
+    let mut remarks = Vec::new();
+    if !status.read_only.is_empty() {
+        remarks.push(format!("read-only: {}", status.read_only));
+    }
+    let missed: Vec<String> = status
+        .peers
+        .iter()
+        .filter(|peer| !peer.up)
+        .map(|peer| NodeId(peer.node).to_string())
+        .collect();
+    if !missed.is_empty() {
+        remarks.push(format!("does not hear {}", missed.join(", ")));
+    }
+    (!remarks.is_empty()).then(|| remarks.join("; "))
 }
 
 fn row(node: &NodeDocument) -> Vec<String> {

@@ -6,11 +6,12 @@
 use std::path::PathBuf;
 
 use atoll_client::NodeId;
-use atoll_testnet::{Home, Launcher, Testnet, logs::Logs, start, stop};
+use atoll_testnet::{Condition, Home, Launcher, Testnet, logs::Logs, start, stop};
 use clap::{Args, Subcommand};
 
 use crate::{
     exit::{Exit, Failed},
+    faults::FaultArgs,
     output::Format,
 };
 
@@ -31,6 +32,8 @@ Examples:
                                              in the foreground; Ctrl-C ends and removes it
   atoll testnet kill n2                      as a power cut would
   atoll testnet start n2                     and back again, with its data
+  atoll testnet restart n2 --allow-faults --fail-sync 7
+                                             its disk will fail, and it will stop with exit code 10
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
   atoll testnet logs -f                      all nodes, as one story
   atoll testnet down                         ends all nodes; data is kept
@@ -52,9 +55,9 @@ pub enum TestnetCommand {
     /// End nodes with SIGTERM and wait for it
     Stop(Nodes),
     /// Start nodes with their data and wait until they are ready
-    Start(Nodes),
+    Start(StartArgs),
     /// Stop, then start
-    Restart(Nodes),
+    Restart(StartArgs),
     /// Freeze nodes with SIGSTOP: they keep their sockets and say nothing
     Pause(Nodes),
     /// Let paused nodes go on
@@ -153,6 +156,16 @@ pub struct Nodes {
     testnet: Named,
 }
 
+/// Nodes to start, and what they shall bear.
+#[derive(Args, Debug)]
+pub struct StartArgs {
+    #[command(flatten)]
+    nodes: Nodes,
+
+    #[command(flatten)]
+    faults: FaultArgs,
+}
+
 /// Some nodes, or all.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
@@ -216,13 +229,24 @@ async fn down(home: &Home, args: DownArgs) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn start(home: &Home, args: &Nodes, stop_first: bool) -> Result<(), Failed> {
+async fn start(home: &Home, args: &StartArgs, stop_first: bool) -> Result<(), Failed> {
+    args.faults.faults()?; // refused here rather than by each node
     let interrupt = Interrupt::expect()?;
-    let (testnet, nodes) = args.select(home)?;
-    let launcher = launcher()?;
+    let (testnet, nodes) = args.nodes.select(home)?;
+    let launcher = Launcher { node_arguments: args.faults.to_arguments(), ..launcher()? };
     let _lock = testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
     if stop_first {
         stop::stop(nodes.clone(), launcher.stop_limit, &mut line).await.map_err(failed_file)?;
+    } else if !launcher.node_arguments.is_empty() {
+        // a node hears of its faults when it starts: one that runs would not be broken, without a word
+        for node in &nodes {
+            if let Condition::Running(_) | Condition::Paused(_) =
+                node.condition().map_err(failed_file)?
+            {
+                let what = format!("{} runs already and cannot be told of faults", node.id);
+                return Err(Failed::new(Exit::Refused, what).mend("restart instead of start"));
+            }
+        }
     }
     start::start(&testnet, &launcher, nodes, interrupt.comes(), &mut line)
         .await

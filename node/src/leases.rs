@@ -11,9 +11,8 @@ use std::{
 use atoll_antientropy::{Actor, Lease};
 use atoll_ring::Partition;
 use atoll_wire::Ack;
-use bytes::Bytes;
 
-use crate::storage::{Space, StoreError, Write, commit::Disk, rows};
+use crate::storage::{Space, StoreError, commit::Disk, meta, rows};
 
 /// Counters taken per fsync. A crash skips what is left of a block, which costs nothing: counters have 64 bits.
 const BLOCK: u64 = 1 << 16;
@@ -33,10 +32,7 @@ impl Leases {
         for (row, value) in disk.scan(Space::Meta, &prefix, None, usize::MAX)? {
             let partition = rows::partition_of_lease(&row)
                 .ok_or_else(|| StoreError("a lease row has no partition".into()))?;
-            let end: [u8; 8] = value.as_ref().try_into().map_err(|_| {
-                StoreError(format!("the lease of partition {} is damaged", partition.0))
-            })?;
-            held.insert(partition, Lease::resume(u64::from_be_bytes(end)));
+            held.insert(partition, Lease::resume(meta::open_number(&row, &value)?));
         }
         Ok(Leases { actor, disk, held: Mutex::new(held) })
     }
@@ -54,11 +50,7 @@ impl Leases {
             };
             // Several may come here at once and write the same end. Queued in the order in which they looked, so a
             // later, greater end is never followed by a smaller one on disk; in memory the greater one stays.
-            let write = Write {
-                space: Space::Meta,
-                row: rows::lease(self.actor, partition),
-                value: Some(Bytes::copy_from_slice(&end.to_be_bytes())),
-            };
+            let write = meta::write_number(rows::lease(self.actor, partition), end);
             self.disk.write(vec![write], Ack::Durable).done().await?;
             let mut held = self.held.lock().expect("no panic holds it");
             let lease = held.entry(partition).or_insert_with(|| Lease::resume(0));

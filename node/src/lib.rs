@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod config;
 mod coordinate;
+mod headroom;
 mod hedge;
 mod hints;
 mod leases;
@@ -26,3 +27,4 @@ pub use config::{ConfigError, NodeConfig};
 pub use hints::HintLimits;
 pub use node::{Node, Parts};
 pub use run::{RunError, run};
+pub use storage::faulty::Faults;

@@ -32,16 +32,13 @@ use crate::{
         get::get,
         write::{Change, What, write},
     },
+    headroom::{self, Headroom},
     hedge::Hedge,
     hints::{self, HintLimits, Hints},
     leases::Leases,
     liveness::{self, Liveness},
     replica,
-    storage::{
-        Space, StoreError, Write,
-        commit::{self, Disk},
-        rows,
-    },
+    storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
 
 /// Read repairs under way at the same time. Each holds the key's state until the slowest owner has answered. Past that a
@@ -76,6 +73,7 @@ pub struct Node {
     disk: Arc<Disk>,
     clock: Arc<dyn Clock>,
     leases: Leases,
+    headroom: Headroom,
     hints: Hints,
     liveness: Liveness,
     hedge: Hedge,
@@ -133,6 +131,7 @@ impl Node {
             secret,
             transport,
             leases: Leases::open(actor, disk.clone())?,
+            headroom: Headroom::of(disk.clone()),
             hints: Hints::open(disk.clone(), hint_limits)?,
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
@@ -143,6 +142,7 @@ impl Node {
             counts: Counts::default(),
             tasks: Mutex::default(),
         });
+        node.spawn(headroom::watch(node.clone()));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
             node.spawn(hints::deliver(node.clone(), other));
@@ -156,11 +156,7 @@ impl Node {
     /// The storage failed; then the next start counts as unclean.
     pub async fn stop(&self) -> Result<(), StoreError> {
         self.halt();
-        let write = Write {
-            space: Space::Meta,
-            row: Bytes::from_static(rows::CLEAN),
-            value: Some(Bytes::from_static(b"1")),
-        };
+        let write = meta::write(Bytes::from_static(rows::CLEAN), b"1");
         let settled = self.disk.write(vec![write], Ack::Durable);
         self.disk.close(); // before the await: an event made after the note would not be covered by it
         settled.done().await
@@ -224,6 +220,21 @@ impl Node {
 
     pub(crate) fn hedge(&self) -> &Hedge {
         &self.hedge
+    }
+
+    pub(crate) fn headroom(&self) -> &Headroom {
+        &self.headroom
+    }
+
+    /// Whether a change may be made here: the storage works, and there is room.
+    ///
+    /// # Errors
+    /// The refusal; nothing was done.
+    pub(crate) fn takes_writes(&self) -> Result<(), Failure> {
+        self.disk
+            .takes_writes()
+            .map_err(|error| Failure::refused(ErrorCode::Stopping, error.to_string()))?;
+        self.headroom.check()
     }
 
     /// A place among the read repairs under way, if there is one left.
@@ -300,8 +311,8 @@ impl Node {
             cpu_micros: cpu_micros(),
             keys: self.disk.rows(Space::Data),
             disk_bytes: self.disk.disk_bytes(),
-            free_bytes: 0,
-            read_only: String::new(),
+            free_bytes: self.headroom.free_bytes(),
+            read_only: self.headroom.read_only(),
             certificate_expires_ms: 0,
             durable_sequence: self.disk.sequence(),
             hints: self.hints.total(),
@@ -373,7 +384,13 @@ impl Handler for Node {
                 let view = postcard::to_stdvec(&*self.view()).expect("a view is plain data");
                 return Answer::Now(Reply::View(ViewReply { view: view.into() }));
             }
-            Request::Status(_) => return Answer::Now(Reply::Status(Box::new(self.status()))),
+            Request::Status(_) => {
+                // nobody shall take a node for ready whose process is about to end
+                return Answer::Now(match self.disk.takes_writes() {
+                    Ok(()) => Reply::Status(Box::new(self.status())),
+                    Err(error) => failed(replica::stopping(&error)),
+                });
+            }
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
@@ -423,20 +440,22 @@ pub(crate) fn failed(failure: Failure) -> Reply {
 /// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
 /// kept, so that the file it came from is needed only once.
 async fn begin(disk: &Disk, view: &View) -> Result<u64, StoreError> {
-    let meta = |row: &'static [u8]| disk.get(Space::Meta, &Bytes::from_static(row));
-    let clean = meta(rows::CLEAN)?.is_some();
-    let before = commit::number(meta(rows::UNCLEAN_STARTS)?);
-    let unclean_starts = if clean { before } else { before + 1 };
-    let write = |row: &'static [u8], value: Option<Bytes>| Write {
-        space: Space::Meta,
-        row: Bytes::from_static(row),
-        value,
+    let [clean, starts, kept_view] =
+        [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW].map(Bytes::from_static);
+    let clean_before = match disk.get(Space::Meta, &clean)? {
+        Some(value) => meta::open(&clean, &value).map(|_| true)?,
+        None => false,
     };
+    let before = match disk.get(Space::Meta, &starts)? {
+        Some(value) => meta::open_number(&starts, &value)?,
+        None => 0,
+    };
+    let unclean_starts = if clean_before { before } else { before + 1 };
     let view = postcard::to_stdvec(view).expect("a view is plain data");
     let writes = vec![
-        write(rows::CLEAN, None),
-        write(rows::UNCLEAN_STARTS, Some(Bytes::copy_from_slice(&unclean_starts.to_be_bytes()))),
-        write(rows::VIEW, Some(view.into())),
+        Write { space: Space::Meta, row: clean, value: None },
+        meta::write_number(starts, unclean_starts),
+        meta::write(kept_view, &view),
     ];
     disk.write(writes, Ack::Durable).done().await?;
     Ok(unclean_starts)

@@ -2,7 +2,7 @@
 //!
 //! A join is harmless in any order and any number of times, so nothing here asks where a state comes from. A damaged
 //! record is neither missing nor deleted: it gives no answer, and takes nothing but a state that every other owner has
-//! contributed to.
+//! contributed to. A node whose disk is nearly full joins nothing; it still confirms what it has.
 
 use std::sync::Arc;
 
@@ -164,6 +164,7 @@ fn stand_in(
         let detail = format!("{owner} is no owner of this key");
         return Err(Failure::refused(ErrorCode::Malformed, detail));
     }
+    node.takes_writes()?; // a hint takes room like any write
     let kept = node.hints().keep(owner, &row_of(node, bucket, key), incoming);
     kept.map_err(|error| stopping(&error))?.ok_or_else(|| hints_full(node, owner))
 }
@@ -193,6 +194,7 @@ pub(crate) fn join(
         Own::Corrupt if replaces_corrupt => (None, incoming),
         Own::Corrupt => return Err(corrupt(node)),
     };
+    node.takes_writes()?;
     Ok(store(node, row, note.as_ref(), &state, ack))
 }
 

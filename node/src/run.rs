@@ -4,12 +4,15 @@
 //! locked and known to be ours before the engine opens it; the commit number is compared with the durable mark before
 //! anybody is served; the socket is bound last, so a node that answers is a node that can.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use atoll_ring::{NodeId, View};
 use atoll_transport::{Identity, Peers, Quic};
 use atoll_wire::Role;
-use bytes::Bytes;
 
 use crate::{
     ConfigError, Node, NodeConfig, Parts, SystemClock,
@@ -17,8 +20,9 @@ use crate::{
         Space, Store, StoreError,
         commit::Disk,
         directory::{Directory, DirectoryError},
+        faulty::{Faults, FaultyStore},
         fjall::FjallStore,
-        rows,
+        meta, rows,
     },
 };
 
@@ -39,8 +43,21 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file that says what shall go wrong.
+    #[error(
+        "{path} is no list of faults: {reason}; correct it, remove it, or start without --allow-faults"
+    )]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// What, and where in the file.
+        reason: String,
+    },
     /// The storage failed. Nothing is acknowledged any more.
-    #[error(transparent)]
+    #[error(
+        "{0}. Nothing more was acknowledged, and the other nodes carry on. Find the cause (the disk, its space, the \
+         system's log), then start the node again"
+    )]
     Storage(#[from] StoreError),
     /// The engine's journal has lost its tail.
     #[error(
@@ -60,11 +77,15 @@ pub enum RunError {
 
 /// Runs a node until `stop` resolves or its storage fails. `ready` is called when it accepts requests.
 ///
+/// With `faults` it may be broken on purpose, by whoever holds them and by the file that [`Directory::faults`] names. It
+/// then stops with the same error, after the same steps, as if its disk had failed.
+///
 /// # Errors
 /// See [`RunError`].
 pub async fn run(
     config: NodeConfig,
     first_start: bool,
+    faults: Option<Arc<Faults>>,
     ready: impl FnOnce(NodeId, std::net::SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
@@ -79,10 +100,18 @@ pub async fn run(
     check_view(&first_view, &config, &config.view)?;
 
     let directory = Directory::open(&config.data, first_view.cluster(), config.node, first_start)?;
-    let store = Arc::new(FjallStore::open(&directory.store())?);
+    let engine = FjallStore::open(&directory.store())?;
+    let (store, following): (Arc<dyn Store>, _) = match faults {
+        None => (Arc::new(engine), None),
+        Some(faults) => {
+            let following = follow(faults.clone(), directory.faults())?;
+            (Arc::new(FaultyStore::new(Arc::new(engine), faults)), Some(following))
+        }
+    };
     let mark = directory.mark()?;
     let marked = mark.read();
-    let (disk, writer) = Disk::on_thread(store.clone(), Some(mark))?;
+    let (disk, writer) = Disk::on_thread(store.clone(), Some(mark))
+        .map_err(|error| storage_failed(store.clone(), error))?;
     if disk.sequence() < marked {
         return Err(RunError::Behind { path: config.data, found: disk.sequence(), marked });
     }
@@ -109,7 +138,8 @@ pub async fn run(
         clock: Arc::new(SystemClock),
         hint_limits: config.hint_limits,
     })
-    .await?;
+    .await
+    .map_err(|error| storage_failed(store.clone(), error))?;
     directory.settle()?;
     let serving = tokio::spawn({
         let (quic, node) = (quic.clone(), node.clone());
@@ -123,19 +153,56 @@ pub async fn run(
         () = &mut stop => None,
     };
     tracing::info!("stopping");
+    if failure.is_some() {
+        tokio::time::sleep(LAST_ANSWERS).await;
+    }
     quic.close(GOODBYE).await;
     peers.close();
     serving.abort();
     let settled = node.stop().await;
     disk.close();
-    if let Some(error) = failure {
-        // after an error the engine may wait for ever for its own threads when it is dropped; the process ends anyway
-        std::mem::forget(store);
-        return Err(error.into());
+    if let Some(following) = following {
+        following.abort();
     }
-    settled?;
+    if let Some(error) = failure.or(settled.err()) {
+        return Err(storage_failed(store, error));
+    }
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
     Ok(())
+}
+
+/// How long a node whose storage has failed still answers. Whoever waits for its disk hears that it stops, and what is
+/// asked now is refused, instead of a connection that breaks: answers are ready at once, so this is the time that they
+/// need for their way. A little more than once around the earth.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
+
+/// How often the file of faults is read. Sooner than the disk is looked at, which is what it speaks of.
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+
+/// Obeys the file of faults from now on. The task runs until it is aborted.
+fn follow(faults: Arc<Faults>, path: PathBuf) -> Result<tokio::task::JoinHandle<()>, RunError> {
+    tracing::warn!(file = %path.display(), "may be broken on purpose");
+    faults.read(&path).map_err(|reason| RunError::Faults { path: path.clone(), reason })?;
+    Ok(tokio::spawn(async move {
+        let mut complaint = None;
+        loop {
+            tokio::time::sleep(FOLLOW_EVERY).await;
+            let now = faults.read(&path).err();
+            if let Some(reason) = &now
+                && now != complaint
+            {
+                tracing::error!(reason, "the list of faults is not understood and not obeyed");
+            }
+            complaint = now;
+        }
+    }))
+}
+
+/// The end of a store that failed. After an error the engine may wait for ever for its own threads when it is dropped; the
+/// process ends anyway.
+fn storage_failed(store: Arc<dyn Store>, error: StoreError) -> RunError {
+    std::mem::forget(store);
+    error.into()
 }
 
 /// How long a stopping node waits for its peers to hear that it goes.
@@ -149,8 +216,8 @@ fn read_view(path: &Path) -> Result<View, ConfigError> {
 }
 
 fn stored_view(store: &dyn Store) -> Result<Option<View>, StoreError> {
-    let row = Bytes::from_static(rows::VIEW);
-    let Some(bytes) = store.get(Space::Meta, &row)? else { return Ok(None) };
+    let Some(sealed) = store.get(Space::Meta, rows::VIEW)? else { return Ok(None) };
+    let bytes = meta::open(rows::VIEW, &sealed)?;
     postcard::from_bytes(&bytes)
         .map(Some)
         .map_err(|error| StoreError(format!("the stored view is damaged: {error}")))

@@ -1,16 +1,19 @@
 //! What a node keeps, and when it may say so.
 //!
 //! From the disk upwards: a [`Store`] is an ordered map with atomic batches and one `sync`; it has two implementations,
-//! [`fjall::FjallStore`] on a real disk and [`memory::MemoryStore`], which can lose what was not synced. [`commit::Disk`]
-//! gathers writes, applies and syncs them together and only then lets them be acknowledged. [`record`] is one key's row
-//! with its checksum, [`rows`] how rows are named, [`directory`] what else lies in the data directory.
+//! [`fjall::FjallStore`] on a real disk and [`memory::MemoryStore`], which can lose what was not synced, and
+//! [`faulty::FaultyStore`] breaks either on command. [`commit::Disk`] gathers writes, applies and syncs them together and
+//! only then lets them be acknowledged. [`record`] is one key's row with its checksum, [`meta`] one of the node's own,
+//! [`rows`] how rows are named, [`directory`] what else lies in the data directory.
 
 use bytes::Bytes;
 
 pub mod commit;
 pub mod directory;
+pub mod faulty;
 pub mod fjall;
 pub mod memory;
+pub mod meta;
 pub mod record;
 pub mod rows;
 
@@ -39,6 +42,22 @@ pub struct Write {
     pub row: Bytes,
     /// What it shall hold; `None` removes it.
     pub value: Option<Bytes>,
+}
+
+impl Write {
+    /// Bytes of the name and the value.
+    pub fn bytes(&self) -> usize {
+        self.row.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// How much fits on the file system that holds a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes this process may still take.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
 }
 
 /// The storage engine failed. There is no second try: after a failed fsync nobody knows what is on the disk.
@@ -83,6 +102,9 @@ pub trait Store: Send + Sync {
 
     /// Bytes taken on disk.
     fn disk_bytes(&self) -> u64;
+
+    /// How much still fits; `None` where nobody can tell.
+    fn room(&self) -> Option<Room>;
 }
 
 #[cfg(test)]
@@ -143,5 +165,14 @@ mod tests {
         check(&disk);
         drop(disk);
         check(&FjallStore::open(temporary.path()).expect("again"));
+    }
+
+    /// A real disk tells how much is free, as `df` would: not more than there is, and not nothing.
+    #[test]
+    fn a_real_disk_tells_its_room() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let disk = FjallStore::open(temporary.path()).expect("new");
+        let room = disk.room().expect("the system tells");
+        assert!(room.free_bytes > 0 && room.free_bytes <= room.total_bytes, "{room:?}");
     }
 }

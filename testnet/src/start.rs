@@ -34,8 +34,10 @@ use crate::{
 /// What nodes are started with, and how long they may take.
 #[derive(Clone, Debug)]
 pub struct Launcher {
-    /// The program, called as `PROGRAM node run --config FILE [--first-start]`.
+    /// The program, called as `PROGRAM node run --config FILE [--first-start] [ARGUMENTS]`.
     pub program: PathBuf,
+    /// What is added to the command line of each node. Only for this start: another `up` or `start` knows nothing of it.
+    pub node_arguments: Vec<String>,
     /// How long a node may take to answer. Default 20 s: a big data directory is read at start.
     pub ready_limit: Duration,
     /// How long a node may take to end before it is killed. Default 10 s.
@@ -147,6 +149,7 @@ impl Launcher {
     pub fn current() -> io::Result<Launcher> {
         Ok(Launcher {
             program: std::env::current_exe()?,
+            node_arguments: Vec::new(),
             ready_limit: Duration::from_secs(20),
             stop_limit: Duration::from_secs(10),
         })
@@ -170,6 +173,7 @@ impl Launcher {
         if node.is_first_start() {
             command.arg("--first-start");
         }
+        command.args(&self.node_arguments);
         command
             .current_dir(node.folder())
             .stdin(Stdio::null())

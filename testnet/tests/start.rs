@@ -50,6 +50,7 @@ fn launcher(program: &str) -> Launcher {
     };
     Launcher {
         program: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(program),
+        node_arguments: Vec::new(),
         ready_limit,
         stop_limit: Duration::from_secs(5),
     }

@@ -79,7 +79,10 @@ fn the_value_limit_is_exact() {
         (status.status.code(), String::from_utf8_lossy(&status.stderr).into_owned())
     };
     assert_eq!(put(1 << 20).0, Some(0));
-    assert_eq!(testnet.ok(&["get", "big", "--raw", "-r", "all"]).len(), 1 << 20);
+    assert_eq!(
+        testnet.ok(&["get", "big", "--raw", "-r", "all", "--timeout", "20s"]).len(),
+        1 << 20
+    );
     let (code, error) = put((1 << 20) + 1);
     assert_eq!(code, Some(2), "{error}");
     assert!(error.contains("1048576"), "{error}");

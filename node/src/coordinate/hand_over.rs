@@ -60,10 +60,13 @@ pub(crate) async fn hand_over(
         let mut stand_ins = StandIns::of(place);
         while let Some(fallback) = stand_ins.next(node) {
             if fallback == node.id() {
-                if node.hints().has_room(place.first_owner(), change.bytes()) {
+                if let Err(failure) = node.takes_writes() {
+                    tried.push(format!("{fallback}: {}", failure.code));
+                } else if !node.hints().has_room(place.first_owner(), change.bytes()) {
+                    tried.push(format!("{fallback}: {}", ErrorCode::HintsFull));
+                } else {
                     return Ok(HandOver::Here);
                 }
-                tried.push(format!("{fallback}: {}", ErrorCode::HintsFull));
                 continue;
             }
             if let Some(reply) = ask(node, fallback, &request, due, &mut tried).await? {
@@ -103,7 +106,7 @@ async fn ask(
         Ok(answer) => {
             node.liveness().learn(to, &answer);
             match answer {
-                Ok((_, Reply::Failed(failure))) if failure.code == ErrorCode::HintsFull => {
+                Ok((_, Reply::Failed(failure))) if takes_none(&failure) => {
                     tried.push(format!("{to}: {}", failure.code));
                     Ok(None)
                 }
@@ -117,6 +120,12 @@ async fn ask(
         }
         Err(_) => Err(unknown(to, "no answer in time")),
     }
+}
+
+/// Whether a node has refused because it takes no writes now, and has done nothing.
+fn takes_none(failure: &Failure) -> bool {
+    failure.effect == Effect::NotApplied
+        && matches!(failure.code, ErrorCode::HintsFull | ErrorCode::ReadOnly | ErrorCode::Stopping)
 }
 
 fn unknown(to: NodeId, why: &str) -> Failure {

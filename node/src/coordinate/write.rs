@@ -103,6 +103,17 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
             HandOver::Here => seat = Seat::StandsInFor(place.first_owner()),
         }
     }
+    if let Err(failure) = node.takes_writes() {
+        if failure.code != ErrorCode::ReadOnly {
+            return Err(failure);
+        }
+        // another node may; if none does, this is the reason
+        return match hand_over(node, &place, &quorum, &change, due).await {
+            Ok(HandOver::Answered(reply)) => Ok(Answer::Elsewhere(reply)),
+            Err(other) if other.effect != Effect::NotApplied => Err(other),
+            Ok(HandOver::Here) | Err(_) => Err(failure),
+        };
+    }
     let mut stand_ins = match quorum.sloppy() {
         true => StandIns::of(&place).without(node.id()),
         false => StandIns::none(),
@@ -181,7 +192,7 @@ fn take_turn(
 ) -> Result<Turn, Failure> {
     let stop = |error: StoreError| replica::stopping(&error);
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
-    node.disk().takes_writes().map_err(stop)?;
+    node.takes_writes()?; // again: many may have waited for the same lease
     let own = match seat {
         Seat::Owner => replica::read(node, &place.row),
         Seat::StandsInFor(owner) => node.hints().read(owner, &place.row),
@@ -527,6 +538,12 @@ impl Spread {
     fn hint(&mut self, owner: NodeId) {
         if owner == self.node.id() || !self.hinted.insert(owner) {
             return; // our own disk failed and the node stops; or it is kept already
+        }
+        if let Err(failure) = self.node.takes_writes() {
+            if failure.code == ErrorCode::ReadOnly {
+                self.ballot.unhinted(owner); // a hint takes room like any write
+            }
+            return;
         }
         match self.node.hints().keep(owner, &self.place.row, &self.delta) {
             Ok(Some(kept)) => self.steps.push(own_step(Who::Hint(owner), Ack::Durable, kept)),

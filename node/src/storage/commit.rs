@@ -22,7 +22,7 @@ use atoll_wire::Ack;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{Space, Store, StoreError, Write, directory::DurableMark, rows};
+use super::{Room, Space, Store, StoreError, Write, directory::DurableMark, meta, rows};
 
 /// Batches that share one sync. Enough that the sync is a small part of the cost; few enough that memory stays small.
 const GROUP_MAX: usize = 1024;
@@ -47,6 +47,8 @@ struct Shared {
     /// What is queued and not yet applied: reads look here first.
     ahead: Mutex<HashMap<(Space, Bytes), Ahead>>,
     queued_bytes: AtomicUsize,
+    /// Bytes ever queued.
+    taken_bytes: AtomicU64,
     /// Numbers of queued batches: the last one given, and the last one that is durable.
     last_given: AtomicU64,
     last_durable: AtomicU64,
@@ -148,12 +150,16 @@ impl Disk {
         store: Arc<dyn Store>,
         mark: Option<DurableMark>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Queued>), StoreError> {
-        let sequence = number(store.get(Space::Meta, rows::SEQUENCE)?);
+        let sequence = match store.get(Space::Meta, rows::SEQUENCE)? {
+            Some(value) => meta::open_number(rows::SEQUENCE, &value)?,
+            None => 0,
+        };
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
             ahead: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
+            taken_bytes: AtomicU64::new(0),
             last_given: AtomicU64::new(0),
             last_durable: AtomicU64::new(0),
             sequence: AtomicU64::new(sequence),
@@ -197,8 +203,9 @@ impl Disk {
         let shared = &self.shared;
         let (sender, receiver) = oneshot::channel();
         let number = shared.last_given.fetch_add(1, Ordering::Relaxed) + 1;
-        let bytes: usize = writes.iter().map(size).sum();
+        let bytes: usize = writes.iter().map(Write::bytes).sum();
         shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        shared.taken_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         {
             let mut ahead = shared.ahead.lock().expect("no panic holds it");
             for write in &writes {
@@ -261,6 +268,21 @@ impl Disk {
         self.shared.store.disk_bytes()
     }
 
+    /// How much still fits on the file system, as of now; `None` where nobody can tell. What is queued counts as free.
+    pub fn room(&self) -> Option<Room> {
+        self.shared.store.room()
+    }
+
+    /// Bytes that are queued and not yet applied.
+    pub fn queued_bytes(&self) -> u64 {
+        self.shared.queued_bytes.load(Ordering::Relaxed) as u64
+    }
+
+    /// Bytes queued since the start, those that are applied by now included.
+    pub fn taken_bytes(&self) -> u64 {
+        self.shared.taken_bytes.load(Ordering::Relaxed)
+    }
+
     /// Something was found that makes this store unfit to be served: fails it for good.
     pub fn give_up(&self, error: StoreError) {
         self.shared.fail(error);
@@ -291,12 +313,8 @@ impl Shared {
         let sequence = self.sequence.load(Ordering::Relaxed) + 1;
         let mut writes: Vec<Write> =
             group.iter_mut().flat_map(|queued| std::mem::take(&mut queued.writes)).collect();
-        let bytes: usize = writes.iter().map(size).sum();
-        writes.push(Write {
-            space: Space::Meta,
-            row: Bytes::from_static(rows::SEQUENCE),
-            value: Some(Bytes::copy_from_slice(&sequence.to_be_bytes())),
-        });
+        let bytes: usize = writes.iter().map(Write::bytes).sum();
+        writes.push(meta::write_number(Bytes::from_static(rows::SEQUENCE), sequence));
         self.store.apply(&writes).inspect_err(|error| self.fail(error.clone()))?;
         let last = group.last().map_or(0, |queued| queued.number);
         {
@@ -356,19 +374,13 @@ fn gather(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Que
     group
 }
 
-fn size(write: &Write) -> usize {
-    write.row.len() + write.value.as_ref().map_or(0, Bytes::len)
-}
-
-/// A number as it is kept in a meta row; 0 if there is none.
-pub(crate) fn number(value: Option<Bytes>) -> u64 {
-    value.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::memory::MemoryStore;
+    use crate::storage::{
+        faulty::{Deed, Faults, FaultyStore},
+        memory::MemoryStore,
+    };
 
     fn row(name: &'static str, value: &'static str) -> Vec<Write> {
         vec![Write {
@@ -462,11 +474,13 @@ mod tests {
     /// After the first failure nothing is acknowledged any more, and whoever watches hears it.
     #[tokio::test(start_paused = true)]
     async fn a_failed_sync_is_the_end() {
-        let store = Arc::new(MemoryStore::new());
-        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
-        store.fail_next("no space");
+        let faults = Faults::new();
+        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()), faults.clone()));
+        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2)).expect("new");
+        faults.fail_next(Deed::Sync);
         assert!(disk.write(row("a", "1"), Ack::Durable).done().await.is_err());
-        assert_eq!(disk.failed().await, StoreError("no space".into()));
+        assert_eq!(Some(disk.failed().await), faults.broken());
         assert!(disk.write(row("b", "1"), Ack::Durable).done().await.is_err());
+        assert_eq!(faults.count(Deed::Sync), 1, "the store was touched again");
     }
 }

@@ -4,6 +4,7 @@
 //! DATA/identity       TOML: format number, cluster, node; written when the first start has succeeded
 //! DATA/lock           held by the process that uses the directory
 //! DATA/durable-mark   the last commit number that was fsynced, kept outside the engine's journal
+//! DATA/faults.toml    what shall go wrong, for a node that was started with --allow-faults; see `faulty`
 //! DATA/store/         the engine's
 //! ```
 //!
@@ -161,6 +162,11 @@ impl Directory {
         self.path.join("store")
     }
 
+    /// Where a node that may be broken on purpose looks for what shall go wrong.
+    pub fn faults(&self) -> PathBuf {
+        self.path.join("faults.toml")
+    }
+
     /// The mark.
     ///
     /// # Errors
@@ -179,8 +185,8 @@ impl Directory {
 }
 
 /// What a first start leaves that was cut short; anything else is somebody's.
-const OF_A_FIRST_START: [&str; 5] =
-    ["lock", "identity.new", "durable-mark", "store", "store.unfinished"];
+const OF_A_FIRST_START: [&str; 6] =
+    ["lock", "identity.new", "durable-mark", "store", "store.unfinished", "faults.toml"];
 
 fn has_files_of_others(path: &Path) -> bool {
     let Ok(entries) = fs::read_dir(path) else { return false };

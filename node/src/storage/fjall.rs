@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::{Space, Store, StoreError, Write};
+use super::{Room, Space, Store, StoreError, Write};
 
 /// The store of a node.
 pub struct FjallStore {
@@ -104,6 +104,13 @@ impl Store for FjallStore {
 
     fn disk_bytes(&self) -> u64 {
         blocks_under(&self.path)
+    }
+
+    fn room(&self) -> Option<Room> {
+        let seen = rustix::fs::statvfs(&self.path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
+        // not f_bfree: what only root may take is of no use to us
+        Some(Room { free_bytes: bytes(seen.f_bavail), total_bytes: bytes(seen.f_blocks) })
     }
 }
 

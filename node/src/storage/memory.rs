@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Space, Store, StoreError, Write};
+use super::{Room, Space, Store, StoreError, Write};
 
 /// Rows in memory, and which of them a crash would spare.
 #[derive(Default)]
@@ -26,7 +26,7 @@ struct State {
     synced: Rows,
     /// Batches applied since the last sync, oldest first.
     unsynced: Vec<Vec<Write>>,
-    fail_next: Option<String>,
+    room: Option<Room>,
 }
 
 type Rows = BTreeMap<(Space, Bytes), Bytes>;
@@ -53,9 +53,10 @@ impl MemoryStore {
         self.state().unsynced.len()
     }
 
-    /// The next apply or sync fails.
-    pub fn fail_next(&self, why: &str) {
-        self.state().fail_next = Some(why.into());
+    /// How much fits from now on: each batch takes what its rows and values have in bytes, and gives nothing back.
+    /// `None`, and so from the beginning: nobody can tell.
+    pub fn set_room(&self, room: Option<Room>) {
+        self.state().room = room;
     }
 
     /// Damages a row: flips a bit in the middle of its value, on disk and in view.
@@ -105,19 +106,17 @@ impl Store for MemoryStore {
 
     fn apply(&self, writes: &[Write]) -> Result<(), StoreError> {
         let mut state = self.state();
-        if let Some(why) = state.fail_next.take() {
-            return Err(StoreError(why));
-        }
         write_all(&mut state.visible, writes);
+        if let Some(room) = &mut state.room {
+            let taken: usize = writes.iter().map(Write::bytes).sum();
+            room.free_bytes = room.free_bytes.saturating_sub(taken as u64);
+        }
         state.unsynced.push(writes.to_vec());
         Ok(())
     }
 
     fn sync(&self) -> Result<(), StoreError> {
         let mut state = self.state();
-        if let Some(why) = state.fail_next.take() {
-            return Err(StoreError(why));
-        }
         for batch in std::mem::take(&mut state.unsynced) {
             write_all(&mut state.synced, &batch);
         }
@@ -130,6 +129,10 @@ impl Store for MemoryStore {
 
     fn disk_bytes(&self) -> u64 {
         0
+    }
+
+    fn room(&self) -> Option<Room> {
+        self.state().room
     }
 }
 

@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-fn checksum(row: &[u8], content: &[u8]) -> [u8; 16] {
+pub(super) fn checksum(row: &[u8], content: &[u8]) -> [u8; 16] {
     let mut hash = blake3::Hasher::new();
     hash.update(&(row.len() as u64).to_le_bytes());
     hash.update(row);

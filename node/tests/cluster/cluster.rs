@@ -5,7 +5,13 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use atoll_antientropy::Secret;
 use atoll_node::{
     HintLimits, Node, Parts, SimulatedClock,
-    storage::{Space, Store as _, Write, commit::Disk, memory::MemoryStore, rows},
+    storage::{
+        Space, Store as _, StoreError, Write,
+        commit::Disk,
+        faulty::{Faults, FaultyStore},
+        memory::MemoryStore,
+        rows,
+    },
 };
 use atoll_ring::{
     ClusterId, Epoch, Level, Member, MemberState, NodeId, Partitions, QuorumRequest, Token, View,
@@ -23,6 +29,8 @@ pub struct Cluster {
     pub network: Arc<Network>,
     pub view: Arc<View>,
     stores: BTreeMap<NodeId, Arc<MemoryStore>>,
+    /// What shall go wrong with the disk of a running node.
+    faults: BTreeMap<NodeId, Arc<Faults>>,
     /// Nodes whose sync takes longer than [`SYNC`].
     slow_disks: BTreeMap<NodeId, Duration>,
     /// For nodes that are started from now on.
@@ -106,6 +114,7 @@ impl Cluster {
             network: Network::new(),
             view: Arc::new(view),
             stores: BTreeMap::new(),
+            faults: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             running: BTreeMap::new(),
             hint_limits: HintLimits::default(),
@@ -120,9 +129,14 @@ impl Cluster {
 
     /// Starts a node on whatever its disk holds.
     pub async fn boot(&mut self, id: NodeId) {
-        let store = self.stores[&id].clone();
+        self.boot_with(id, Faults::new()).await.expect("memory does not fail");
+    }
+
+    /// Starts a node with a disk that has these faults.
+    pub async fn boot_with(&mut self, id: NodeId, faults: Arc<Faults>) -> Result<(), StoreError> {
+        let store = Arc::new(FaultyStore::new(self.stores[&id].clone(), faults.clone()));
         let sync = self.slow_disks.get(&id).copied().unwrap_or(SYNC);
-        let (disk, writer) = Disk::on_task(store, sync).expect("memory");
+        let (disk, writer) = Disk::on_task(store, sync)?;
         let parts = Parts {
             hint_limits: self.hint_limits,
             id,
@@ -132,9 +146,11 @@ impl Cluster {
             disk: Arc::new(disk),
             clock: Arc::new(SimulatedClock::starting_at(1_000_000)),
         };
-        let node = Node::start(parts).await.expect("memory does not fail");
+        let node = Node::start(parts).await?;
         self.network.plug(node.clone());
         self.running.insert(id, (node, writer));
+        self.faults.insert(id, faults);
+        Ok(())
     }
 
     /// Power loss: the node is gone, and so is all its disk had not synced.
@@ -200,6 +216,16 @@ impl Cluster {
 
     fn others(&self, id: NodeId) -> Vec<NodeId> {
         self.stores.keys().copied().filter(|other| *other != id).collect()
+    }
+
+    /// The node at work.
+    pub fn node(&self, id: NodeId) -> &Arc<Node> {
+        &self.running[&id].0
+    }
+
+    /// The faults of a running node's disk.
+    pub fn faults(&self, id: NodeId) -> &Faults {
+        &self.faults[&id]
     }
 
     pub fn store(&self, id: NodeId) -> &MemoryStore {
@@ -299,8 +325,14 @@ impl Cluster {
     }
 
     pub async fn status(&self, via: NodeId) -> NodeStatus {
+        self.says_of_itself(via).await.expect("it is not about to end")
+    }
+
+    /// As [`Cluster::status`], for a node that may be about to end.
+    pub async fn says_of_itself(&self, via: NodeId) -> Result<NodeStatus, Failure> {
         match self.call(via, Request::Status(StatusQuery {}), 1000).await {
-            Reply::Status(status) => *status,
+            Reply::Status(status) => Ok(*status),
+            Reply::Failed(failure) => Err(*failure),
             other => panic!("a status query was answered with {other:?}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atoll_node::storage::{Space, commit::QUEUED_BYTES_MAX};
+use atoll_node::storage::{Space, commit::QUEUED_BYTES_MAX, faulty::Deed};
 use atoll_ring::NodeId;
 use atoll_wire::{Effect, ErrorCode, Outcome, limits::VALUE_BYTES_MAX};
 use tokio::time::Instant;
@@ -207,7 +207,7 @@ async fn limits_are_named() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_disk_stops_acknowledging() {
     let cluster = Cluster::start(3).await;
-    cluster.store(NodeId(1)).fail_next("injected");
+    cluster.faults(NodeId(1)).fail_next(Deed::Write);
     let failure = cluster.put(NodeId(1), "k", "v", &blind(), &w(3)).await.expect_err("no disk");
     assert_ne!(failure.effect, Effect::NotApplied);
     cluster.put(NodeId(2), "k", "v", &blind(), &w(2)).await.expect("two disks");

@@ -5,7 +5,9 @@
 
 mod cluster;
 mod durability;
+mod failing_disk;
 mod failures;
+mod full_disk;
 mod quorums;
 mod repair;
 mod siblings;
