@@ -9,8 +9,8 @@
 
 use std::{cell::Cell, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use atoll_client::{Client, ConnectError, Profile, RequestError};
-use atoll_ring::{Quorum, QuorumError};
+use atoll_client::{Client, ConnectError, Profile, QuorumRequest, RequestError};
+use atoll_ring::QuorumError;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::{
     task::{JoinSet, LocalSet},
@@ -43,8 +43,11 @@ pub async fn run(
         clients = connect(run, profile) => clients?,
     };
     let view = clients[0].view();
-    let ended = match Quorum::new(&run.quorum, view.replicas()) {
-        Ok(_) => LocalSet::new().run_until(drive(run, &clients, stop.as_mut())).await,
+    let ended = match run.first_read(view.replicas()) {
+        Ok(first_read) => {
+            let driven = drive(run, first_read, &clients, stop.as_mut());
+            LocalSet::new().run_until(driven).await
+        }
         Err(impossible) => Err(RunError::Quorum(impossible)),
     };
     for client in &clients {
@@ -90,12 +93,12 @@ async fn connect(run: &Run, profile: &Profile) -> Result<Vec<Arc<Client>>, Conne
 /// Everything between the connections and the report. Needs a [`LocalSet`] around it.
 async fn drive(
     run: &Run,
+    first_read: QuorumRequest,
     clients: &[Arc<Client>],
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Measured, RunError> {
     let mut dice = SmallRng::seed_from_u64(run.seed);
-    let members = clients[0].view().members().iter().map(|member| member.id).collect();
-    let load = Rc::new(Load::new(run.clone(), members, &mut dice));
+    let load = Rc::new(Load::new(run.clone(), &clients[0].view(), first_read, &mut dice));
 
     let began = Instant::now();
     if run.preload {

@@ -88,8 +88,14 @@ pub struct Configuration {
     pub r: u8,
     /// Acks a write needed.
     pub w: u8,
-    /// Of those, fsynced.
+    /// Of the r answers, those that had to be owners'.
+    pub pr: u8,
+    /// Of the w acks, those that had to be owners'.
+    pub pw: u8,
+    /// Of the w acks, those that had to be fsynced.
     pub dw: u8,
+    /// Whether fallbacks could stand in for owners that were out of reach.
+    pub sloppy: bool,
     /// For one request.
     pub timeout_ms: f64,
     /// Whether all keys were written beforehand.
@@ -273,7 +279,10 @@ impl Configuration {
             n: quorum.n(),
             r: quorum.r(),
             w: quorum.w(),
+            pr: quorum.pr(),
+            pw: quorum.pw(),
             dw: quorum.dw(),
+            sloppy: quorum.sloppy(),
             timeout_ms: run.timeout.as_secs_f64() * 1000.0,
             preload: run.preload,
             shared_keys: run.shared_keys,

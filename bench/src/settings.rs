@@ -128,10 +128,18 @@ impl Run {
         Ok(())
     }
 
-    /// What a read asks for when it shall surely see what a majority has: the preload and writers that must read first.
-    pub(crate) fn majority(&self) -> QuorumRequest {
-        let QuorumRequest { n, sloppy, .. } = self.quorum;
-        QuorumRequest { n, r: Some(Level::Quorum), sloppy, ..QuorumRequest::default() }
+    /// What a writer asks for when it must read before it writes: what the run's reads ask for, and at least a
+    /// majority. Strict if the run is strict and with its `pr`, so that no fallback answers for an owner here either.
+    pub(crate) fn first_read(&self, replicas: u8) -> Result<QuorumRequest, QuorumError> {
+        let quorum = Quorum::new(&self.quorum, replicas)?;
+        let majority = quorum.n() / 2 + 1;
+        Ok(QuorumRequest {
+            n: Some(quorum.n()),
+            r: Some(Level::Count(quorum.r().max(majority))),
+            pr: Some(Level::Count(quorum.pr())),
+            sloppy: Some(quorum.sloppy()),
+            ..QuorumRequest::default()
+        })
     }
 }
 
@@ -226,5 +234,28 @@ mod tests {
         check(|run| (run.keys, run.shared_keys) = (63, true), "fine");
         check(|run| (run.keys, run.read_ratio) = (63, 1.0), "fine");
         check(|run| (run.keys, run.concurrency) = (63, Some(63)), "fine");
+    }
+
+    /// A writer's first read is as strict as the run and never narrower than a majority: r, pr and whether fallbacks
+    /// may answer, of three owners.
+    #[test]
+    fn a_first_read_asks_as_the_run_does() {
+        let check = |asked: &str, quorum: QuorumRequest, expected: (u8, u8, bool)| {
+            let run = Run { quorum, ..Run::default() };
+            let first = Quorum::new(&run.first_read(3).unwrap(), 3).unwrap();
+            assert_eq!((first.r(), first.pr(), first.sloppy()), expected, "{asked}");
+        };
+        let default = QuorumRequest::default();
+        let (one, all) = (Some(Level::Count(1)), Some(Level::All));
+        check("nothing", default, (2, 0, true));
+        check("r=1", QuorumRequest { r: one, ..default }, (2, 0, true));
+        check(
+            "r=1 strict",
+            QuorumRequest { r: one, sloppy: Some(false), ..default },
+            (2, 2, false),
+        );
+        check("r=1 pr=1", QuorumRequest { r: one, pr: one, ..default }, (2, 1, true));
+        check("r=all pr=all", QuorumRequest { r: all, pr: all, ..default }, (3, 3, true));
+        check("n=1", QuorumRequest { n: Some(1), ..default }, (1, 0, true));
     }
 }

@@ -15,7 +15,8 @@
 use std::{cell::Cell, cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use atoll_client::{
-    Client, Context, ContextToken, Effect, GetReply, NodeId, Options, RequestError, WriteReply,
+    Client, Context, ContextToken, Effect, GetReply, NodeId, Options, QuorumRequest, RequestError,
+    View, WriteReply,
 };
 use bytes::Bytes;
 use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::SmallRng};
@@ -32,6 +33,7 @@ pub(crate) struct Load {
     /// By key. Only the key's writer looks at it; unused when keys are shared.
     known: RefCell<Vec<Known>>,
     members: Vec<NodeId>,
+    first_read: QuorumRequest,
     noise: Bytes,
 }
 
@@ -52,7 +54,7 @@ struct Known {
 
 impl Load {
     /// Nothing is written, nothing is known.
-    pub fn new(run: Run, members: Vec<NodeId>, dice: &mut SmallRng) -> Load {
+    pub fn new(run: Run, view: &View, first_read: QuorumRequest, dice: &mut SmallRng) -> Load {
         let mut noise = vec![0; run.value_bytes + NOISE_BYTES];
         dice.fill_bytes(&mut noise);
         Load {
@@ -60,7 +62,8 @@ impl Load {
             history: RefCell::new(History::new(run.keys)),
             measure: RefCell::new(Measure::new()),
             known: RefCell::new(vec![Known::default(); run.keys as usize]),
-            members,
+            members: view.members().iter().map(|member| member.id).collect(),
+            first_read,
             noise: noise.into(),
             run,
         }
@@ -84,10 +87,7 @@ impl Worker {
     pub fn new(load: Rc<Load>, client: Arc<Client>, number: u32, dice: &mut SmallRng) -> Worker {
         let run = &load.run;
         let options = options(&run.quorum, run.timeout);
-        let options_of_first_read = match run.shared_keys {
-            true => options.clone(),
-            false => self::options(&run.majority(), run.timeout),
-        };
+        let options_of_first_read = self::options(&load.first_read, run.timeout);
         Worker {
             client,
             number,
@@ -125,7 +125,7 @@ impl Worker {
     /// The first key that could not be written, and why.
     pub async fn preload(mut self, written: impl Fn()) -> Result<(), (String, RequestError)> {
         self.options.timeout = self.options.timeout.max(PRELOAD_TIMEOUT);
-        self.options_of_first_read = options(&self.load.run.majority(), self.options.timeout);
+        self.options_of_first_read.timeout = self.options.timeout;
         for key in self.load.keys.all_of(self.number) {
             let mut tries = 1;
             while let Err(error) = self.put(key).await {
@@ -269,7 +269,7 @@ impl From<NotWritten> for RequestError {
     }
 }
 
-fn options(quorum: &atoll_client::QuorumRequest, timeout: Duration) -> Options {
+fn options(quorum: &QuorumRequest, timeout: Duration) -> Options {
     Options { quorum: *quorum, timeout, ..Options::default() }
 }
 
