@@ -10,6 +10,8 @@
 //!   Keys        keys.rs           names, and who may write which key
 //!   Zipf        distribution.rs   a few keys get most of the traffic
 //!   History     history.rs        what was acknowledged, and the judge. Pure
+//!   Visibility  visibility.rs     P(fresh | time since the newest ack). Pure
+//!   Session     session.rs        read your writes, monotonic reads. Pure
 //!   run         load.rs           from the first connection to the report
 //!   Worker      worker.rs         one operation after the other
 //!   Measure     measure.rs        what is counted on the way
@@ -31,7 +33,9 @@ mod machine;
 mod measure;
 mod progress;
 mod report;
+mod session;
 mod settings;
+mod visibility;
 mod worker;
 
 pub use distribution::Zipf;
@@ -40,10 +44,12 @@ pub use keys::{KeyName, Keys};
 pub use load::{RunError, run};
 pub use machine::Machine;
 pub use report::{
-    Cluster, Configuration, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Siblings,
-    Staleness,
+    Cluster, Configuration, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Sessions,
+    Siblings, Staleness,
 };
+pub use session::Violations;
 pub use settings::{
     CONCURRENCY_DEFAULT, CONCURRENCY_MAX, CONNECTIONS_MAX, Distribution, KEYS_MAX, Run,
     SettingsError, Through,
 };
+pub use visibility::{BUCKETS_PER_DECADE, FreshAfter};

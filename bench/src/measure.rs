@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use atoll_client::{Effect, GetReply, RequestError};
 use hdrhistogram::Histogram;
 
-use crate::{Snapshot, Verdict};
+use crate::{
+    Verdict,
+    session::{Kept, Violations},
+    visibility::Visibility,
+};
 
 /// The figures of the operations that began within the measured time.
 pub(crate) struct Measure {
@@ -31,8 +35,23 @@ pub(crate) struct Measure {
     pub fresh: u64,
     /// Stale reads by the number of acknowledged writes they missed.
     pub behind: BTreeMap<u32, u64>,
+    /// Judged reads by the time since the newest acknowledgement.
+    pub visibility: Visibility,
+    /// What the sessions met.
+    pub read_your_writes: Violations,
+    pub monotonic_reads: Violations,
     /// Reads by the node that coordinated them.
     pub coordinators: BTreeMap<u32, u64>,
+}
+
+/// What a read was worth, by the context that came back.
+pub(crate) struct Judged {
+    /// To everybody.
+    pub verdict: Verdict,
+    /// How old the newest acknowledgement was when the read began; `None` if there was none.
+    pub since_newest_ack: Option<Duration>,
+    /// To its session.
+    pub kept: Kept,
 }
 
 /// Latencies of what succeeded, and the kinds of what did not.
@@ -57,12 +76,15 @@ impl Measure {
             unjudged: 0,
             fresh: 0,
             behind: BTreeMap::new(),
+            visibility: Visibility::new(),
+            read_your_writes: Violations::default(),
+            monotonic_reads: Violations::default(),
             coordinators: BTreeMap::new(),
         }
     }
 
-    /// A read was answered.
-    pub fn read(&mut self, took: Duration, reply: &GetReply, must_show: &Snapshot) {
+    /// A read was answered; `judged` is `None` if it had values but no context to judge them by.
+    pub fn read(&mut self, took: Duration, reply: &GetReply, judged: Option<Judged>) {
         self.reads.succeeded(took);
         *self.coordinators.entry(reply.receipt.coordinator).or_default() += 1;
         let values = reply.values.len() as u64;
@@ -70,17 +92,23 @@ impl Measure {
         self.with_siblings += u64::from(values > 1);
         self.values += values;
         self.values_max = self.values_max.max(values);
-        let seen = match &reply.context {
-            Some(token) => token.peek().ok(),
-            None if values == 0 => Some(atoll_client::Context::new()), // never heard of the key
-            None => None,                                              // cut short by a limit
-        };
-        match seen.map(|seen| must_show.judge(&seen)) {
+        match judged {
             None => self.unjudged += 1,
-            Some(Verdict::Unwritten) => self.unwritten += 1,
-            Some(Verdict::Fresh) => self.fresh += 1,
-            Some(Verdict::Stale(behind)) => *self.behind.entry(behind).or_default() += 1,
+            Some(judged) => self.judge(&judged),
         }
+    }
+
+    fn judge(&mut self, judged: &Judged) {
+        match judged.verdict {
+            Verdict::Unwritten => self.unwritten += 1,
+            Verdict::Fresh => self.fresh += 1,
+            Verdict::Stale(behind) => *self.behind.entry(behind).or_default() += 1,
+        }
+        if let Some(age) = judged.since_newest_ack {
+            self.visibility.add(age, judged.verdict == Verdict::Fresh);
+        }
+        self.read_your_writes.add(judged.kept.read_your_writes);
+        self.monotonic_reads.add(judged.kept.monotonic_reads);
     }
 
     /// A write failed, and this is what it has left behind.

@@ -11,8 +11,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    Distribution, Machine, Run, Through,
+    Distribution, FreshAfter, Machine, Run, Through, Violations,
     measure::{Measure, Timed},
+    session,
 };
 
 /// Name and version of the document's form.
@@ -53,6 +54,8 @@ pub struct Report {
     pub failed_writes_left: BTreeMap<String, u64>,
     /// Reads judged by what had been acknowledged before they began.
     pub staleness: Staleness,
+    /// What clients would have met that counted on their own past.
+    pub sessions: Sessions,
     /// Values that were written concurrently.
     pub siblings: Siblings,
     /// What the measuring itself cost.
@@ -183,10 +186,26 @@ pub struct Staleness {
     pub behind_at_least: bool,
     /// Whether every current write was remembered, so that `stale` is exact.
     pub exact: bool,
+    /// The judged reads by the time from the newest acknowledgement of their key to their sending, on a grid of
+    /// [`BUCKETS_PER_DECADE`](crate::BUCKETS_PER_DECADE) buckets per decade; empty buckets are left out.
+    pub by_time_since_ack: Vec<FreshAfter>,
     /// Reads of keys on which nothing had been acknowledged in this run.
     pub unwritten: u64,
     /// Reads that came back without a context, because the key has too long a history.
     pub unjudged: u64,
+}
+
+/// Guarantees to single clients, of which the cluster promises none by default.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sessions {
+    /// Clients with a past of their own.
+    pub count: u32,
+    /// Keys that each of them remembers, for writes and for reads each.
+    pub keys_remembered: usize,
+    /// Reads of keys that the same session had written: does the context cover its last acknowledged write?
+    pub read_your_writes: Violations,
+    /// Reads of keys that the same session had read: does the context cover the values that it was shown?
+    pub monotonic_reads: Violations,
 }
 
 /// Values that were written concurrently and not yet replaced.
@@ -252,6 +271,12 @@ impl Report {
             context_reads: measure.context_reads,
             failed_writes_left: named(&measure.effects),
             staleness: Staleness::new(measure, ended.window, ended.overflowed),
+            sessions: Sessions {
+                count: run.workers(),
+                keys_remembered: session::keys_max(run.workers()),
+                read_your_writes: measure.read_your_writes,
+                monotonic_reads: measure.monotonic_reads,
+            },
             siblings: Siblings {
                 reads: measure.with_siblings,
                 values_mean: mean(measure.values, measure.reads.latency.len() - measure.missing),
@@ -345,6 +370,7 @@ impl Staleness {
             remembered,
             behind_at_least: behind_max as usize >= remembered,
             exact: overflowed == 0,
+            by_time_since_ack: measure.visibility.buckets(),
             unwritten: measure.unwritten,
             unjudged: measure.unjudged,
         }
@@ -400,12 +426,19 @@ mod tests {
         measure.behind.extend([(1, 3), (2, 1)]);
         measure.coordinators.extend([(1, 60), (3, 40)]);
         (measure.fresh, measure.unwritten, measure.unjudged) = (86, 9, 1);
+        (0..90).for_each(|n| measure.visibility.add(Duration::from_millis(n * 2), n >= 4));
+        measure.read_your_writes = Violations { at_stake: 20, violated: 1 };
+        measure.monotonic_reads = Violations { at_stake: 30, violated: 2 };
         (measure.missing, measure.values, measure.values_max) = (10, 99, 4);
         (measure.with_siblings, measure.context_reads) = (5, 7);
         let mut report = report(&Run::default(), Some(0.954), measure);
         report.version = "1.2.3";
         let document = serde_json::to_string_pretty(&report).expect("plain data") + "\n";
-        assert_eq!(document, include_str!("../golden/report.json"));
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/report.json");
+        if std::env::var_os("ATOLL_BLESS").is_some_and(|bless| bless == "1") {
+            std::fs::write(golden, &document).expect("the repository can be written");
+        }
+        assert_eq!(document, std::fs::read_to_string(golden).expect("a golden document"));
     }
 
     /// Nothing happened: no figure is made up, and nothing divides by zero.

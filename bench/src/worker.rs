@@ -22,7 +22,11 @@ use bytes::Bytes;
 use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 
-use crate::{History, KeyName, Keys, Run, Snapshot, Through, measure::Measure};
+use crate::{
+    History, KeyName, Keys, Run, Snapshot, Through,
+    measure::{Judged, Measure},
+    session::{self, Expected, Session},
+};
 
 /// What all workers of a run share. They live in one thread; no borrow is held across an await.
 pub(crate) struct Load {
@@ -30,6 +34,10 @@ pub(crate) struct Load {
     pub keys: Keys,
     pub history: RefCell<History>,
     pub measure: RefCell<Measure>,
+    /// By number. Here one per worker.
+    sessions: RefCell<Vec<Session>>,
+    /// Where the time of acknowledgements and reads begins.
+    zero: Instant,
     /// By key. Only the key's writer looks at it; unused when keys are shared.
     known: RefCell<Vec<Known>>,
     members: Vec<NodeId>,
@@ -57,10 +65,14 @@ impl Load {
     pub fn new(run: Run, view: &View, first_read: QuorumRequest, dice: &mut SmallRng) -> Load {
         let mut noise = vec![0; run.value_bytes + NOISE_BYTES];
         dice.fill_bytes(&mut noise);
+        let keys_remembered = session::keys_max(run.workers());
+        let sessions = (0..run.workers()).map(|_| Session::new(keys_remembered));
         Load {
             keys: Keys::new(run.keys, run.workers(), run.distribution),
             history: RefCell::new(History::new(run.keys)),
             measure: RefCell::new(Measure::new()),
+            sessions: RefCell::new(sessions.collect()),
+            zero: Instant::now(),
             known: RefCell::new(vec![Known::default(); run.keys as usize]),
             members: view.members().iter().map(|member| member.id).collect(),
             first_read,
@@ -78,6 +90,7 @@ pub(crate) struct Worker {
     dice: SmallRng,
     name: KeyName,
     must_show: Snapshot,
+    expected: Expected,
     options: Options,
     options_of_first_read: Options,
 }
@@ -94,6 +107,7 @@ impl Worker {
             dice: SmallRng::from_rng(dice),
             name: KeyName::new(),
             must_show: Snapshot::default(),
+            expected: Expected::default(),
             options,
             options_of_first_read,
             load,
@@ -144,16 +158,35 @@ impl Worker {
     async fn read(&mut self, counts: bool) -> Result<(), RequestError> {
         let key = self.load.keys.any(&mut self.dice);
         self.load.history.borrow().snapshot(key, &mut self.must_show);
+        self.load.sessions.borrow()[self.number as usize].expect(key, &mut self.expected);
         let began = Instant::now();
         let answer = self.get(key).await;
+        let took = began.elapsed();
+        let judged = answer.as_ref().ok().and_then(|reply| self.judge(key, began, reply));
         if counts {
             let mut measure = self.load.measure.borrow_mut();
             match &answer {
-                Ok(reply) => measure.read(began.elapsed(), reply, &self.must_show),
+                Ok(reply) => measure.read(took, reply, judged),
                 Err(error) => measure.reads.failed(error),
             }
         }
         answer.map(drop)
+    }
+
+    /// What an answer is worth, to everybody and to its session, which remembers it. `None` if it had no context.
+    fn judge(&self, key: u32, began: Instant, reply: &GetReply) -> Option<Judged> {
+        let seen = match &reply.context {
+            Some(token) => token.peek().ok()?,
+            None if reply.values.is_empty() => Context::new(), // never heard of the key
+            None => return None,                               // cut short by a limit
+        };
+        let values = reply.values.iter().map(|value| value.dot.clone());
+        self.load.sessions.borrow_mut()[self.number as usize].read(key, &seen, values);
+        Some(Judged {
+            verdict: self.must_show.judge(&seen),
+            since_newest_ack: self.must_show.since_newest_ack(began - self.load.zero),
+            kept: self.expected.judge(&seen),
+        })
     }
 
     async fn write(&mut self, counts: bool) -> Result<(), RequestError> {
@@ -223,7 +256,9 @@ impl Worker {
 
     fn acknowledged(&self, key: u32, reply: WriteReply) {
         let covered = reply.context.peek().unwrap_or_default(); // a token that we cannot read replaces nothing
-        self.load.history.borrow_mut().ack(key, reply.dot, &covered);
+        self.load.sessions.borrow_mut()[self.number as usize].acked(key, reply.dot.clone());
+        let now = self.load.zero.elapsed();
+        self.load.history.borrow_mut().ack(key, reply.dot, &covered, now);
         if !self.load.run.shared_keys {
             self.load.known.borrow_mut()[key as usize] =
                 Known { token: Some(reply.context), certain: true };

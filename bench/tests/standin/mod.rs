@@ -3,13 +3,13 @@
 //! With one map nothing can be stale, so whatever the benchmark finds is the fault that was asked for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use atoll_antientropy::{Actor, Context, ContextToken, Event, Register, Secret};
@@ -29,6 +29,8 @@ pub enum Fault {
     None,
     /// Node 3 never hears of anything but the first write of a key.
     OneIsStuck,
+    /// Node 3 shows every key as it was [`LAG`] ago.
+    OneLagsBehind,
     /// Every seventh write is stored, and nobody is told.
     WritesVanishFromSight,
     /// Every read forgets to say what it stands for, and shows nothing.
@@ -97,6 +99,19 @@ struct Record {
     now: Register,
     /// As the first write has left it.
     first: Register,
+    /// As it was [`LAG`] ago and since then, with the moments from which on it was so.
+    versions: VecDeque<(Instant, Register)>,
+}
+
+impl Record {
+    /// The record as it was [`LAG`] ago.
+    fn late(&mut self) -> Option<&Register> {
+        let then = Instant::now() - LAG;
+        while self.versions.get(1).is_some_and(|(since, _)| *since <= then) {
+            self.versions.pop_front();
+        }
+        self.versions.front().filter(|(since, _)| *since <= then).map(|(_, then)| then)
+    }
 }
 
 struct Node {
@@ -145,6 +160,10 @@ impl Node {
         let record = records.entry(put.key.clone()).or_default();
         let first = record.now.is_unknown();
         record.now.join(Register::put(&seen, event, put.value));
+        if self.fault == Fault::OneLagsBehind {
+            record.late();
+            record.versions.push_back((Instant::now(), record.now.clone()));
+        }
         self.siblings_max.fetch_max(record.now.siblings() as u64, Ordering::Relaxed);
         if first {
             record.first = record.now.clone();
@@ -160,11 +179,14 @@ impl Node {
     }
 
     fn get(&self, get: &Get) -> Found {
-        let records = self.records.lock().unwrap();
+        let mut records = self.records.lock().unwrap();
         let nothing = Register::default();
-        let shown = match (records.get(&get.key), self.fault) {
+        let shown = match (records.get_mut(&get.key), self.fault) {
             (None, _) | (_, Fault::Amnesia) => &nothing,
             (Some(record), Fault::OneIsStuck) if self.id == NodeId(3) => &record.first,
+            (Some(record), Fault::OneLagsBehind) if self.id == NodeId(3) => {
+                record.late().unwrap_or(&nothing)
+            }
             (Some(record), _) => &record.now,
         };
         let mut bytes = BytesMut::new();
@@ -214,3 +236,6 @@ fn secret() -> Secret {
 
 const CLUSTER: ClusterId = ClusterId([5; 16]);
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// How far a node that lags is behind.
+pub const LAG: Duration = Duration::from_millis(60);
