@@ -15,6 +15,7 @@
 //!   run         load.rs           from the first connection to the report
 //!   Worker      worker.rs         one operation after the other
 //!   Measure     measure.rs        what is counted on the way
+//!   Nodes       nodes.rs          what it cost the nodes, by their own counters
 //!   Report      report.rs         the document that comes out
 //!   machine.rs, progress.rs       what we run on; what is shown meanwhile
 //! ```
@@ -31,6 +32,7 @@ mod keys;
 mod load;
 mod machine;
 mod measure;
+mod nodes;
 mod progress;
 mod report;
 mod session;
@@ -43,6 +45,7 @@ pub use history::{History, Snapshot, Verdict};
 pub use keys::{KeyName, Keys};
 pub use load::{RunError, run};
 pub use machine::Machine;
+pub use nodes::{NodeUse, Nodes};
 pub use report::{
     Cluster, Configuration, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Sessions,
     Siblings, Staleness,

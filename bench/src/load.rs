@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    Cluster, Machine, Report, Run, SettingsError, machine,
+    Cluster, Machine, Report, Run, SettingsError, machine, nodes,
     progress::{self, Progress},
     report::Measured,
     worker::{Load, Window, Worker},
@@ -122,6 +122,8 @@ async fn drive(
         () = sleep_until(begin) => {}
     }
 
+    let ask = |patience| nodes::ask(clients[0].clone(), load.members.clone(), patience);
+    let mut asking = JoinSet::from_iter([ask(nodes::PATIENCE)]);
     let cpu_before = machine::cpu_time();
     let mut redraw = interval(progress::REDRAW);
     let interrupted = loop {
@@ -134,7 +136,10 @@ async fn drive(
     let elapsed = begin.elapsed();
     let cpu = machine::cpu_time().zip(cpu_before).map(|(after, before)| after - before);
     window.end.set(Instant::now().min(window.end.get()));
-    finish(working, interrupted).await;
+    let patience = if interrupted { INTERRUPTED_PATIENCE } else { nodes::PATIENCE };
+    let (nodes_after, ()) = tokio::join!(ask(patience), finish(working, interrupted));
+    let nodes_before =
+        asking.join_next().await.expect("it was asked").expect("asking does not panic");
     drop(progress);
 
     let measure = load.measure.replace(crate::measure::Measure::new());
@@ -144,6 +149,7 @@ async fn drive(
         preload,
         elapsed: if interrupted { elapsed } else { run.length },
         cpu: cpu.map(|cpu| cpu.as_secs_f64() / elapsed.as_secs_f64()),
+        nodes: [nodes_before, nodes_after],
         window: history.window(),
         overflowed: history.overflowed(),
         measure,

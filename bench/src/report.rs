@@ -11,8 +11,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    Distribution, FreshAfter, Machine, Run, Through, Violations,
+    Distribution, FreshAfter, Machine, Nodes, Run, Through, Violations,
     measure::{Measure, Timed},
+    nodes::Answers,
     session,
 };
 
@@ -58,6 +59,8 @@ pub struct Report {
     pub sessions: Sessions,
     /// Values that were written concurrently.
     pub siblings: Siblings,
+    /// What the load cost the nodes.
+    pub nodes: Nodes,
     /// What the measuring itself cost.
     pub load_generator: LoadGenerator,
 }
@@ -224,6 +227,8 @@ pub struct Siblings {
 pub struct LoadGenerator {
     /// Cores in use, on average; `None` where the system does not tell.
     pub cpu_cores: Option<f64>,
+    /// Its own CPU time for one successful operation, in microseconds; `None` where the system does not tell.
+    pub cpu_us_per_op: Option<f64>,
     /// Whether it had no time to spare: then the cluster may be faster than the figures.
     pub saturated: Option<bool>,
     /// That in one sentence, if it had not.
@@ -236,6 +241,8 @@ pub(crate) struct Measured {
     pub preload: Option<Duration>,
     pub elapsed: Duration,
     pub cpu: Option<f64>,
+    /// The nodes' counters when the measured time began and when it ended.
+    pub nodes: [Answers; 2],
     pub window: usize,
     pub overflowed: u64,
     pub measure: Measure,
@@ -250,6 +257,8 @@ impl Report {
         let measure = &ended.measure;
         let reads = Operations::new(&measure.reads, seconds);
         let writes = Operations::new(&measure.writes, seconds);
+        let ops_per_s = rate(reads.count + writes.count, seconds);
+        let [nodes_before, nodes_after] = &ended.nodes;
         Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -261,7 +270,7 @@ impl Report {
                 .preload
                 .map(|took| Preload { keys: run.keys, seconds: round(took.as_secs_f64(), 3) }),
             seconds: round(seconds, 3),
-            ops_per_s: rate(reads.count + writes.count, seconds),
+            ops_per_s,
             reads,
             writes,
             reads_missing: measure.missing,
@@ -282,7 +291,8 @@ impl Report {
                 values_mean: mean(measure.values, measure.reads.latency.len() - measure.missing),
                 values_max: measure.values_max,
             },
-            load_generator: LoadGenerator::new(ended.cpu),
+            nodes: Nodes::between(nodes_before, nodes_after, ops_per_s),
+            load_generator: LoadGenerator::new(ended.cpu, ops_per_s),
         }
     }
 }
@@ -378,7 +388,7 @@ impl Staleness {
 }
 
 impl LoadGenerator {
-    fn new(cpu_cores: Option<f64>) -> LoadGenerator {
+    fn new(cpu_cores: Option<f64>, ops_per_s: f64) -> LoadGenerator {
         let saturated = cpu_cores.map(|cores| cores > SATURATED_ABOVE);
         let judgement = (saturated == Some(true)).then(|| {
             format!(
@@ -386,7 +396,13 @@ impl LoadGenerator {
                 cpu_cores.unwrap_or_default() * 100.0
             )
         });
-        LoadGenerator { cpu_cores: cpu_cores.map(|cores| round(cores, 2)), saturated, judgement }
+        LoadGenerator {
+            cpu_cores: cpu_cores.map(|cores| round(cores, 2)),
+            cpu_us_per_op: (cpu_cores.filter(|_| ops_per_s > 0.0))
+                .map(|cores| round(cores * 1e6 / ops_per_s, 1)),
+            saturated,
+            judgement,
+        }
     }
 }
 
@@ -410,6 +426,9 @@ fn round(value: f64, digits: i32) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use atoll_client::NodeStatus;
+    use tokio::time::Instant;
+
     use super::*;
 
     /// The document's form is an interface: this is all of it, and a change here is a change for whoever reads it.
@@ -450,6 +469,8 @@ mod tests {
         assert_eq!(report.staleness.share, None);
         assert_eq!(report.staleness.behind_mean, None);
         assert_eq!(report.siblings.values_mean, None);
+        assert_eq!(report.nodes.cpu_us_per_op, None);
+        assert_eq!(report.load_generator.cpu_us_per_op, None);
         assert_eq!(report.load_generator.saturated, None);
         assert_eq!(report.load_generator.judgement, None);
     }
@@ -463,6 +484,26 @@ mod tests {
             let report = report(&Run::default(), None, measure);
             assert_eq!(report.staleness.behind_at_least, at_least, "{behind}");
         }
+    }
+
+    /// One node that told its counters twice, and one that did not.
+    fn nodes(length: Duration) -> [Answers; 2] {
+        let zero = Instant::now();
+        let before = NodeStatus { uptime_ms: 1, cpu_micros: 10_000, ..NodeStatus::default() };
+        let after = NodeStatus {
+            uptime_ms: 10_001,
+            cpu_micros: 15_000,
+            reads: 110,
+            writes: 3,
+            hedges: 4,
+            hints: 2,
+            ..before.clone()
+        };
+        let answers = |at, status| {
+            let silent = Err("timed out".to_owned());
+            Answers::from([(NodeId(1), Ok((at, status))), (NodeId(2), silent)])
+        };
+        [answers(zero, before), answers(zero + length, after)]
     }
 
     fn report(run: &Run, cpu: Option<f64>, measure: Measure) -> Report {
@@ -479,6 +520,7 @@ mod tests {
             preload: Some(Duration::from_millis(1250)),
             elapsed: run.length,
             cpu,
+            nodes: nodes(run.length),
             window: 64,
             overflowed: 0,
             measure,

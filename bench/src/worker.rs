@@ -40,7 +40,7 @@ pub(crate) struct Load {
     zero: Instant,
     /// By key. Only the key's writer looks at it; unused when keys are shared.
     known: RefCell<Vec<Known>>,
-    members: Vec<NodeId>,
+    pub members: Vec<NodeId>,
     first_read: QuorumRequest,
     noise: Bytes,
 }

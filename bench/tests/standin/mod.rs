@@ -17,8 +17,8 @@ use atoll_client::Profile;
 use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
 use atoll_transport::{Answer, Authority, Caller, Handler, Identity, Quic};
 use atoll_wire::{
-    Effect, Envelope, ErrorCode, Failure, Found, Get, Put, Receipt, Reply, Request, Role, Stored,
-    ValueHead, ViewReply,
+    Effect, Envelope, ErrorCode, Failure, Found, Get, NodeStatus, Put, Receipt, Reply, Request,
+    Role, Stored, ValueHead, ViewReply,
 };
 use bytes::{Bytes, BytesMut};
 
@@ -33,6 +33,8 @@ pub enum Fault {
     OneLagsBehind,
     /// Every seventh write is stored, and nobody is told.
     WritesVanishFromSight,
+    /// Node 2 does not say how it is.
+    OneTellsNothing,
     /// Every read forgets to say what it stands for, and shows nothing.
     Amnesia,
 }
@@ -42,6 +44,8 @@ pub struct StandIn {
     pub profile: Profile,
     /// The most siblings that any key has had.
     pub siblings_max: Arc<AtomicU64>,
+    /// How many reads all nodes have answered.
+    pub reads: Arc<AtomicU64>,
     _folder: tempfile::TempDir,
 }
 
@@ -64,6 +68,7 @@ impl StandIn {
         let partitions = Partitions::new(64).unwrap();
         let view = Arc::new(View::create(CLUSTER, partitions, 3, members.collect()).unwrap().0);
         let siblings_max = Arc::<AtomicU64>::default();
+        let reads = Arc::<AtomicU64>::default();
         let records = Arc::<Mutex<BTreeMap<Bytes, Record>>>::default();
         for (id, quic) in (1..).zip(nodes.iter().cloned()) {
             let node = Arc::new(Node {
@@ -72,6 +77,9 @@ impl StandIn {
                 view: view.clone(),
                 records: records.clone(),
                 events: AtomicU64::new(0),
+                reads: AtomicU64::new(0),
+                reads_of_all: reads.clone(),
+                started: Instant::now(),
                 siblings_max: siblings_max.clone(),
             });
             tokio::spawn(async move { quic.serve(node).await });
@@ -83,7 +91,7 @@ impl StandIn {
             certificate: at("user.pem"),
             key: at("user.key"),
         };
-        StandIn { profile, siblings_max, _folder: folder }
+        StandIn { profile, siblings_max, reads, _folder: folder }
     }
 }
 
@@ -120,6 +128,9 @@ struct Node {
     view: Arc<View>,
     records: Arc<Mutex<BTreeMap<Bytes, Record>>>,
     events: AtomicU64,
+    reads: AtomicU64,
+    reads_of_all: Arc<AtomicU64>,
+    started: Instant,
     siblings_max: Arc<AtomicU64>,
 }
 
@@ -143,6 +154,9 @@ impl Handler for Node {
             }
             Request::Put(put) => self.put(put),
             Request::Get(get) => Reply::Found(self.get(&get)),
+            Request::Status(_) if self.fault != Fault::OneTellsNothing || self.id != NodeId(2) => {
+                Reply::Status(Box::new(self.status()))
+            }
             _ => Reply::Failed(Box::new(Failure::refused(ErrorCode::Internal, "not pretended"))),
         })
     }
@@ -179,6 +193,8 @@ impl Node {
     }
 
     fn get(&self, get: &Get) -> Found {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.reads_of_all.fetch_add(1, Ordering::Relaxed);
         let mut records = self.records.lock().unwrap();
         let nothing = Register::default();
         let shown = match (records.get_mut(&get.key), self.fault) {
@@ -204,6 +220,21 @@ impl Node {
             false => seal(&get.key, shown.context()),
         };
         Found { values, context, receipt: self.receipt(), bytes: bytes.freeze() }
+    }
+
+    /// Every request has cost 50 µs, and every read has been hedged.
+    fn status(&self) -> NodeStatus {
+        let reads = self.reads.load(Ordering::Relaxed);
+        let writes = self.events.load(Ordering::Relaxed);
+        NodeStatus {
+            node: self.id.0,
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap(),
+            cpu_micros: 50 * (reads + writes) + 1,
+            reads,
+            writes,
+            hedges: reads,
+            ..NodeStatus::default()
+        }
     }
 
     fn receipt(&self) -> Receipt {
