@@ -13,19 +13,23 @@
 //!   Visibility  visibility.rs     P(fresh | time since the newest ack). Pure
 //!   Session     session.rs        read your writes, monotonic reads. Pure
 //!   run         load.rs           from the first connection to the report
-//!   Worker      worker.rs         one operation after the other
+//!   Operation   operation.rs      what is to be done next, drawn
+//!   Worker      worker.rs         one operation, or one after the other: the closed loop
+//!   Open        open.rs           the open loop; arrivals.rs plans it, pacer.rs wakes it on time
 //!   Measure     measure.rs        what is counted on the way
 //!   Nodes       nodes.rs          what it cost the nodes, by their own counters
 //!   Report      report.rs         the document that comes out
 //!   machine.rs, progress.rs       what we run on; what is shown meanwhile
 //! ```
 //!
-//! The loop is **closed**: a worker sends its next operation when the last one is answered. When the cluster stalls, so
-//! does the load, and a stall of a second costs each worker one slow operation and not a thousand. Read the percentiles
-//! with that in mind.
+//! A **closed** loop has a number of workers: each sends its next operation when the last one is answered. When the
+//! cluster stalls, so does the load, and a stall of a second costs each worker one slow operation and not a thousand. An
+//! **open** loop sends at a planned rate, whatever has become of the earlier operations, and its latencies count from
+//! the moment that was planned.
 
 #![deny(missing_docs)]
 
+mod arrivals;
 mod distribution;
 mod history;
 mod keys;
@@ -33,6 +37,9 @@ mod load;
 mod machine;
 mod measure;
 mod nodes;
+mod open;
+mod operation;
+mod pacer;
 mod progress;
 mod report;
 mod session;
@@ -40,6 +47,7 @@ mod settings;
 mod visibility;
 mod worker;
 
+pub use arrivals::Arrivals;
 pub use distribution::Zipf;
 pub use history::{History, Snapshot, Verdict};
 pub use keys::{KeyName, Keys};
@@ -47,12 +55,13 @@ pub use load::{RunError, run};
 pub use machine::Machine;
 pub use nodes::{NodeUse, Nodes};
 pub use report::{
-    Cluster, Configuration, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Sessions,
-    Siblings, Staleness,
+    Cluster, Configuration, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Schedule,
+    Sessions, Siblings, Staleness,
 };
 pub use session::Violations;
 pub use settings::{
-    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, CONNECTIONS_MAX, Distribution, KEYS_MAX, Run,
-    SettingsError, Through,
+    CONCURRENCY_DEFAULT, CONCURRENCY_MAX, CONNECTIONS_MAX, Distribution, KEYS_MAX, OPEN_SESSIONS,
+    OUTSTANDING_MAX, OUTSTANDING_MAX_DEFAULT, OpenLoop, Pace, RATE_MAX, Run, SettingsError,
+    Through,
 };
 pub use visibility::{BUCKETS_PER_DECADE, FreshAfter};

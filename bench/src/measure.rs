@@ -15,6 +15,14 @@ use crate::{
 pub(crate) struct Measure {
     pub reads: Timed,
     pub writes: Timed,
+    /// Open loop: arrivals within the measured time, sent or not.
+    pub arrivals: u64,
+    /// Those of them that were not sent, because too many were outstanding.
+    pub skipped: u64,
+    /// The most operations that were outstanding when another was sent, that one included.
+    pub outstanding_max: usize,
+    /// How much later than intended operations were sent, in microseconds.
+    pub slip: Histogram<u64>,
     /// Reads that writers made to learn a context, answered or not. Neither among the reads nor in any latency.
     pub context_reads: u64,
     /// What failed writes have left behind.
@@ -56,8 +64,10 @@ pub(crate) struct Judged {
 
 /// Latencies of what succeeded, and the kinds of what did not.
 pub(crate) struct Timed {
-    /// In microseconds.
+    /// How long its user waited, in microseconds: in an open loop from the intended start.
     pub latency: Histogram<u64>,
+    /// How long the request itself took, in microseconds.
+    pub service: Histogram<u64>,
     pub errors: BTreeMap<&'static str, u64>,
 }
 
@@ -66,6 +76,10 @@ impl Measure {
         Measure {
             reads: Timed::new(),
             writes: Timed::new(),
+            arrivals: 0,
+            skipped: 0,
+            outstanding_max: 0,
+            slip: micros(),
             context_reads: 0,
             effects: BTreeMap::new(),
             missing: 0,
@@ -83,9 +97,20 @@ impl Measure {
         }
     }
 
-    /// A read was answered; `judged` is `None` if it had values but no context to judge them by.
-    pub fn read(&mut self, took: Duration, reply: &GetReply, judged: Option<Judged>) {
-        self.reads.succeeded(took);
+    /// Open loop: an operation has arrived while so many were outstanding, and is sent or skipped.
+    pub fn arrived(&mut self, outstanding: usize, sent: bool) {
+        self.arrivals += 1;
+        self.skipped += u64::from(!sent);
+        self.outstanding_max = self.outstanding_max.max(outstanding + usize::from(sent));
+    }
+
+    /// Open loop: an operation was sent so much later than intended.
+    pub fn sent(&mut self, slip: Duration) {
+        record(&mut self.slip, slip);
+    }
+
+    /// What a read has brought; `judged` is `None` if it had values but no context to judge them by.
+    pub fn read(&mut self, reply: &GetReply, judged: Option<Judged>) {
         *self.coordinators.entry(reply.receipt.coordinator).or_default() += 1;
         let values = reply.values.len() as u64;
         self.missing += u64::from(values == 0);
@@ -135,13 +160,13 @@ impl Measure {
 
 impl Timed {
     fn new() -> Timed {
-        let latency = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3);
-        Timed { latency: latency.expect("constant bounds"), errors: BTreeMap::new() }
+        Timed { latency: micros(), service: micros(), errors: BTreeMap::new() }
     }
 
     /// An operation was answered.
-    pub fn succeeded(&mut self, took: Duration) {
-        self.latency.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    pub fn succeeded(&mut self, latency: Duration, service: Duration) {
+        record(&mut self.latency, latency);
+        record(&mut self.service, service);
     }
 
     /// An operation failed.
@@ -153,6 +178,15 @@ impl Timed {
     pub fn failures(&self) -> u64 {
         self.errors.values().sum()
     }
+}
+
+/// Room for durations in microseconds.
+fn micros() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3).expect("constant bounds")
+}
+
+fn record(histogram: &mut Histogram<u64>, duration: Duration) {
+    histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
 }
 
 /// Above the longest timeout of a request and the client's patience beyond it.

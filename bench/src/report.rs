@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    Distribution, FreshAfter, Machine, Nodes, Run, Through, Violations,
+    Arrivals, Distribution, FreshAfter, Machine, Nodes, OpenLoop, Pace, Run, Through, Violations,
     measure::{Measure, Timed},
     nodes::Answers,
     session,
@@ -41,9 +41,11 @@ pub struct Report {
     pub seconds: f64,
     /// Successful reads and writes per second.
     pub ops_per_s: f64,
+    /// How well an open loop kept its plan; `None` in a closed loop, which has none.
+    pub schedule: Option<Schedule>,
     /// All reads, but those that a writer makes to learn a context.
     pub reads: Operations,
-    /// All writes. The time to read a context first is not in their latency.
+    /// All writes. The time to read a context first is not in the latency of a closed loop, and never in `service_ms`.
     pub writes: Operations,
     /// Reads that found no value.
     pub reads_missing: u64,
@@ -68,16 +70,23 @@ pub struct Report {
 /// A [`Run`] as it was carried out.
 #[derive(Clone, Debug, Serialize)]
 pub struct Configuration {
-    /// The form of the load. "closed": a worker sends its next operation when the last one is answered.
+    /// The form of the load. "closed": a worker sends its next operation when the last one is answered. "open":
+    /// operations are sent at a planned rate.
     pub load: &'static str,
     /// How long was to be measured.
     pub length_s: f64,
     /// How long the load ran before.
     pub warmup_s: f64,
-    /// Operations in flight.
-    pub concurrency: u32,
+    /// Operations in flight in a closed loop; `None` in an open one.
+    pub concurrency: Option<u32>,
     /// Whether nobody chose that number.
     pub concurrency_is_default: bool,
+    /// Arrivals per second in an open loop; `None` in a closed one.
+    pub rate: Option<u32>,
+    /// How those were spread.
+    pub arrivals: Option<Arrivals>,
+    /// Most operations that could be outstanding in an open loop.
+    pub outstanding_max: Option<u32>,
     /// Connections to each node.
     pub connections: u32,
     /// Keys there were.
@@ -147,8 +156,29 @@ pub struct Operations {
     pub failed: u64,
     /// Failed ones by the kind of error.
     pub errors: BTreeMap<String, u64>,
-    /// How long the successful ones took; `None` if there were none.
+    /// How long the users of the successful ones waited; `None` if there were none. In a closed loop from the sending, in
+    /// an open loop from the moment that was planned.
     pub latency_ms: Option<Latency>,
+    /// Open loop: how long the requests themselves took, from their sending. `None` in a closed loop, where
+    /// `latency_ms` is that.
+    pub service_ms: Option<Latency>,
+}
+
+/// How well an open loop kept its plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct Schedule {
+    /// Operations that should have been sent in the measured time.
+    pub arrivals: u64,
+    /// Those that were not sent, because too many were outstanding. They are in no other figure.
+    pub skipped: u64,
+    /// The most that were outstanding.
+    pub outstanding_max: usize,
+    /// How much later than planned operations were sent.
+    pub slip_ms: Option<Latency>,
+    /// Whether that was more than [`SLIP_P99_MS_MAX`] at p99: then part of the latency is the load generator's own.
+    pub slipped: bool,
+    /// What must be known to read the figures, one sentence each.
+    pub judgements: Vec<String>,
 }
 
 /// Milliseconds, from an HDR histogram of three digits.
@@ -251,12 +281,16 @@ pub(crate) struct Measured {
 /// Of the one core that the load generator can use. Above it the answers wait for us and not we for them.
 const SATURATED_ABOVE: f64 = 0.9;
 
+/// A load generator that sends later than this at p99 has not kept its plan.
+pub const SLIP_P99_MS_MAX: f64 = 1.0;
+
 impl Report {
     pub(crate) fn new(run: &Run, cluster: Cluster, machine: Machine, ended: Measured) -> Report {
         let seconds = ended.elapsed.as_secs_f64();
         let measure = &ended.measure;
-        let reads = Operations::new(&measure.reads, seconds);
-        let writes = Operations::new(&measure.writes, seconds);
+        let open = matches!(run.pace, Pace::Open(_));
+        let reads = Operations::new(&measure.reads, seconds, open);
+        let writes = Operations::new(&measure.writes, seconds, open);
         let ops_per_s = rate(reads.count + writes.count, seconds);
         let [nodes_before, nodes_after] = &ended.nodes;
         Report {
@@ -271,6 +305,10 @@ impl Report {
                 .map(|took| Preload { keys: run.keys, seconds: round(took.as_secs_f64(), 3) }),
             seconds: round(seconds, 3),
             ops_per_s,
+            schedule: match run.pace {
+                Pace::Closed(_) => None,
+                Pace::Open(settings) => Some(Schedule::new(settings, measure)),
+            },
             reads,
             writes,
             reads_missing: measure.missing,
@@ -281,8 +319,8 @@ impl Report {
             failed_writes_left: named(&measure.effects),
             staleness: Staleness::new(measure, ended.window, ended.overflowed),
             sessions: Sessions {
-                count: run.workers(),
-                keys_remembered: session::keys_max(run.workers()),
+                count: run.sessions(),
+                keys_remembered: session::keys_max(run.sessions()),
                 read_your_writes: measure.read_your_writes,
                 monotonic_reads: measure.monotonic_reads,
             },
@@ -300,12 +338,19 @@ impl Report {
 impl Configuration {
     fn new(run: &Run, replicas: u8) -> Configuration {
         let quorum = Quorum::new(&run.quorum, replicas).expect("checked before the run");
+        let (load, concurrency, open) = match run.pace {
+            Pace::Closed(_) => ("closed", Some(run.sessions()), None),
+            Pace::Open(open) => ("open", None, Some(open)),
+        };
         Configuration {
-            load: "closed",
+            load,
             length_s: run.length.as_secs_f64(),
             warmup_s: run.warmup.as_secs_f64(),
-            concurrency: run.workers(),
-            concurrency_is_default: run.concurrency.is_none(),
+            concurrency,
+            concurrency_is_default: run.pace == Pace::Closed(None),
+            rate: open.map(|open| open.rate),
+            arrivals: open.map(|open| open.arrivals),
+            outstanding_max: open.map(|open| open.outstanding_max),
             connections: run.connections,
             keys: run.keys,
             value_bytes: run.value_bytes,
@@ -339,29 +384,53 @@ impl Cluster {
 }
 
 impl Operations {
-    fn new(timed: &Timed, seconds: f64) -> Operations {
+    fn new(timed: &Timed, seconds: f64, open: bool) -> Operations {
         let count = timed.latency.len();
         Operations {
             count,
             per_s: rate(count, seconds),
             failed: timed.failures(),
             errors: named(&timed.errors),
-            latency_ms: (count > 0).then(|| Latency::of(&timed.latency)),
+            latency_ms: Latency::of(&timed.latency),
+            service_ms: Latency::of(&timed.service).filter(|_| open),
         }
     }
 }
 
 impl Latency {
-    fn of(micros: &Histogram<u64>) -> Latency {
+    /// `None` of nothing.
+    fn of(micros: &Histogram<u64>) -> Option<Latency> {
         let at = |quantile| micros.value_at_quantile(quantile) as f64 / 1000.0;
-        Latency {
+        (!micros.is_empty()).then(|| Latency {
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             p99_9: at(0.999),
             max: micros.max() as f64 / 1000.0,
             mean: round(micros.mean() / 1000.0, 3),
+        })
+    }
+}
+
+impl Schedule {
+    fn new(settings: OpenLoop, measure: &Measure) -> Schedule {
+        let Measure { arrivals, skipped, outstanding_max, .. } = *measure;
+        let slip_ms = Latency::of(&measure.slip);
+        let slipped = slip_ms.is_some_and(|slip| slip.p99 > SLIP_P99_MS_MAX);
+        let mut judgements = Vec::new();
+        if skipped > 0 {
+            judgements.push(format!(
+                "{skipped} of {arrivals} arrivals were skipped because {} operations were outstanding: the cluster did not keep up, and the latencies are only of those that were sent",
+                settings.outstanding_max,
+            ));
         }
+        if let Some(slip) = slip_ms.filter(|_| slipped) {
+            judgements.push(format!(
+                "the load generator itself was late, by {} ms at p99: that much of the latency is not the cluster's",
+                slip.p99,
+            ));
+        }
+        Schedule { arrivals, skipped, outstanding_max, slip_ms, slipped, judgements }
     }
 }
 
@@ -436,10 +505,10 @@ mod tests {
     fn the_document_has_this_form() {
         let mut measure = Measure::new();
         for ms in 1..=100 {
-            measure.reads.succeeded(Duration::from_millis(ms));
+            measure.reads.succeeded(Duration::from_millis(ms), Duration::from_millis(ms / 2));
         }
         measure.reads.errors.insert("timed out", 3);
-        measure.writes.succeeded(Duration::from_micros(1500));
+        measure.writes.succeeded(Duration::from_micros(1500), Duration::from_micros(1500));
         measure.writes.errors.insert("write quorum not met", 2);
         measure.effects.insert("applied on some", 2);
         measure.behind.extend([(1, 3), (2, 1)]);
@@ -473,6 +542,40 @@ mod tests {
         assert_eq!(report.load_generator.cpu_us_per_op, None);
         assert_eq!(report.load_generator.saturated, None);
         assert_eq!(report.load_generator.judgement, None);
+    }
+
+    /// What an open loop adds: both latencies, and a mark for each way in which the plan was not kept.
+    #[test]
+    fn an_open_loop_is_marked_if_it_did_not_keep_its_plan() {
+        let check = |slip_us: u64, skipped: u64, expected: [&str; 2]| {
+            let mut measure = Measure::new();
+            for _ in 0..100 {
+                measure.arrived(0, true);
+                measure.sent(Duration::from_micros(slip_us));
+                measure.reads.succeeded(Duration::from_millis(20), Duration::from_millis(5));
+            }
+            (0..skipped).for_each(|_| measure.arrived(50, false));
+            let pace = OpenLoop { rate: 10, arrivals: Arrivals::Poisson, outstanding_max: 50 };
+            let run = Run { pace: Pace::Open(pace), ..Run::default() };
+            let report = report(&run, None, measure);
+            assert_eq!((report.configuration.load, report.configuration.rate), ("open", Some(10)));
+            assert_eq!(report.configuration.concurrency, None);
+            let p50 = |latency: Option<Latency>| latency.map(|it| it.p50.round());
+            assert_eq!(p50(report.reads.latency_ms), Some(20.0));
+            assert_eq!(p50(report.reads.service_ms), Some(5.0));
+            let schedule = report.schedule.expect("an open loop has one");
+            assert_eq!((schedule.arrivals, schedule.skipped), (100 + skipped, skipped));
+            assert_eq!(schedule.slipped, slip_us > 1000);
+            let said = schedule.judgements.join("\n");
+            let expected: Vec<&str> = expected.into_iter().filter(|it| !it.is_empty()).collect();
+            assert_eq!(schedule.judgements.len(), expected.len(), "{said}");
+            assert!(expected.iter().all(|it| said.contains(it)), "{said}");
+        };
+        check(300, 0, ["", ""]);
+        check(1000, 0, ["", ""]);
+        check(1500, 0, ["late, by 1.5 ms at p99", ""]);
+        check(300, 7, ["7 of 107 arrivals were skipped because 50 operations", ""]);
+        check(1500, 7, ["late, by 1.5 ms", "7 of 107"]);
     }
 
     /// A read that missed as much as is remembered may have missed more.

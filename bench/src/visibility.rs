@@ -93,9 +93,57 @@ impl Visibility {
     }
 }
 
+impl FreshAfter {
+    /// The same reads in buckets twice as wide, four per decade: enough for people.
+    pub fn in_pairs(buckets: &[FreshAfter]) -> Vec<FreshAfter> {
+        let edges: Vec<u64> = Visibility::new().bounds.into_iter().step_by(2).collect();
+        let mut wide: Vec<FreshAfter> = Vec::new();
+        for FreshAfter { t_from_us, t_to_us: _, reads, fresh } in buckets.iter().copied() {
+            let after = edges.partition_point(|edge| *edge <= t_from_us);
+            let from = after.checked_sub(1).map_or(0, |before| edges[before]);
+            match wide.last_mut().filter(|last| last.t_from_us == from) {
+                Some(last) => {
+                    last.reads += reads;
+                    last.fresh += fresh;
+                }
+                None => wide.push(FreshAfter {
+                    t_from_us: from,
+                    t_to_us: edges.get(after).copied(),
+                    reads,
+                    fresh,
+                }),
+            }
+        }
+        wide
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two neighbours become one, with the outer bounds of both also if one of them is empty; what lies below and above
+    /// the grid stays alone.
+    #[test]
+    fn neighbours_are_paired() {
+        let mut seen = Visibility::new();
+        for (micros, fresh) in
+            [(0, true), (100, false), (140, true), (1500, false), (200_000_000, true)]
+        {
+            seen.add(Duration::from_micros(micros), fresh);
+        }
+        let wide: Vec<_> = FreshAfter::in_pairs(&seen.buckets())
+            .into_iter()
+            .map(|bucket| (bucket.t_from_us, bucket.t_to_us, bucket.reads, bucket.fresh))
+            .collect();
+        let expected = [
+            (0, Some(100), 1, 1),
+            (100, Some(178), 2, 1),
+            (1000, Some(1778), 1, 0),
+            (100_000_000, None, 1, 1),
+        ];
+        assert_eq!(wide, expected);
+    }
 
     /// Where a read falls, by its t in microseconds: a bound belongs to the bucket that it begins.
     #[test]

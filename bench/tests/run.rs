@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atoll_bench::{Distribution, FreshAfter, Report, Run, RunError, Sessions, Through, run};
+use atoll_bench::{
+    Arrivals, Distribution, FreshAfter, OpenLoop, Pace, Report, Run, RunError, Sessions, Through,
+    run,
+};
 use atoll_client::ConnectError;
 use standin::{Fault, LAG, StandIn};
 
@@ -16,7 +19,7 @@ fn tiny() -> Run {
     Run {
         length: Duration::from_millis(300),
         warmup: Duration::from_millis(50),
-        concurrency: Some(8),
+        pace: Pace::Closed(Some(8)),
         keys: 40,
         value_bytes: 100,
         ..Run::default()
@@ -131,6 +134,52 @@ fn amnesia_is_no_excuse() {
     let own = report.sessions.read_your_writes;
     assert_eq!((own.at_stake > 0, own.violated), (true, own.at_stake));
     assert_eq!(report.sessions.monotonic_reads.at_stake, 0, "nothing was ever shown");
+}
+
+/// An open loop does what its plan says: so many arrivals, each of them in one figure, and the same ones again with the
+/// same seed.
+#[test]
+fn an_open_loop_sends_what_is_planned() {
+    let open = |arrivals, keys| Run {
+        pace: Pace::Open(OpenLoop { rate: 1000, arrivals, outstanding_max: 10_000 }),
+        keys,
+        ..tiny()
+    };
+    let sums = |report: &Report| {
+        let schedule = report.schedule.as_ref().unwrap();
+        let (reads, writes) = (&report.reads, &report.writes);
+        assert_eq!((schedule.skipped, reads.failed, writes.failed), (0, 0, 0));
+        assert_eq!(reads.count + writes.count, schedule.arrivals);
+        assert!(reads.service_ms.is_some() && writes.service_ms.is_some());
+        assert_eq!(report.sessions.count, 64);
+        schedule.arrivals
+    };
+    let uniform = report(Fault::None, &open(Arrivals::Uniform, 640));
+    assert_eq!(sums(&uniform), 300, "of 0.3 s");
+    let poisson = report(Fault::None, &open(Arrivals::Poisson, 640));
+    assert_eq!(sums(&poisson), sums(&report(Fault::None, &open(Arrivals::Poisson, 640))), "seeded");
+
+    // One key for each of 64 writers, so that their writes meet: an honest cluster still gets a clean report.
+    let crowded = Run { read_ratio: 0.2, ..open(Arrivals::Poisson, 64) };
+    let crowded = report(Fault::None, &crowded);
+    sums(&crowded);
+    assert!(crowded.staleness.judged > 0);
+    let Sessions { read_your_writes, monotonic_reads, .. } = crowded.sessions;
+    assert_eq!(crowded.staleness.stale, 0);
+    assert_eq!(read_your_writes.violated + monotonic_reads.violated, 0);
+}
+
+/// What a closed loop finds out, an open one finds out too.
+#[test]
+fn an_open_loop_judges_too() {
+    let pace = OpenLoop { rate: 2000, arrivals: Arrivals::Poisson, outstanding_max: 10_000 };
+    let settings = Run { pace: Pace::Open(pace), keys: 64, read_ratio: 0.8, ..tiny() };
+    let report = report(Fault::OneIsStuck, &settings);
+    assert!(report.staleness.stale > 0);
+    let Sessions { read_your_writes, monotonic_reads, .. } = report.sessions;
+    for found in [read_your_writes, monotonic_reads] {
+        assert!(0 < found.violated && found.violated < found.at_stake, "{found:?}");
+    }
 }
 
 /// What the nodes used stands beside what they did; who does not tell is named and not counted.

@@ -4,7 +4,9 @@
 
 use std::{future::pending, time::Duration};
 
-use atoll_bench::{Distribution, Run, RunError, Through};
+use atoll_bench::{
+    Arrivals, Distribution, OUTSTANDING_MAX_DEFAULT, OpenLoop, Pace, Run, RunError, Through,
+};
 use atoll_client::ConnectError;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -31,12 +33,19 @@ Examples:
   atoll bench run --read-ratio 0 -w 2 --keys 100k        durable puts
   atoll bench run --read-ratio 1 -r 2 --keys 100k        quorum reads
   atoll bench run -r 1 -w 1 --dist zipf --keys 1k        how stale is R=1, W=1?
+  atoll bench run -r 1 -w 1 --strict --for 30s           and if only owners may answer?
+  atoll bench run --rate 5k                              open loop: what users would wait
+  atoll bench run --rate 5k --arrivals uniform           the same at equal distances
   atoll bench run --for 60s -o json > run.json           for programs
 
-The load is a closed loop: each of the --concurrency workers sends its next operation when the
-last one is answered. Reads go through a coordinator drawn at random. A read is stale if its context
-does not cover a write that had been acknowledged before the read began. The keys are
-`bench:0000000000` and so on in the default bucket; they stay there.
+Without --rate the load is a closed loop: each of the --concurrency workers sends its next operation
+when the last one is answered. If the cluster stalls, so does the load, and the latencies hide the
+stall from all who would have come meanwhile. With --rate it is an open loop: operations are sent as
+planned, whatever has become of the earlier ones, and latency counts from the planned moment.
+
+Reads go through a coordinator drawn at random. A read is stale if its context does not cover a write
+that had been acknowledged before the read began. The keys are `bench:0000000000` and so on in the
+default bucket; they stay there.
 
 Exit codes: 0 measured, 1 nothing succeeded, 2 refused, 4 cannot connect, 130 interrupted (what was
 measured until then is printed).";
@@ -50,9 +59,18 @@ pub struct RunArgs {
     /// How long to run before anything counts
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     warmup: Duration,
-    /// Operations in flight [default: 64]
+    /// Closed loop: operations in flight [default: 64, unless --rate is given]
     #[arg(long, short = 'c', value_name = "N")]
     concurrency: Option<u32>,
+    /// Open loop: operations per second; 5k is understood
+    #[arg(long, value_name = "N", value_parser = count)]
+    rate: Option<u32>,
+    /// How the operations of an open loop are spread over time
+    #[arg(long, value_enum, requires = "rate", default_value_t)]
+    arrivals: Spread,
+    /// Open loop: most operations sent and not answered; beyond it arrivals are skipped and counted
+    #[arg(long, value_name = "N", requires = "rate", value_parser = count, default_value_t = OUTSTANDING_MAX_DEFAULT)]
+    outstanding_max: u32,
     /// How many keys; 100k and 1M are understood
     #[arg(long, value_name = "K", default_value = "10k", value_parser = count)]
     keys: u32,
@@ -100,6 +118,16 @@ enum Dist {
     Zipf,
 }
 
+/// How arrivals are spread.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Spread {
+    /// Independent of each other, as users are: some come close together
+    #[default]
+    Poisson,
+    /// At equal distances
+    Uniform,
+}
+
 /// Who coordinates the reads.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum ThroughWhom {
@@ -117,7 +145,7 @@ pub async fn run(
     format: Format,
 ) -> Result<(), Failed> {
     let BenchCommand::Run(args) = command;
-    let run = Run::from(args);
+    let run = args.run()?;
     run.check().map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
     let profile = crate::cluster::profile(cluster)?;
     let report = atoll_bench::run(&run, &profile, interrupt()).await.map_err(failed)?;
@@ -135,29 +163,51 @@ pub async fn run(
     Ok(())
 }
 
-impl From<RunArgs> for Run {
-    fn from(args: RunArgs) -> Run {
-        Run {
-            length: args.length,
-            warmup: args.warmup,
-            concurrency: args.concurrency,
-            keys: args.keys,
-            value_bytes: args.value_bytes,
-            read_ratio: args.read_ratio,
-            distribution: match args.dist {
+impl RunArgs {
+    fn run(self) -> Result<Run, Failed> {
+        Ok(Run {
+            length: self.length,
+            warmup: self.warmup,
+            pace: self.pace()?,
+            keys: self.keys,
+            value_bytes: self.value_bytes,
+            read_ratio: self.read_ratio,
+            distribution: match self.dist {
                 Dist::Uniform => Distribution::Uniform,
                 Dist::Zipf => Distribution::Zipf,
             },
-            quorum: args.quorum.request(),
-            timeout: args.timeout,
-            preload: !args.no_preload,
-            shared_keys: args.shared_keys,
-            seed: args.seed,
-            connections: args.connections,
-            through: match args.through {
+            quorum: self.quorum.request(),
+            timeout: self.timeout,
+            preload: !self.no_preload,
+            shared_keys: self.shared_keys,
+            seed: self.seed,
+            connections: self.connections,
+            through: match self.through {
                 ThroughWhom::Owners => Through::Owners,
                 ThroughWhom::Any => Through::Any,
             },
+        })
+    }
+
+    fn pace(&self) -> Result<Pace, Failed> {
+        match (self.rate, self.concurrency) {
+            (None, concurrency) => Ok(Pace::Closed(concurrency)),
+            (Some(rate), None) => Ok(Pace::Open(OpenLoop {
+                rate,
+                arrivals: match self.arrivals {
+                    Spread::Poisson => Arrivals::Poisson,
+                    Spread::Uniform => Arrivals::Uniform,
+                },
+                outstanding_max: self.outstanding_max,
+            })),
+            (Some(rate), Some(concurrency)) => Err(Failed::new(
+                Exit::Refused,
+                "--rate sends whatever is in flight, --concurrency only when something is answered: \
+                 there is no load that does both",
+            )
+            .mend(format!(
+                "--rate {rate} --outstanding-max {concurrency} skips what would be too many; or leave out one of the two"
+            ))),
         }
     }
 }
@@ -206,6 +256,7 @@ fn failed(error: RunError) -> Failed {
             Failed::new(receipt::failure(Asked::Write, &error).exit, what)
                 .mend("atoll status; or --no-preload to run all the same")
         }
+        RunError::NoThread(_) => Failed::new(Exit::Other, what),
         RunError::Interrupted => Failed::new(Exit::Interrupted, what),
     }
 }
