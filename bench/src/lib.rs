@@ -1,8 +1,8 @@
 //! Load and staleness, measured.
 //!
-//! [`run`] drives a cluster as hard as a given number of workers can and says what came of it: how many operations per
-//! second, how long they took, which failed, and how many reads missed a write that had been acknowledged before they
-//! began. The last is judged by causality and not by clocks: every write's answer names its dot, every read's answer
+//! [`run`] puts load on a cluster, as much as a number of workers can or as much as a plan says, and tells what came of
+//! it: how many operations per second, how long they took and what they cost, which failed, and how many reads missed a
+//! write that had been acknowledged before they began. The last is judged by causality and not by clocks: every write's answer names its dot, every read's answer
 //! carries a context, and a context either covers a dot or does not.
 //!
 //! ```text
@@ -15,10 +15,11 @@
 //!   run         load.rs           from the first connection to the report
 //!   Operation   operation.rs      what is to be done next, drawn
 //!   Worker      worker.rs         one operation, or one after the other: the closed loop
+//!   Known       known.rs          what a writer must pass with its next put
 //!   Open        open.rs           the open loop; arrivals.rs plans it, pacer.rs wakes it on time
 //!   Measure     measure.rs        what is counted on the way
 //!   Nodes       nodes.rs          what it cost the nodes, by their own counters
-//!   Report      report.rs         the document that comes out
+//!   Report      report.rs         the document that comes out; in it schedule.rs, configuration.rs
 //!   machine.rs, progress.rs       what we run on; what is shown meanwhile
 //! ```
 //!
@@ -30,9 +31,11 @@
 #![deny(missing_docs)]
 
 mod arrivals;
+mod configuration;
 mod distribution;
 mod history;
 mod keys;
+mod known;
 mod load;
 mod machine;
 mod measure;
@@ -42,12 +45,14 @@ mod operation;
 mod pacer;
 mod progress;
 mod report;
+mod schedule;
 mod session;
 mod settings;
 mod visibility;
 mod worker;
 
 pub use arrivals::Arrivals;
+pub use configuration::Configuration;
 pub use distribution::Zipf;
 pub use history::{History, Snapshot, Verdict};
 pub use keys::{KeyName, Keys};
@@ -55,9 +60,10 @@ pub use load::{RunError, run};
 pub use machine::Machine;
 pub use nodes::{NodeUse, Nodes};
 pub use report::{
-    Cluster, Configuration, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Schedule,
-    Sessions, Siblings, Staleness,
+    Cluster, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Sessions, Siblings,
+    Staleness,
 };
+pub use schedule::{SLIP_P99_MS_MAX, Schedule};
 pub use session::Violations;
 pub use settings::{
     CONCURRENCY_DEFAULT, CONCURRENCY_MAX, CONNECTIONS_MAX, Distribution, KEYS_MAX, OPEN_SESSIONS,

@@ -6,12 +6,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use atoll_client::{NodeId, View};
-use atoll_ring::Quorum;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    Arrivals, Distribution, FreshAfter, Machine, Nodes, OpenLoop, Pace, Run, Through, Violations,
+    Configuration, FreshAfter, Machine, Nodes, Pace, Run, Schedule, Violations,
     measure::{Measure, Timed},
     nodes::Answers,
     session,
@@ -67,62 +66,6 @@ pub struct Report {
     pub load_generator: LoadGenerator,
 }
 
-/// A [`Run`] as it was carried out.
-#[derive(Clone, Debug, Serialize)]
-pub struct Configuration {
-    /// The form of the load. "closed": a worker sends its next operation when the last one is answered. "open":
-    /// operations are sent at a planned rate.
-    pub load: &'static str,
-    /// How long was to be measured.
-    pub length_s: f64,
-    /// How long the load ran before.
-    pub warmup_s: f64,
-    /// Operations in flight in a closed loop; `None` in an open one.
-    pub concurrency: Option<u32>,
-    /// Whether nobody chose that number.
-    pub concurrency_is_default: bool,
-    /// Arrivals per second in an open loop; `None` in a closed one.
-    pub rate: Option<u32>,
-    /// How those were spread.
-    pub arrivals: Option<Arrivals>,
-    /// Most operations that could be outstanding in an open loop.
-    pub outstanding_max: Option<u32>,
-    /// Connections to each node.
-    pub connections: u32,
-    /// Keys there were.
-    pub keys: u32,
-    /// Bytes of a value.
-    pub value_bytes: usize,
-    /// Share of operations that were reads.
-    pub read_ratio: f64,
-    /// How keys were drawn.
-    pub distribution: Distribution,
-    /// Owners taking part.
-    pub n: u8,
-    /// Answers a read needed.
-    pub r: u8,
-    /// Acks a write needed.
-    pub w: u8,
-    /// Of the r answers, those that had to be owners'.
-    pub pr: u8,
-    /// Of the w acks, those that had to be owners'.
-    pub pw: u8,
-    /// Of the w acks, those that had to be fsynced.
-    pub dw: u8,
-    /// Whether fallbacks could stand in for owners that were out of reach.
-    pub sloppy: bool,
-    /// For one request.
-    pub timeout_ms: f64,
-    /// Whether all keys were written beforehand.
-    pub preload: bool,
-    /// Whether any worker wrote any key.
-    pub shared_keys: bool,
-    /// Who coordinated the reads.
-    pub through: Through,
-    /// Where chance began.
-    pub seed: u64,
-}
-
 /// The cluster as the load generator saw it at the start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cluster {
@@ -162,23 +105,6 @@ pub struct Operations {
     /// Open loop: how long the requests themselves took, from their sending. `None` in a closed loop, where
     /// `latency_ms` is that.
     pub service_ms: Option<Latency>,
-}
-
-/// How well an open loop kept its plan.
-#[derive(Clone, Debug, Serialize)]
-pub struct Schedule {
-    /// Operations that should have been sent in the measured time.
-    pub arrivals: u64,
-    /// Those that were not sent, because too many were outstanding. They are in no other figure.
-    pub skipped: u64,
-    /// The most that were outstanding.
-    pub outstanding_max: usize,
-    /// How much later than planned operations were sent.
-    pub slip_ms: Option<Latency>,
-    /// Whether that was more than [`SLIP_P99_MS_MAX`] at p99: then part of the latency is the load generator's own.
-    pub slipped: bool,
-    /// What must be known to read the figures, one sentence each.
-    pub judgements: Vec<String>,
 }
 
 /// Milliseconds, from an HDR histogram of three digits.
@@ -281,9 +207,6 @@ pub(crate) struct Measured {
 /// Of the one core that the load generator can use. Above it the answers wait for us and not we for them.
 const SATURATED_ABOVE: f64 = 0.9;
 
-/// A load generator that sends later than this at p99 has not kept its plan.
-pub const SLIP_P99_MS_MAX: f64 = 1.0;
-
 impl Report {
     pub(crate) fn new(run: &Run, cluster: Cluster, machine: Machine, ended: Measured) -> Report {
         let seconds = ended.elapsed.as_secs_f64();
@@ -335,43 +258,6 @@ impl Report {
     }
 }
 
-impl Configuration {
-    fn new(run: &Run, replicas: u8) -> Configuration {
-        let quorum = Quorum::new(&run.quorum, replicas).expect("checked before the run");
-        let (load, concurrency, open) = match run.pace {
-            Pace::Closed(_) => ("closed", Some(run.sessions()), None),
-            Pace::Open(open) => ("open", None, Some(open)),
-        };
-        Configuration {
-            load,
-            length_s: run.length.as_secs_f64(),
-            warmup_s: run.warmup.as_secs_f64(),
-            concurrency,
-            concurrency_is_default: run.pace == Pace::Closed(None),
-            rate: open.map(|open| open.rate),
-            arrivals: open.map(|open| open.arrivals),
-            outstanding_max: open.map(|open| open.outstanding_max),
-            connections: run.connections,
-            keys: run.keys,
-            value_bytes: run.value_bytes,
-            read_ratio: run.read_ratio,
-            distribution: run.distribution,
-            n: quorum.n(),
-            r: quorum.r(),
-            w: quorum.w(),
-            pr: quorum.pr(),
-            pw: quorum.pw(),
-            dw: quorum.dw(),
-            sloppy: quorum.sloppy(),
-            timeout_ms: run.timeout.as_secs_f64() * 1000.0,
-            preload: run.preload,
-            shared_keys: run.shared_keys,
-            through: run.through,
-            seed: run.seed,
-        }
-    }
-}
-
 impl Cluster {
     pub(crate) fn of(view: &View) -> Cluster {
         Cluster {
@@ -399,7 +285,7 @@ impl Operations {
 
 impl Latency {
     /// `None` of nothing.
-    fn of(micros: &Histogram<u64>) -> Option<Latency> {
+    pub(crate) fn of(micros: &Histogram<u64>) -> Option<Latency> {
         let at = |quantile| micros.value_at_quantile(quantile) as f64 / 1000.0;
         (!micros.is_empty()).then(|| Latency {
             p50: at(0.5),
@@ -409,28 +295,6 @@ impl Latency {
             max: micros.max() as f64 / 1000.0,
             mean: round(micros.mean() / 1000.0, 3),
         })
-    }
-}
-
-impl Schedule {
-    fn new(settings: OpenLoop, measure: &Measure) -> Schedule {
-        let Measure { arrivals, skipped, outstanding_max, .. } = *measure;
-        let slip_ms = Latency::of(&measure.slip);
-        let slipped = slip_ms.is_some_and(|slip| slip.p99 > SLIP_P99_MS_MAX);
-        let mut judgements = Vec::new();
-        if skipped > 0 {
-            judgements.push(format!(
-                "{skipped} of {arrivals} arrivals were skipped because {} operations were outstanding: the cluster did not keep up, and the latencies are only of those that were sent",
-                settings.outstanding_max,
-            ));
-        }
-        if let Some(slip) = slip_ms.filter(|_| slipped) {
-            judgements.push(format!(
-                "the load generator itself was late, by {} ms at p99: that much of the latency is not the cluster's",
-                slip.p99,
-            ));
-        }
-        Schedule { arrivals, skipped, outstanding_max, slip_ms, slipped, judgements }
     }
 }
 
@@ -499,6 +363,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::{Arrivals, OpenLoop};
 
     /// The document's form is an interface: this is all of it, and a change here is a change for whoever reads it.
     #[test]

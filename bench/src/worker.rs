@@ -6,12 +6,6 @@
 //! In a **closed loop** a worker belongs to one session and goes on for ever. In an open loop workers are lent out, one
 //! operation each: they are the room that an operation needs.
 //!
-//! **What a writer passes.** Normally the context of its own last put of that key. If that is not known (the first put),
-//! if the last put ended without a clear effect, or if two puts overlapped (in an open loop they do), it reads first.
-//! Such puts may be stored or may still be, and only reading gives a context that covers them; without one the next put
-//! would stand beside them as a sibling. If the read does not cover our own last acknowledged put (it was stale), our
-//! old context is passed: siblings then, but truthful ones, and nothing that was acknowledged is forgotten.
-//!
 //! Little is allocated per operation beyond what the client does: keys are spelt into a buffer, values are slices of a
 //! pool of noise, snapshots use their room again.
 
@@ -27,6 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     History, KeyName, Keys, Run, Snapshot,
+    known::{Known, Turn},
     measure::{Judged, Measure},
     operation::{Chance, Deed, Operation},
     session::{self, Expected, Session},
@@ -67,26 +62,6 @@ pub(crate) enum Due {
     At(Instant),
 }
 
-/// What a writer knows of a key.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    /// Covers our last acknowledged put.
-    token: Option<ContextToken>,
-    /// Whether that was also our last put of all, and alone.
-    certain: bool,
-    /// Puts that have begun.
-    begun: u32,
-    /// Puts that have begun and not ended.
-    under_way: u32,
-}
-
-/// A put that has begun: what is needed to know at its end whether it was alone.
-#[derive(Clone, Copy)]
-struct Turn {
-    number: u32,
-    began_alone: bool,
-}
-
 impl Load {
     /// Nothing is written, nothing is known.
     pub fn new(
@@ -123,27 +98,6 @@ impl Window {
     /// Whether an operation that begins at this moment is counted.
     pub fn counts(&self, moment: Instant) -> bool {
         self.begin <= moment && moment < self.end.get()
-    }
-}
-
-impl Known {
-    fn begin(&mut self) -> Turn {
-        self.begun = self.begun.wrapping_add(1);
-        self.under_way += 1;
-        Turn { number: self.begun, began_alone: self.under_way == 1 }
-    }
-
-    /// The put of this turn was acknowledged.
-    fn acknowledged(&mut self, turn: Turn, token: ContextToken) {
-        self.under_way -= 1;
-        self.token = Some(token);
-        self.certain = turn.began_alone && turn.number == self.begun;
-    }
-
-    /// It was not.
-    fn failed(&mut self, effect: &Effect) {
-        self.under_way -= 1;
-        self.certain &= *effect == Effect::NotApplied;
     }
 }
 
@@ -449,42 +403,3 @@ pub(crate) const NOISE_BYTES: usize = 4 << 20;
 const PRELOAD_TIMEOUT: Duration = Duration::from_secs(5);
 const PRELOAD_TRIES: u32 = 3;
 const PRELOAD_PAUSE: Duration = Duration::from_millis(200);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// After puts that overlapped, or one whose end is unknown, a writer reads first; after one that was alone, or one
-    /// that was surely not applied, it goes on with what it knows. `b` begins a put, `a`, `n`, `u` end the oldest one:
-    /// acknowledged, not applied, unknown.
-    #[test]
-    fn a_writer_knows_when_it_must_read_first() {
-        let check = |script: &str, certain: bool| {
-            let (mut known, mut under_way) = (Known::default(), Vec::new());
-            for step in script.chars() {
-                if step == 'b' {
-                    under_way.push(known.begin());
-                    continue;
-                }
-                let turn = under_way.remove(0);
-                match step {
-                    'a' => known.acknowledged(turn, ContextToken::from(Bytes::new())),
-                    'n' => known.failed(&Effect::NotApplied),
-                    _ => known.failed(&Effect::Unknown),
-                }
-            }
-            assert_eq!(known.certain, certain, "{script}");
-        };
-        check("", false);
-        check("ba", true);
-        check("baba", true);
-        check("babn", true);
-        check("babu", false);
-        check("babuba", true);
-        check("bbaa", false);
-        check("bbaaba", true);
-        check("babban", false);
-        check("bbna", false);
-        check("bababba", false);
-    }
-}

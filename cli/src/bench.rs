@@ -263,7 +263,43 @@ fn failed(error: RunError) -> Failed {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    /// Which load a command line means: by default a closed loop that nobody chose; both kinds at once are refused with
+    /// what to do instead.
+    #[test]
+    fn the_load_is_open_or_closed() {
+        let pace = |line: &str| {
+            let words = ["run"].into_iter().chain(line.split_whitespace());
+            Line::try_parse_from(words).map(|line| line.run.pace())
+        };
+        let open = |rate, arrivals, outstanding_max| {
+            Pace::Open(OpenLoop { rate, arrivals, outstanding_max })
+        };
+        for (line, expected) in [
+            ("", Pace::Closed(None)),
+            ("-c 8", Pace::Closed(Some(8))),
+            ("--rate 5k", open(5000, Arrivals::Poisson, 10_000)),
+            ("--rate 1 --arrivals uniform --outstanding-max 7", open(1, Arrivals::Uniform, 7)),
+        ] {
+            assert_eq!(pace(line).unwrap().unwrap(), expected, "{line}");
+        }
+        let both = pace("--rate 5k -c 8").unwrap().unwrap_err();
+        assert!(both.exit == Exit::Refused && both.mend.is_some(), "{both:?}");
+        for alone in ["--arrivals uniform", "--outstanding-max 7"] {
+            assert!(pace(alone).unwrap_err().to_string().contains("--rate"), "{alone}");
+        }
+        let zero = Line::try_parse_from(["run", "--rate", "0"]).unwrap().run.run().unwrap();
+        assert!(zero.check().unwrap_err().to_string().starts_with("rate=0: must be 1"));
+    }
 
     #[test]
     fn numbers_may_have_units() {
