@@ -9,8 +9,8 @@ use crate::{Pace, Run, measure::Measure};
 /// One moving line on stderr.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    reads: u64,
-    writes: u64,
+    /// Operations that had succeeded when the line was drawn last, and when that was.
+    done: u64,
     at: Duration,
     /// Operations per second that an open loop wants to send.
     rate: Option<u32>,
@@ -42,7 +42,7 @@ impl Progress {
     fn with(length: u64, rate: Option<u32>, template: &str) -> Progress {
         let bar = ProgressBar::new(length); // draws on stderr, and only if that is a terminal
         bar.set_style(ProgressStyle::with_template(template).expect("constant template"));
-        Progress { bar, reads: 0, writes: 0, at: Duration::ZERO, rate }
+        Progress { bar, done: 0, at: Duration::ZERO, rate }
     }
 
     /// Another key is written.
@@ -66,19 +66,14 @@ impl Progress {
             latency.value_at_quantile(0.99) as f64 / 1000.0 // so far
         };
         self.bar.set_position(u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        let since = |now, before| (now - before) as f64 / seconds;
-        let mut said = format!("{:.1} s · ", at.as_secs_f64());
-        said += &match self.rate {
-            None => format!("{:.0}/s", since(reads + writes, self.reads + self.writes)),
-            Some(rate) => {
-                format!("{:.0} of {rate}/s", since(reads + writes, self.reads + self.writes))
-            }
-        };
+        let rate = (reads + writes - self.done) as f64 / seconds;
+        let mut said = format!("{:.1} s · {rate:.0}", at.as_secs_f64());
+        if let Some(wanted) = self.rate {
+            said += &format!(" of {wanted}");
+        }
         said += &format!(
-            " · reads {:.0}/s p99 {:.1} ms · writes {:.0}/s p99 {:.1} ms · stale {} · errors {}",
-            since(reads, self.reads),
+            "/s · p99 reads {:.1} writes {:.1} ms · stale {} · errors {}",
             p99(&measure.reads.latency),
-            since(writes, self.writes),
             p99(&measure.writes.latency),
             measure.stale(),
             measure.reads.failures() + measure.writes.failures(),
@@ -87,7 +82,7 @@ impl Progress {
             said += &format!(" · skipped {}", measure.skipped);
         }
         self.bar.set_message(said);
-        (self.at, self.reads, self.writes) = (at, reads, writes);
+        (self.at, self.done) = (at, reads + writes);
     }
 }
 

@@ -35,6 +35,21 @@ fn report(fault: Fault, settings: &Run) -> Report {
     with_nodes(fault, async |nodes| run(settings, &nodes.profile, pending()).await.unwrap())
 }
 
+/// What is found out until the nodes have answered so many reads, however long a busy machine takes for that.
+fn found_out(fault: Fault, settings: Run, reads: u64) -> Report {
+    let settings = Run { length: Duration::from_secs(3600), ..settings };
+    with_nodes(fault, async |nodes| {
+        let enough = answered(&nodes, reads);
+        run(&settings, &nodes.profile, enough).await.unwrap()
+    })
+}
+
+async fn answered(nodes: &StandIn, reads: u64) {
+    while nodes.reads.load(Ordering::Relaxed) < reads {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A store that keeps its promises: whatever the settings, nothing is stale, missing or wrong, no sibling appears where
 /// each key has one writer, and reads come through every node.
 #[test]
@@ -83,7 +98,7 @@ fn an_honest_cluster_gets_a_clean_report() {
 /// keys that were written since the preload must be found stale, and by how much.
 #[test]
 fn a_node_that_is_stuck_is_found_out() {
-    let report = report(Fault::OneIsStuck, &Run { read_ratio: 0.8, ..tiny() });
+    let report = found_out(Fault::OneIsStuck, Run { read_ratio: 0.8, ..tiny() }, 1000);
     let share = report.staleness.share.unwrap();
     assert!((0.1..0.5).contains(&share), "{:?}", report.staleness);
     assert!(report.staleness.behind_max > 1, "{:?}", report.staleness);
@@ -94,7 +109,7 @@ fn a_node_that_is_stuck_is_found_out() {
 /// not all of them, because two nodes of three are in order.
 #[test]
 fn clients_notice_a_node_that_is_stuck() {
-    let report = report(Fault::OneIsStuck, &Run { read_ratio: 0.8, ..tiny() });
+    let report = found_out(Fault::OneIsStuck, Run { read_ratio: 0.8, ..tiny() }, 1000);
     let Sessions { count, keys_remembered, read_your_writes, monotonic_reads } = report.sessions;
     assert_eq!((count, keys_remembered), (8, 1024));
     for found in [read_your_writes, monotonic_reads] {
@@ -110,7 +125,7 @@ fn clients_notice_a_node_that_is_stuck() {
 /// all stale reads stand in the buckets below that time, and as the lag is long, there are some.
 #[test]
 fn a_node_that_lags_is_fresh_after_its_lag() {
-    let report = report(Fault::OneLagsBehind, &Run { read_ratio: 0.8, ..tiny() });
+    let report = found_out(Fault::OneLagsBehind, Run { read_ratio: 0.8, ..tiny() }, 1000);
     let by_age = &report.staleness.by_time_since_ack;
     let stale = |bucket: &&FreshAfter| bucket.fresh < bucket.reads;
     assert!(by_age.iter().any(|bucket| stale(&bucket)), "{by_age:?}");
@@ -174,7 +189,7 @@ fn an_open_loop_sends_what_is_planned() {
 fn an_open_loop_judges_too() {
     let pace = OpenLoop { rate: 2000, arrivals: Arrivals::Poisson, outstanding_max: 10_000 };
     let settings = Run { pace: Pace::Open(pace), keys: 64, read_ratio: 0.8, ..tiny() };
-    let report = report(Fault::OneIsStuck, &settings);
+    let report = found_out(Fault::OneIsStuck, settings, 1000);
     assert!(report.staleness.stale > 0);
     let Sessions { read_your_writes, monotonic_reads, .. } = report.sessions;
     for found in [read_your_writes, monotonic_reads] {
@@ -185,7 +200,8 @@ fn an_open_loop_judges_too() {
 /// What the nodes used stands beside what they did; who does not tell is named and not counted.
 #[test]
 fn the_nodes_are_asked_what_it_cost_them() {
-    let all = report(Fault::None, &tiny()).nodes;
+    let longer = Run { length: Duration::from_secs(1), ..tiny() };
+    let all = report(Fault::None, &longer).nodes;
     assert_eq!(all.silent.len(), 0);
     assert_eq!(all.each.len(), 3);
     for node in &all.each {
@@ -194,7 +210,7 @@ fn the_nodes_are_asked_what_it_cost_them() {
     }
     assert!(all.cpu_us_per_op > all.each[0].cpu_us_per_op);
 
-    let two = report(Fault::OneTellsNothing, &tiny()).nodes;
+    let two = report(Fault::OneTellsNothing, &longer).nodes;
     let told: Vec<&str> = two.each.iter().map(|node| node.node.as_str()).collect();
     assert_eq!(told, ["n1", "n3"]);
     assert!(two.silent["n2"].contains("not pretended"), "{:?}", two.silent);
@@ -238,12 +254,7 @@ fn an_interrupted_run_reports_what_it_has() {
             ..tiny()
         };
         let began = Instant::now();
-        let enough = async {
-            while nodes.reads.load(Ordering::Relaxed) < 200 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let report = run(&long, &nodes.profile, enough).await.unwrap();
+        let report = run(&long, &nodes.profile, answered(&nodes, 200)).await.unwrap();
         assert!(report.interrupted && report.reads.count > 0);
         assert!(report.seconds > 0.0 && report.seconds < began.elapsed().as_secs_f64());
 
