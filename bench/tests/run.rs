@@ -222,7 +222,8 @@ fn the_nodes_are_asked_what_it_cost_them() {
 #[test]
 fn writes_with_an_unknown_end_are_told_apart() {
     with_nodes(Fault::WritesVanishFromSight, async |nodes| {
-        let report = run(&tiny(), &nodes.profile, pending()).await.unwrap();
+        let long = Run { length: Duration::from_secs(3600), ..tiny() };
+        let report = run(&long, &nodes.profile, answered(&nodes, 1000)).await.unwrap();
         assert_eq!(report.writes.errors.keys().collect::<Vec<_>>(), ["write quorum not met"]);
         assert_eq!(report.failed_writes_left.keys().collect::<Vec<_>>(), ["unknown"]);
         assert_eq!(report.staleness.stale, 0);
