@@ -1,6 +1,6 @@
 //! `atoll bench`: puts load on a cluster and prints how fast, how often wrong and how stale it was.
 //!
-//! The measuring is done by `atoll-bench`; here its settings are read, and [`print`] says what came of it.
+//! The measuring is done by `atoll-bench`; here its settings are read, and [`mod@print`] says what came of it.
 
 use std::{future::pending, time::Duration};
 
