@@ -3,12 +3,12 @@
 //! A read is **stale** if its context does not cover a write that was acknowledged before the read began. So:
 //!
 //! ```text
-//!   ack of a write   -> History::ack(key, dot, context of the answer)       what must be visible from now on
+//!   ack of a write   -> History::ack(key, dot, context of the answer, now)  what must be visible from now on
 //!   before a read    -> History::snapshot(key, &mut snapshot)               frozen: later acks do not count against it
 //!   answer of a read -> snapshot.judge(context)                             fresh, or behind by k acknowledged writes
 //! ```
 //!
-//! No clock takes part. "Acknowledged" means that the writer has heard it, a moment after the cluster has said it; a
+//! No clock takes part in the verdict; the time of the newest ack is kept so that it can be said how long ago that was. "Acknowledged" means that the writer has heard it, a moment after the cluster has said it; a
 //! read that begins in between is not judged by that write, so the judge errs on the cluster's side, and by microseconds.
 //!
 //! **Bounds.** Per key we keep the *current* dots, those that no later acknowledged write had seen (one, or the siblings),
@@ -16,7 +16,7 @@
 //! its promises, so forgetting old replaced dots cannot turn a stale read fresh; but such a read may be farther behind
 //! than we can still count. Hence "at least".
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use atoll_antientropy::{Context, Dot};
 
@@ -35,6 +35,8 @@ struct Acked {
     current: Vec<Dot>,
     /// Some later acknowledged write had.
     replaced: VecDeque<Dot>,
+    /// When the last ack was heard.
+    newest_at: Duration,
 }
 
 impl History {
@@ -45,8 +47,10 @@ impl History {
     }
 
     /// A write was acknowledged. `context` is what its answer stands for: all that the writer had seen, and the write.
-    pub fn ack(&mut self, key: u32, dot: Dot, context: &Context) {
-        let Acked { current, replaced } = &mut self.keys[key as usize];
+    /// `now` counts from any moment, the same for all calls, by a clock that does not go back.
+    pub fn ack(&mut self, key: u32, dot: Dot, context: &Context, now: Duration) {
+        let Acked { current, replaced, newest_at } = &mut self.keys[key as usize];
+        *newest_at = now;
         replaced.extend(current.extract_if(.., |older| context.contains(older)));
         current.push(dot);
         if current.len() > SIBLINGS_MAX {
@@ -58,9 +62,10 @@ impl History {
 
     /// Freezes what a read that begins now must show. The old content of `snapshot` is gone, its room is used again.
     pub fn snapshot(&self, key: u32, snapshot: &mut Snapshot) {
-        let Acked { current, replaced } = &self.keys[key as usize];
+        let Acked { current, replaced, newest_at } = &self.keys[key as usize];
         snapshot.acked.clear();
         snapshot.acked.extend(replaced.iter().chain(current).cloned());
+        snapshot.newest_at = *newest_at;
     }
 
     /// How many replaced writes of a key are remembered.
@@ -79,6 +84,7 @@ impl History {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     acked: Vec<Dot>,
+    newest_at: Duration,
 }
 
 /// What a read was worth.
@@ -93,6 +99,11 @@ pub enum Verdict {
 }
 
 impl Snapshot {
+    /// How long before `now` the newest of the writes was acknowledged; `None` if nothing was.
+    pub fn since_newest_ack(&self, now: Duration) -> Option<Duration> {
+        (!self.acked.is_empty()).then(|| now.saturating_sub(self.newest_at))
+    }
+
     /// Judges a read by the context that came back; an empty one for a key that the cluster does not know.
     pub fn judge(&self, seen: &Context) -> Verdict {
         let missed = self.acked.iter().filter(|dot| !seen.contains(dot)).count();
@@ -140,7 +151,7 @@ mod tests {
                 ["put", new, "over", ref seen @ ..] => {
                     let mut context = context(seen);
                     context.add(&event(new));
-                    history.ack(0, event(new).dot(), &context);
+                    history.ack(0, event(new).dot(), &context, Duration::ZERO);
                 }
                 ["begin"] => history.snapshot(0, &mut snapshot),
                 ["end", ref seen @ ..] => verdicts.push(snapshot.judge(&context(seen))),
@@ -219,6 +230,21 @@ mod tests {
         check("put a1 over -; read a1; read a1 a2; put a3 over a1; read a1 a3", &[Fresh; 3]);
     }
 
+    /// The age that a read is filed under is that of the newest ack before it, whichever write that was.
+    #[test]
+    fn the_newest_ack_before_the_read_gives_the_age() {
+        let ms = Duration::from_millis;
+        let (mut history, mut snapshot) = (History::new(2), Snapshot::default());
+        history.snapshot(0, &mut snapshot);
+        assert_eq!(snapshot.since_newest_ack(ms(5)), None);
+        history.ack(0, event("a1").dot(), &context(&["a1"]), ms(10));
+        history.ack(0, event("b1").dot(), &context(&["b1"]), ms(30)); // concurrent with the first
+        history.ack(1, event("a2").dot(), &context(&["a2"]), ms(40)); // of another key
+        history.snapshot(0, &mut snapshot);
+        history.ack(0, event("a3").dot(), &context(&["a3"]), ms(50)); // too late to count
+        assert_eq!(snapshot.since_newest_ack(ms(45)), Some(ms(15)));
+    }
+
     /// Older versions than the window are no longer counted, but the read stays stale.
     #[test]
     fn the_window_bounds_the_count_and_not_the_verdict() {
@@ -227,7 +253,7 @@ mod tests {
         for counter in 1..=1000 {
             let event = Event::alone(Actor::new(1, 0), counter);
             context.add(&event);
-            history.ack(0, event.dot(), &context);
+            history.ack(0, event.dot(), &context, Duration::ZERO);
         }
         history.snapshot(0, &mut snapshot);
         assert_eq!(snapshot.judge(&context), Fresh);
@@ -239,12 +265,12 @@ mod tests {
     #[test]
     fn an_old_sibling_is_not_forgotten() {
         let (mut history, mut snapshot) = (History::new(1), Snapshot::default());
-        history.ack(0, event("b1").dot(), &context(&["b1"]));
+        history.ack(0, event("b1").dot(), &context(&["b1"]), Duration::ZERO);
         let mut context = Context::new();
         for counter in 1..=1000 {
             let event = Event::alone(Actor::new(1, 0), counter);
             context.add(&event);
-            history.ack(0, event.dot(), &context);
+            history.ack(0, event.dot(), &context, Duration::ZERO);
         }
         history.snapshot(0, &mut snapshot);
         assert_eq!(snapshot.judge(&context), Stale(1));
@@ -258,7 +284,7 @@ mod tests {
         let mut history = History::new(1);
         for counter in 1..=200 {
             let event = Event::alone(Actor::new(1, 0), counter);
-            history.ack(0, event.dot(), &event.context());
+            history.ack(0, event.dot(), &event.context(), Duration::ZERO);
         }
         assert_eq!(history.overflowed(), 200 - SIBLINGS_MAX as u64);
         let mut snapshot = Snapshot::default();
@@ -290,7 +316,7 @@ mod tests {
                 let event = Event::alone(Actor::new(dice.random_range(1..=3), 0), counter);
                 seen.add(&event);
                 store.push(event);
-                history.ack(0, event.dot(), &seen);
+                history.ack(0, event.dot(), &seen, Duration::ZERO);
                 history.snapshot(0, &mut snapshot);
                 assert_eq!(snapshot.judge(&knowing(&store)), Fresh);
 
@@ -333,7 +359,7 @@ mod tests {
                 before.push(known);
                 seen.add(&event);
                 acked.push(event);
-                history.ack(0, event.dot(), &seen);
+                history.ack(0, event.dot(), &seen, Duration::ZERO);
             }
             assert_eq!(history.overflowed(), 0);
         }

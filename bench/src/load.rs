@@ -4,13 +4,13 @@
 //!   check, connect -> write all keys once -> warm up -> measure -> let the last operations end -> report
 //! ```
 //!
-//! An operation counts if it *began* within the measured time, however long it takes; rates are such operations per
+//! An operation counts if it *began* within the measured time (in an open loop: should have begun), however long it takes; rates are such operations per
 //! second of that time. So neither a stall at the end nor one at the beginning is lost.
 
-use std::{cell::Cell, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use atoll_client::{Client, ConnectError, Profile, RequestError};
-use atoll_ring::{Quorum, QuorumError};
+use atoll_client::{Client, ConnectError, Profile, QuorumRequest, RequestError};
+use atoll_ring::QuorumError;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::{
     task::{JoinSet, LocalSet},
@@ -18,7 +18,9 @@ use tokio::{
 };
 
 use crate::{
-    Cluster, Machine, Report, Run, SettingsError, machine,
+    Cluster, Machine, Pace, Report, Run, SettingsError, machine, nodes,
+    open::Open,
+    operation::Chance,
     progress::{self, Progress},
     report::Measured,
     worker::{Load, Window, Worker},
@@ -43,8 +45,11 @@ pub async fn run(
         clients = connect(run, profile) => clients?,
     };
     let view = clients[0].view();
-    let ended = match Quorum::new(&run.quorum, view.replicas()) {
-        Ok(_) => LocalSet::new().run_until(drive(run, &clients, stop.as_mut())).await,
+    let ended = match run.first_read(view.replicas()) {
+        Ok(first_read) => {
+            let driven = drive(run, first_read, &clients, stop.as_mut());
+            LocalSet::new().run_until(driven).await
+        }
         Err(impossible) => Err(RunError::Quorum(impossible)),
     };
     for client in &clients {
@@ -73,6 +78,9 @@ pub enum RunError {
         /// Why, the last time it was tried.
         error: RequestError,
     },
+    /// The system has no thread left to keep the time of an open loop. Nothing was measured.
+    #[error("no thread to keep the time: {0}")]
+    NoThread(io::Error),
     /// Stopped before anything was measured.
     #[error("interrupted before anything was measured")]
     Interrupted,
@@ -90,35 +98,35 @@ async fn connect(run: &Run, profile: &Profile) -> Result<Vec<Arc<Client>>, Conne
 /// Everything between the connections and the report. Needs a [`LocalSet`] around it.
 async fn drive(
     run: &Run,
+    first_read: QuorumRequest,
     clients: &[Arc<Client>],
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Measured, RunError> {
     let mut dice = SmallRng::seed_from_u64(run.seed);
-    let members = clients[0].view().members().iter().map(|member| member.id).collect();
-    let load = Rc::new(Load::new(run.clone(), members, &mut dice));
+    let load = Rc::new(Load::new(run.clone(), clients, first_read, &mut dice));
 
     let began = Instant::now();
     if run.preload {
         tokio::select! { biased;
             () = &mut stop => return Err(RunError::Interrupted),
-            written = preload(workers(&load, clients, &mut dice), run.keys) => written?,
+            written = preload(&load, &mut dice) => written?,
         }
     }
     let preload = run.preload.then(|| began.elapsed());
 
-    let begin = Instant::now() + run.warmup;
+    let zero = Instant::now();
+    let begin = zero + run.warmup;
     let window = Rc::new(Window { begin, end: Cell::new(begin + run.length) });
-    let mut working = JoinSet::new();
-    for worker in workers(&load, clients, &mut dice) {
-        working.spawn_local(worker.work(window.clone()));
-    }
-    let mut progress = Progress::load(run.length);
+    let working = start(&load, zero, &window, &mut dice)?;
+    let mut progress = Progress::load(run);
     progress.warming_up();
     tokio::select! { biased;
         () = &mut stop => return Err(RunError::Interrupted),
         () = sleep_until(begin) => {}
     }
 
+    let ask = |patience| nodes::ask(clients[0].clone(), load.members.clone(), patience);
+    let mut asking = JoinSet::from_iter([ask(nodes::PATIENCE)]);
     let cpu_before = machine::cpu_time();
     let mut redraw = interval(progress::REDRAW);
     let interrupted = loop {
@@ -131,7 +139,10 @@ async fn drive(
     let elapsed = begin.elapsed();
     let cpu = machine::cpu_time().zip(cpu_before).map(|(after, before)| after - before);
     window.end.set(Instant::now().min(window.end.get()));
-    finish(working, interrupted).await;
+    let patience = if interrupted { INTERRUPTED_PATIENCE } else { nodes::PATIENCE };
+    let (nodes_after, ()) = tokio::join!(ask(patience), finish(working, interrupted));
+    let nodes_before =
+        asking.join_next().await.expect("it was asked").expect("asking does not panic");
     drop(progress);
 
     let measure = load.measure.replace(crate::measure::Measure::new());
@@ -141,32 +152,54 @@ async fn drive(
         preload,
         elapsed: if interrupted { elapsed } else { run.length },
         cpu: cpu.map(|cpu| cpu.as_secs_f64() / elapsed.as_secs_f64()),
+        nodes: [nodes_before, nodes_after],
         window: history.window(),
         overflowed: history.overflowed(),
         measure,
     })
 }
 
-fn workers(load: &Rc<Load>, clients: &[Arc<Client>], dice: &mut SmallRng) -> Vec<Worker> {
-    (0..load.run.workers())
-        .zip(clients.iter().cycle())
-        .map(|(number, client)| Worker::new(load.clone(), client.clone(), number, dice))
-        .collect()
-}
-
 /// Writes every key once. The first failure ends it, and the other workers with it.
-async fn preload(workers: Vec<Worker>, keys: u32) -> Result<(), RunError> {
-    let progress = Rc::new(Progress::preload(keys));
+async fn preload(load: &Rc<Load>, dice: &mut SmallRng) -> Result<(), RunError> {
+    let progress = Rc::new(Progress::preload(load.run.keys));
     let mut writing = JoinSet::new();
-    for worker in workers {
+    for chance in chances(&load.run, dice) {
         let progress = progress.clone();
-        writing.spawn_local(worker.preload(move || progress.key_written()));
+        let worker = Worker::new(load.clone());
+        writing.spawn_local(worker.preload(chance, move || progress.key_written()));
     }
     while let Some(ended) = writing.join_next().await {
         let written = ended.expect("workers do not panic");
         written.map_err(|(key, error)| RunError::Preload { key, error })?;
     }
     Ok(())
+}
+
+/// Lets the load loose. It ends with the window, and with what is returned.
+fn start(
+    load: &Rc<Load>,
+    zero: Instant,
+    window: &Rc<Window>,
+    dice: &mut SmallRng,
+) -> Result<JoinSet<()>, RunError> {
+    let mut working = JoinSet::new();
+    let chances = chances(&load.run, dice);
+    match load.run.pace {
+        Pace::Closed(_) => {
+            for chance in chances {
+                working.spawn_local(Worker::new(load.clone()).work(chance, window.clone()));
+            }
+        }
+        Pace::Open(settings) => {
+            let open = Open::new(load, settings, chances, dice).map_err(RunError::NoThread)?;
+            working.spawn_local(open.run(zero, window.clone()));
+        }
+    }
+    Ok(working)
+}
+
+fn chances(run: &Run, dice: &mut SmallRng) -> Vec<Chance> {
+    (0..run.sessions()).map(|session| Chance::new(session, dice)).collect()
 }
 
 /// Lets the operations under way end; each has its timeout. Somebody who interrupts does not want to wait for that, so

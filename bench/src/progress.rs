@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::measure::Measure;
+use crate::{Pace, Run, measure::Measure};
 
 /// One moving line on stderr.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    reads: u64,
-    writes: u64,
+    /// Operations that had succeeded when the line was drawn last, and when that was.
+    done: u64,
     at: Duration,
+    /// Operations per second that an open loop wants to send.
+    rate: Option<u32>,
 }
 
 /// How often the line is drawn anew.
@@ -20,19 +22,27 @@ pub(crate) const REDRAW: Duration = Duration::from_millis(250);
 impl Progress {
     /// Counts the keys that are written beforehand.
     pub fn preload(keys: u32) -> Progress {
-        Progress::with(keys.into(), "writing all keys {bar:30} {human_pos}/{human_len} ({eta})")
+        Progress::with(
+            keys.into(),
+            None,
+            "writing all keys {bar:30} {human_pos}/{human_len} ({eta})",
+        )
     }
 
     /// Follows the measured time.
-    pub fn load(length: Duration) -> Progress {
-        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        Progress::with(length_ms, "{bar:20} {msg}")
+    pub fn load(run: &Run) -> Progress {
+        let length_ms = u64::try_from(run.length.as_millis()).unwrap_or(u64::MAX);
+        let rate = match run.pace {
+            Pace::Closed(_) => None,
+            Pace::Open(open) => Some(open.rate),
+        };
+        Progress::with(length_ms, rate, "{bar:20} {msg}")
     }
 
-    fn with(length: u64, template: &str) -> Progress {
+    fn with(length: u64, rate: Option<u32>, template: &str) -> Progress {
         let bar = ProgressBar::new(length); // draws on stderr, and only if that is a terminal
         bar.set_style(ProgressStyle::with_template(template).expect("constant template"));
-        Progress { bar, reads: 0, writes: 0, at: Duration::ZERO }
+        Progress { bar, done: 0, at: Duration::ZERO, rate }
     }
 
     /// Another key is written.
@@ -56,17 +66,23 @@ impl Progress {
             latency.value_at_quantile(0.99) as f64 / 1000.0 // so far
         };
         self.bar.set_position(u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        self.bar.set_message(format!(
-            "{:.1} s · reads {:.0}/s p99 {:.1} ms · writes {:.0}/s p99 {:.1} ms · stale {} · errors {}",
-            at.as_secs_f64(),
-            (reads - self.reads) as f64 / seconds,
+        let rate = (reads + writes - self.done) as f64 / seconds;
+        let mut said = format!("{:.1} s · {rate:.0}", at.as_secs_f64());
+        if let Some(wanted) = self.rate {
+            said += &format!(" of {wanted}");
+        }
+        said += &format!(
+            "/s · p99 reads {:.1} writes {:.1} ms · stale {} · errors {}",
             p99(&measure.reads.latency),
-            (writes - self.writes) as f64 / seconds,
             p99(&measure.writes.latency),
             measure.stale(),
             measure.reads.failures() + measure.writes.failures(),
-        ));
-        (self.at, self.reads, self.writes) = (at, reads, writes);
+        );
+        if measure.skipped > 0 {
+            said += &format!(" · skipped {}", measure.skipped);
+        }
+        self.bar.set_message(said);
+        (self.at, self.done) = (at, reads + writes);
     }
 }
 

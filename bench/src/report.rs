@@ -6,13 +6,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use atoll_client::{NodeId, View};
-use atoll_ring::Quorum;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    Distribution, Machine, Run, Through,
+    Configuration, FreshAfter, Machine, Nodes, Pace, Run, Schedule, Violations,
     measure::{Measure, Timed},
+    nodes::Answers,
+    session,
 };
 
 /// Name and version of the document's form.
@@ -39,9 +40,11 @@ pub struct Report {
     pub seconds: f64,
     /// Successful reads and writes per second.
     pub ops_per_s: f64,
+    /// How well an open loop kept its plan; `None` in a closed loop, which has none.
+    pub schedule: Option<Schedule>,
     /// All reads, but those that a writer makes to learn a context.
     pub reads: Operations,
-    /// All writes. The time to read a context first is not in their latency.
+    /// All writes. The time to read a context first is not in the latency of a closed loop, and never in `service_ms`.
     pub writes: Operations,
     /// Reads that found no value.
     pub reads_missing: u64,
@@ -53,53 +56,14 @@ pub struct Report {
     pub failed_writes_left: BTreeMap<String, u64>,
     /// Reads judged by what had been acknowledged before they began.
     pub staleness: Staleness,
+    /// What clients would have met that counted on their own past.
+    pub sessions: Sessions,
     /// Values that were written concurrently.
     pub siblings: Siblings,
+    /// What the load cost the nodes.
+    pub nodes: Nodes,
     /// What the measuring itself cost.
     pub load_generator: LoadGenerator,
-}
-
-/// A [`Run`] as it was carried out.
-#[derive(Clone, Debug, Serialize)]
-pub struct Configuration {
-    /// The form of the load. "closed": a worker sends its next operation when the last one is answered.
-    pub load: &'static str,
-    /// How long was to be measured.
-    pub length_s: f64,
-    /// How long the load ran before.
-    pub warmup_s: f64,
-    /// Operations in flight.
-    pub concurrency: u32,
-    /// Whether nobody chose that number.
-    pub concurrency_is_default: bool,
-    /// Connections to each node.
-    pub connections: u32,
-    /// Keys there were.
-    pub keys: u32,
-    /// Bytes of a value.
-    pub value_bytes: usize,
-    /// Share of operations that were reads.
-    pub read_ratio: f64,
-    /// How keys were drawn.
-    pub distribution: Distribution,
-    /// Owners taking part.
-    pub n: u8,
-    /// Answers a read needed.
-    pub r: u8,
-    /// Acks a write needed.
-    pub w: u8,
-    /// Of those, fsynced.
-    pub dw: u8,
-    /// For one request.
-    pub timeout_ms: f64,
-    /// Whether all keys were written beforehand.
-    pub preload: bool,
-    /// Whether any worker wrote any key.
-    pub shared_keys: bool,
-    /// Who coordinated the reads.
-    pub through: Through,
-    /// Where chance began.
-    pub seed: u64,
 }
 
 /// The cluster as the load generator saw it at the start.
@@ -135,8 +99,12 @@ pub struct Operations {
     pub failed: u64,
     /// Failed ones by the kind of error.
     pub errors: BTreeMap<String, u64>,
-    /// How long the successful ones took; `None` if there were none.
+    /// How long the users of the successful ones waited; `None` if there were none. In a closed loop from the sending, in
+    /// an open loop from the moment that was planned.
     pub latency_ms: Option<Latency>,
+    /// Open loop: how long the requests themselves took, from their sending. `None` in a closed loop, where
+    /// `latency_ms` is that.
+    pub service_ms: Option<Latency>,
 }
 
 /// Milliseconds, from an HDR histogram of three digits.
@@ -177,10 +145,26 @@ pub struct Staleness {
     pub behind_at_least: bool,
     /// Whether every current write was remembered, so that `stale` is exact.
     pub exact: bool,
+    /// The judged reads by the time from the newest acknowledgement of their key to their sending, on a grid of
+    /// [`BUCKETS_PER_DECADE`](crate::BUCKETS_PER_DECADE) buckets per decade; empty buckets are left out.
+    pub by_time_since_ack: Vec<FreshAfter>,
     /// Reads of keys on which nothing had been acknowledged in this run.
     pub unwritten: u64,
     /// Reads that came back without a context, because the key has too long a history.
     pub unjudged: u64,
+}
+
+/// Guarantees to single clients, of which the cluster promises none by default.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sessions {
+    /// Clients with a past of their own.
+    pub count: u32,
+    /// Keys that each of them remembers, for writes and for reads each.
+    pub keys_remembered: usize,
+    /// Reads of keys that the same session had written: does the context cover its last acknowledged write?
+    pub read_your_writes: Violations,
+    /// Reads of keys that the same session had read: does the context cover the values that it was shown?
+    pub monotonic_reads: Violations,
 }
 
 /// Values that were written concurrently and not yet replaced.
@@ -199,6 +183,8 @@ pub struct Siblings {
 pub struct LoadGenerator {
     /// Cores in use, on average; `None` where the system does not tell.
     pub cpu_cores: Option<f64>,
+    /// Its own CPU time for one successful operation, in microseconds; `None` where the system does not tell.
+    pub cpu_us_per_op: Option<f64>,
     /// Whether it had no time to spare: then the cluster may be faster than the figures.
     pub saturated: Option<bool>,
     /// That in one sentence, if it had not.
@@ -211,6 +197,8 @@ pub(crate) struct Measured {
     pub preload: Option<Duration>,
     pub elapsed: Duration,
     pub cpu: Option<f64>,
+    /// The nodes' counters when the measured time began and when it ended.
+    pub nodes: [Answers; 2],
     pub window: usize,
     pub overflowed: u64,
     pub measure: Measure,
@@ -223,8 +211,11 @@ impl Report {
     pub(crate) fn new(run: &Run, cluster: Cluster, machine: Machine, ended: Measured) -> Report {
         let seconds = ended.elapsed.as_secs_f64();
         let measure = &ended.measure;
-        let reads = Operations::new(&measure.reads, seconds);
-        let writes = Operations::new(&measure.writes, seconds);
+        let open = matches!(run.pace, Pace::Open(_));
+        let reads = Operations::new(&measure.reads, seconds, open);
+        let writes = Operations::new(&measure.writes, seconds, open);
+        let ops_per_s = rate(reads.count + writes.count, seconds);
+        let [nodes_before, nodes_after] = &ended.nodes;
         Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -236,7 +227,11 @@ impl Report {
                 .preload
                 .map(|took| Preload { keys: run.keys, seconds: round(took.as_secs_f64(), 3) }),
             seconds: round(seconds, 3),
-            ops_per_s: rate(reads.count + writes.count, seconds),
+            ops_per_s,
+            schedule: match run.pace {
+                Pace::Closed(_) => None,
+                Pace::Open(settings) => Some(Schedule::new(settings, measure)),
+            },
             reads,
             writes,
             reads_missing: measure.missing,
@@ -246,39 +241,19 @@ impl Report {
             context_reads: measure.context_reads,
             failed_writes_left: named(&measure.effects),
             staleness: Staleness::new(measure, ended.window, ended.overflowed),
+            sessions: Sessions {
+                count: run.sessions(),
+                keys_remembered: session::keys_max(run.sessions()),
+                read_your_writes: measure.read_your_writes,
+                monotonic_reads: measure.monotonic_reads,
+            },
             siblings: Siblings {
                 reads: measure.with_siblings,
                 values_mean: mean(measure.values, measure.reads.latency.len() - measure.missing),
                 values_max: measure.values_max,
             },
-            load_generator: LoadGenerator::new(ended.cpu),
-        }
-    }
-}
-
-impl Configuration {
-    fn new(run: &Run, replicas: u8) -> Configuration {
-        let quorum = Quorum::new(&run.quorum, replicas).expect("checked before the run");
-        Configuration {
-            load: "closed",
-            length_s: run.length.as_secs_f64(),
-            warmup_s: run.warmup.as_secs_f64(),
-            concurrency: run.workers(),
-            concurrency_is_default: run.concurrency.is_none(),
-            connections: run.connections,
-            keys: run.keys,
-            value_bytes: run.value_bytes,
-            read_ratio: run.read_ratio,
-            distribution: run.distribution,
-            n: quorum.n(),
-            r: quorum.r(),
-            w: quorum.w(),
-            dw: quorum.dw(),
-            timeout_ms: run.timeout.as_secs_f64() * 1000.0,
-            preload: run.preload,
-            shared_keys: run.shared_keys,
-            through: run.through,
-            seed: run.seed,
+            nodes: Nodes::between(nodes_before, nodes_after, ops_per_s),
+            load_generator: LoadGenerator::new(ended.cpu, ops_per_s),
         }
     }
 }
@@ -295,29 +270,31 @@ impl Cluster {
 }
 
 impl Operations {
-    fn new(timed: &Timed, seconds: f64) -> Operations {
+    fn new(timed: &Timed, seconds: f64, open: bool) -> Operations {
         let count = timed.latency.len();
         Operations {
             count,
             per_s: rate(count, seconds),
             failed: timed.failures(),
             errors: named(&timed.errors),
-            latency_ms: (count > 0).then(|| Latency::of(&timed.latency)),
+            latency_ms: Latency::of(&timed.latency),
+            service_ms: Latency::of(&timed.service).filter(|_| open),
         }
     }
 }
 
 impl Latency {
-    fn of(micros: &Histogram<u64>) -> Latency {
+    /// `None` of nothing.
+    pub(crate) fn of(micros: &Histogram<u64>) -> Option<Latency> {
         let at = |quantile| micros.value_at_quantile(quantile) as f64 / 1000.0;
-        Latency {
+        (!micros.is_empty()).then(|| Latency {
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             p99_9: at(0.999),
             max: micros.max() as f64 / 1000.0,
             mean: round(micros.mean() / 1000.0, 3),
-        }
+        })
     }
 }
 
@@ -336,6 +313,7 @@ impl Staleness {
             remembered,
             behind_at_least: behind_max as usize >= remembered,
             exact: overflowed == 0,
+            by_time_since_ack: measure.visibility.buckets(),
             unwritten: measure.unwritten,
             unjudged: measure.unjudged,
         }
@@ -343,7 +321,7 @@ impl Staleness {
 }
 
 impl LoadGenerator {
-    fn new(cpu_cores: Option<f64>) -> LoadGenerator {
+    fn new(cpu_cores: Option<f64>, ops_per_s: f64) -> LoadGenerator {
         let saturated = cpu_cores.map(|cores| cores > SATURATED_ABOVE);
         let judgement = (saturated == Some(true)).then(|| {
             format!(
@@ -351,7 +329,13 @@ impl LoadGenerator {
                 cpu_cores.unwrap_or_default() * 100.0
             )
         });
-        LoadGenerator { cpu_cores: cpu_cores.map(|cores| round(cores, 2)), saturated, judgement }
+        LoadGenerator {
+            cpu_cores: cpu_cores.map(|cores| round(cores, 2)),
+            cpu_us_per_op: (cpu_cores.filter(|_| ops_per_s > 0.0))
+                .map(|cores| round(cores * 1e6 / ops_per_s, 1)),
+            saturated,
+            judgement,
+        }
     }
 }
 
@@ -375,28 +359,39 @@ fn round(value: f64, digits: i32) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use atoll_client::NodeStatus;
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::{Arrivals, OpenLoop};
 
     /// The document's form is an interface: this is all of it, and a change here is a change for whoever reads it.
     #[test]
     fn the_document_has_this_form() {
         let mut measure = Measure::new();
         for ms in 1..=100 {
-            measure.reads.succeeded(Duration::from_millis(ms));
+            measure.reads.succeeded(Duration::from_millis(ms), Duration::from_millis(ms / 2));
         }
         measure.reads.errors.insert("timed out", 3);
-        measure.writes.succeeded(Duration::from_micros(1500));
+        measure.writes.succeeded(Duration::from_micros(1500), Duration::from_micros(1500));
         measure.writes.errors.insert("write quorum not met", 2);
         measure.effects.insert("applied on some", 2);
         measure.behind.extend([(1, 3), (2, 1)]);
         measure.coordinators.extend([(1, 60), (3, 40)]);
         (measure.fresh, measure.unwritten, measure.unjudged) = (86, 9, 1);
+        (0..90).for_each(|n| measure.visibility.add(Duration::from_millis(n * 2), n >= 4));
+        measure.read_your_writes = Violations { at_stake: 20, violated: 1 };
+        measure.monotonic_reads = Violations { at_stake: 30, violated: 2 };
         (measure.missing, measure.values, measure.values_max) = (10, 99, 4);
         (measure.with_siblings, measure.context_reads) = (5, 7);
         let mut report = report(&Run::default(), Some(0.954), measure);
         report.version = "1.2.3";
         let document = serde_json::to_string_pretty(&report).expect("plain data") + "\n";
-        assert_eq!(document, include_str!("../golden/report.json"));
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/report.json");
+        if std::env::var_os("ATOLL_BLESS").is_some_and(|bless| bless == "1") {
+            std::fs::write(golden, &document).expect("the repository can be written");
+        }
+        assert_eq!(document, std::fs::read_to_string(golden).expect("a golden document"));
     }
 
     /// Nothing happened: no figure is made up, and nothing divides by zero.
@@ -408,8 +403,44 @@ mod tests {
         assert_eq!(report.staleness.share, None);
         assert_eq!(report.staleness.behind_mean, None);
         assert_eq!(report.siblings.values_mean, None);
+        assert_eq!(report.nodes.cpu_us_per_op, None);
+        assert_eq!(report.load_generator.cpu_us_per_op, None);
         assert_eq!(report.load_generator.saturated, None);
         assert_eq!(report.load_generator.judgement, None);
+    }
+
+    /// What an open loop adds: both latencies, and a mark for each way in which the plan was not kept.
+    #[test]
+    fn an_open_loop_is_marked_if_it_did_not_keep_its_plan() {
+        let check = |slip_us: u64, skipped: u64, expected: [&str; 2]| {
+            let mut measure = Measure::new();
+            for _ in 0..100 {
+                measure.arrived(0, true);
+                measure.sent(Duration::from_micros(slip_us));
+                measure.reads.succeeded(Duration::from_millis(20), Duration::from_millis(5));
+            }
+            (0..skipped).for_each(|_| measure.arrived(50, false));
+            let pace = OpenLoop { rate: 10, arrivals: Arrivals::Poisson, outstanding_max: 50 };
+            let run = Run { pace: Pace::Open(pace), ..Run::default() };
+            let report = report(&run, None, measure);
+            assert_eq!((report.configuration.load, report.configuration.rate), ("open", Some(10)));
+            assert_eq!(report.configuration.concurrency, None);
+            let p50 = |latency: Option<Latency>| latency.map(|it| it.p50.round());
+            assert_eq!(p50(report.reads.latency_ms), Some(20.0));
+            assert_eq!(p50(report.reads.service_ms), Some(5.0));
+            let schedule = report.schedule.expect("an open loop has one");
+            assert_eq!((schedule.arrivals, schedule.skipped), (100 + skipped, skipped));
+            assert_eq!(schedule.slipped, slip_us > 1000);
+            let said = schedule.judgements.join("\n");
+            let expected: Vec<&str> = expected.into_iter().filter(|it| !it.is_empty()).collect();
+            assert_eq!(schedule.judgements.len(), expected.len(), "{said}");
+            assert!(expected.iter().all(|it| said.contains(it)), "{said}");
+        };
+        check(300, 0, ["", ""]);
+        check(1000, 0, ["", ""]);
+        check(1500, 0, ["late, by 1.5 ms at p99", ""]);
+        check(300, 7, ["7 of 107 arrivals were skipped because 50 operations", ""]);
+        check(1500, 7, ["late, by 1.5 ms", "7 of 107"]);
     }
 
     /// A read that missed as much as is remembered may have missed more.
@@ -421,6 +452,26 @@ mod tests {
             let report = report(&Run::default(), None, measure);
             assert_eq!(report.staleness.behind_at_least, at_least, "{behind}");
         }
+    }
+
+    /// One node that told its counters twice, and one that did not.
+    fn nodes(length: Duration) -> [Answers; 2] {
+        let zero = Instant::now();
+        let before = NodeStatus { uptime_ms: 1, cpu_micros: 10_000, ..NodeStatus::default() };
+        let after = NodeStatus {
+            uptime_ms: 10_001,
+            cpu_micros: 15_000,
+            reads: 110,
+            writes: 3,
+            hedges: 4,
+            hints: 2,
+            ..before.clone()
+        };
+        let answers = |at, status| {
+            let silent = Err("timed out".to_owned());
+            Answers::from([(NodeId(1), Ok((at, status))), (NodeId(2), silent)])
+        };
+        [answers(zero, before), answers(zero + length, after)]
     }
 
     fn report(run: &Run, cpu: Option<f64>, measure: Measure) -> Report {
@@ -437,6 +488,7 @@ mod tests {
             preload: Some(Duration::from_millis(1250)),
             elapsed: run.length,
             cpu,
+            nodes: nodes(run.length),
             window: 64,
             overflowed: 0,
             measure,

@@ -7,6 +7,8 @@ use atoll_ring::{Quorum, QuorumError};
 use atoll_wire::limits::{TIMEOUT_MS_MAX, VALUE_BYTES_MAX};
 use serde::Serialize;
 
+use crate::Arrivals;
+
 /// One benchmark run. `Run::default()` is half reads, half writes on 10,000 keys of 1 KiB for ten seconds.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -14,9 +16,8 @@ pub struct Run {
     pub length: Duration,
     /// How long the load runs before anything counts: connections open, caches fill. Default 1 s.
     pub warmup: Duration,
-    /// Operations in flight: so many workers, each waiting for its answer. Default [`CONCURRENCY_DEFAULT`]. More raises
-    /// throughput until something is full, and from there on only the latency.
-    pub concurrency: Option<u32>,
+    /// When operations are sent. Default a closed loop of [`CONCURRENCY_DEFAULT`].
+    pub pace: Pace,
     /// How many keys there are. Default 10,000.
     pub keys: u32,
     /// Bytes of a value, incompressible. Default 1024.
@@ -41,6 +42,30 @@ pub struct Run {
     pub connections: u32,
     /// Who coordinates the reads. Default an owner of the key.
     pub through: Through,
+}
+
+/// When operations are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// A closed loop: so many workers, each of which sends its next operation when the last one is answered; `None` is
+    /// [`CONCURRENCY_DEFAULT`], and the report says that nobody chose it. More workers raise throughput until something
+    /// is full, and from there on only the latency. When the cluster stalls, so does the load.
+    Closed(Option<u32>),
+    /// An open loop: operations arrive as planned, whatever has become of the earlier ones.
+    Open(OpenLoop),
+}
+
+/// An open loop. Its operations are dealt in turn to [`OPEN_SESSIONS`] sessions; those of one session may overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenLoop {
+    /// Operations per second, 1 to [`RATE_MAX`].
+    pub rate: u32,
+    /// How they are spread.
+    pub arrivals: Arrivals,
+    /// Most operations sent and not answered. An arrival beyond it is skipped and counted. Default
+    /// [`OUTSTANDING_MAX_DEFAULT`]. Less protects the memory of the load generator; as much as rate times timeout is
+    /// never reached.
+    pub outstanding_max: u32,
 }
 
 /// Which keys are drawn how often.
@@ -71,7 +96,7 @@ impl Default for Run {
         Run {
             length: Duration::from_secs(10),
             warmup: Duration::from_secs(1),
-            concurrency: None,
+            pace: Pace::Closed(None),
             keys: 10_000,
             value_bytes: 1024,
             read_ratio: 0.5,
@@ -88,9 +113,13 @@ impl Default for Run {
 }
 
 impl Run {
-    /// Operations in flight, chosen or by default.
-    pub fn workers(&self) -> u32 {
-        self.concurrency.unwrap_or(CONCURRENCY_DEFAULT)
+    /// Clients with a past of their own: the workers of a closed loop, chosen or by default, or those among whom an open
+    /// loop deals its operations. Each writes its own keys, unless keys are shared.
+    pub fn sessions(&self) -> u32 {
+        match self.pace {
+            Pace::Closed(concurrency) => concurrency.unwrap_or(CONCURRENCY_DEFAULT),
+            Pace::Open(_) => OPEN_SESSIONS,
+        }
     }
 
     /// Refuses what cannot be run, before anything is sent.
@@ -103,7 +132,15 @@ impl Run {
             value if (1..=max).contains(&value) => Ok(()),
             value => Err(SettingsError::OutOfRange { what, value, max }),
         };
-        within("concurrency", self.workers().into(), CONCURRENCY_MAX.into())?;
+        match self.pace {
+            Pace::Closed(_) => {
+                within("concurrency", self.sessions().into(), CONCURRENCY_MAX.into())?;
+            }
+            Pace::Open(OpenLoop { rate, arrivals: _, outstanding_max }) => {
+                within("rate", rate.into(), RATE_MAX.into())?;
+                within("outstanding-max", outstanding_max.into(), OUTSTANDING_MAX.into())?;
+            }
+        }
         within("connections", self.connections.into(), CONNECTIONS_MAX.into())?;
         within("keys", self.keys.into(), KEYS_MAX.into())?;
         if self.value_bytes > VALUE_BYTES_MAX {
@@ -119,19 +156,27 @@ impl Run {
         if self.timeout.is_zero() || self.timeout.as_millis() > u128::from(TIMEOUT_MS_MAX) {
             return Err(SettingsError::Timeout { max_ms: TIMEOUT_MS_MAX });
         }
-        if !self.shared_keys && self.read_ratio < 1.0 && self.keys < self.workers() {
+        if !self.shared_keys && self.read_ratio < 1.0 && self.keys < self.sessions() {
             return Err(SettingsError::FewerKeysThanWriters {
                 keys: self.keys,
-                writers: self.workers(),
+                writers: self.sessions(),
             });
         }
         Ok(())
     }
 
-    /// What a read asks for when it shall surely see what a majority has: the preload and writers that must read first.
-    pub(crate) fn majority(&self) -> QuorumRequest {
-        let QuorumRequest { n, sloppy, .. } = self.quorum;
-        QuorumRequest { n, r: Some(Level::Quorum), sloppy, ..QuorumRequest::default() }
+    /// What a writer asks for when it must read before it writes: what the run's reads ask for, and at least a
+    /// majority. Strict if the run is strict and with its `pr`, so that no fallback answers for an owner here either.
+    pub(crate) fn first_read(&self, replicas: u8) -> Result<QuorumRequest, QuorumError> {
+        let quorum = Quorum::new(&self.quorum, replicas)?;
+        let majority = quorum.n() / 2 + 1;
+        Ok(QuorumRequest {
+            n: Some(quorum.n()),
+            r: Some(Level::Count(quorum.r().max(majority))),
+            pr: Some(Level::Count(quorum.pr())),
+            sloppy: Some(quorum.sloppy()),
+            ..QuorumRequest::default()
+        })
     }
 }
 
@@ -178,7 +223,7 @@ pub enum SettingsError {
     FewerKeysThanWriters {
         /// Keys there are.
         keys: u32,
-        /// Workers, each of which writes.
+        /// Sessions, each of which writes.
         writers: u32,
     },
 }
@@ -189,6 +234,18 @@ pub const CONCURRENCY_DEFAULT: u32 = 64;
 
 /// Most operations in flight. Beyond it one measures the queue in front of the cluster.
 pub const CONCURRENCY_MAX: u32 = 10_000;
+
+/// Most arrivals per second. Beyond it one measures the load generator.
+pub const RATE_MAX: u32 = 1_000_000;
+
+/// Outstanding operations of an open loop if nothing is said: a stall of a second at 10,000/s fits.
+pub const OUTSTANDING_MAX_DEFAULT: u32 = 10_000;
+
+/// Most that can be chosen. Each holds a few KiB and a value.
+pub const OUTSTANDING_MAX: u32 = 1_000_000;
+
+/// Sessions of an open loop: as many clients as a closed loop has by default, so that their figures compare.
+pub const OPEN_SESSIONS: u32 = CONCURRENCY_DEFAULT;
 
 /// Most connections per node. Each has its own socket, buffers and keep-alives.
 pub const CONNECTIONS_MAX: u32 = 256;
@@ -212,7 +269,12 @@ mod tests {
         check(|_| (), "fine");
         check(|run| run.quorum.r = Some(Level::Count(0)), "r=0: ");
         check(|run| run.quorum.n = Some(0), "n=0: ");
-        check(|run| run.concurrency = Some(0), "concurrency=0: must be 1 to 10000");
+        check(|run| run.pace = Pace::Closed(Some(0)), "concurrency=0: must be 1 to 10000");
+        check(|run| run.pace = open(0, 1), "rate=0: must be 1 to 1000000");
+        check(|run| run.pace = open(1_000_001, 1), "rate=1000001: ");
+        check(|run| run.pace = open(1, 0), "outstanding-max=0: ");
+        check(|run| run.pace = open(1, 1), "fine");
+        check(|run| (run.keys, run.pace) = (63, open(1, 1)), "63 keys cannot be divided");
         check(|run| run.connections = 257, "connections=257: must be 1 to 256");
         check(|run| run.keys = 0, "keys=0: ");
         check(|run| run.value_bytes = 0, "fine");
@@ -225,6 +287,33 @@ mod tests {
         check(|run| run.keys = 63, "63 keys cannot be divided among 64 writers");
         check(|run| (run.keys, run.shared_keys) = (63, true), "fine");
         check(|run| (run.keys, run.read_ratio) = (63, 1.0), "fine");
-        check(|run| (run.keys, run.concurrency) = (63, Some(63)), "fine");
+        check(|run| (run.keys, run.pace) = (63, Pace::Closed(Some(63))), "fine");
+    }
+
+    fn open(rate: u32, outstanding_max: u32) -> Pace {
+        Pace::Open(OpenLoop { rate, arrivals: Arrivals::Poisson, outstanding_max })
+    }
+
+    /// A writer's first read is as strict as the run and never narrower than a majority: r, pr and whether fallbacks
+    /// may answer, of three owners.
+    #[test]
+    fn a_first_read_asks_as_the_run_does() {
+        let check = |asked: &str, quorum: QuorumRequest, expected: (u8, u8, bool)| {
+            let run = Run { quorum, ..Run::default() };
+            let first = Quorum::new(&run.first_read(3).unwrap(), 3).unwrap();
+            assert_eq!((first.r(), first.pr(), first.sloppy()), expected, "{asked}");
+        };
+        let default = QuorumRequest::default();
+        let (one, all) = (Some(Level::Count(1)), Some(Level::All));
+        check("nothing", default, (2, 0, true));
+        check("r=1", QuorumRequest { r: one, ..default }, (2, 0, true));
+        check(
+            "r=1 strict",
+            QuorumRequest { r: one, sloppy: Some(false), ..default },
+            (2, 2, false),
+        );
+        check("r=1 pr=1", QuorumRequest { r: one, pr: one, ..default }, (2, 1, true));
+        check("r=all pr=all", QuorumRequest { r: all, pr: all, ..default }, (3, 3, true));
+        check("n=1", QuorumRequest { n: Some(1), ..default }, (1, 0, true));
     }
 }

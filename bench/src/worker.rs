@@ -1,27 +1,31 @@
-//! One worker: an operation, its answer, the next operation.
+//! One worker: an operation, its answer, what is learned from it.
 //!
 //! A read takes its snapshot of what must be visible, is sent, and is judged by the context that comes back. A write
-//! passes what its worker has seen of the key, and becomes part of the history when it is acknowledged.
+//! passes what its session has seen of the key, and becomes part of the history when it is acknowledged.
 //!
-//! **What a writer passes.** Normally the context of its own last put of that key. If that is not known (the first put),
-//! or if the last put ended without a clear effect, it reads first. Such a put may be stored or may still be, and only
-//! reading gives a context that covers it; without one the next put would stand beside it as a sibling. If the read does
-//! not cover our own last acknowledged put (it was stale), our old context is passed: siblings then, but truthful ones,
-//! and nothing that was acknowledged is forgotten.
+//! In a **closed loop** a worker belongs to one session and goes on for ever. In an open loop workers are lent out, one
+//! operation each: they are the room that an operation needs.
 //!
-//! Nothing is allocated per operation beyond what the client does: keys are spelt into a buffer, values are slices of a
+//! Little is allocated per operation beyond what the client does: keys are spelt into a buffer, values are slices of a
 //! pool of noise, snapshots use their room again.
 
 use std::{cell::Cell, cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use atoll_client::{
-    Client, Context, ContextToken, Effect, GetReply, NodeId, Options, RequestError, WriteReply,
+    Client, Context, ContextToken, Effect, GetReply, NodeId, Options, QuorumRequest, RequestError,
+    WriteReply,
 };
 use bytes::Bytes;
-use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::SmallRng};
+use rand::{RngCore as _, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 
-use crate::{History, KeyName, Keys, Run, Snapshot, Through, measure::Measure};
+use crate::{
+    History, KeyName, Keys, Run, Snapshot,
+    known::{Known, Turn},
+    measure::{Judged, Measure},
+    operation::{Chance, Deed, Operation},
+    session::{self, Expected, Session},
+};
 
 /// What all workers of a run share. They live in one thread; no borrow is held across an await.
 pub(crate) struct Load {
@@ -29,9 +33,17 @@ pub(crate) struct Load {
     pub keys: Keys,
     pub history: RefCell<History>,
     pub measure: RefCell<Measure>,
+    /// Who can be asked to coordinate.
+    pub members: Vec<NodeId>,
+    /// Sessions share them evenly.
+    clients: Vec<Arc<Client>>,
+    /// By number.
+    sessions: RefCell<Vec<Session>>,
+    /// Where the time of acknowledgements and reads begins.
+    zero: Instant,
     /// By key. Only the key's writer looks at it; unused when keys are shared.
     known: RefCell<Vec<Known>>,
-    members: Vec<NodeId>,
+    first_read: QuorumRequest,
     noise: Bytes,
 }
 
@@ -41,97 +53,110 @@ pub(crate) struct Window {
     pub end: Cell<Instant>,
 }
 
-/// What a writer knows of a key.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    /// Covers our last acknowledged put.
-    token: Option<ContextToken>,
-    /// Whether that was also our last put of all.
-    certain: bool,
+/// When an operation should have been sent.
+#[derive(Clone, Copy)]
+pub(crate) enum Due {
+    /// Whenever a worker was free. So its latency is how long it took.
+    Whenever,
+    /// At that moment. Its latency counts from there.
+    At(Instant),
 }
 
 impl Load {
     /// Nothing is written, nothing is known.
-    pub fn new(run: Run, members: Vec<NodeId>, dice: &mut SmallRng) -> Load {
+    pub fn new(
+        run: Run,
+        clients: &[Arc<Client>],
+        first_read: QuorumRequest,
+        dice: &mut SmallRng,
+    ) -> Load {
         let mut noise = vec![0; run.value_bytes + NOISE_BYTES];
         dice.fill_bytes(&mut noise);
+        let keys_remembered = session::keys_max(run.sessions());
+        let sessions = (0..run.sessions()).map(|_| Session::new(keys_remembered));
         Load {
-            keys: Keys::new(run.keys, run.workers(), run.distribution),
+            keys: Keys::new(run.keys, run.sessions(), run.distribution),
             history: RefCell::new(History::new(run.keys)),
             measure: RefCell::new(Measure::new()),
+            members: clients[0].view().members().iter().map(|member| member.id).collect(),
+            clients: clients.to_vec(),
+            sessions: RefCell::new(sessions.collect()),
+            zero: Instant::now(),
             known: RefCell::new(vec![Known::default(); run.keys as usize]),
-            members,
+            first_read,
             noise: noise.into(),
             run,
         }
+    }
+
+    fn client(&self, session: u32) -> &Client {
+        &self.clients[session as usize % self.clients.len()]
+    }
+}
+
+impl Window {
+    /// Whether an operation that begins at this moment is counted.
+    pub fn counts(&self, moment: Instant) -> bool {
+        self.begin <= moment && moment < self.end.get()
     }
 }
 
 /// One of those who keep the cluster busy.
 pub(crate) struct Worker {
     load: Rc<Load>,
-    client: Arc<Client>,
-    number: u32,
-    dice: SmallRng,
     name: KeyName,
     must_show: Snapshot,
+    expected: Expected,
     options: Options,
     options_of_first_read: Options,
 }
 
 impl Worker {
-    /// The worker with this number, from 0. Each one's chance branches off from `dice`.
-    pub fn new(load: Rc<Load>, client: Arc<Client>, number: u32, dice: &mut SmallRng) -> Worker {
-        let run = &load.run;
-        let options = options(&run.quorum, run.timeout);
-        let options_of_first_read = match run.shared_keys {
-            true => options.clone(),
-            false => self::options(&run.majority(), run.timeout),
-        };
+    /// A worker with room for one operation.
+    pub fn new(load: Rc<Load>) -> Worker {
+        let timeout = load.run.timeout;
         Worker {
-            client,
-            number,
-            dice: SmallRng::from_rng(dice),
             name: KeyName::new(),
             must_show: Snapshot::default(),
-            options,
-            options_of_first_read,
+            expected: Expected::default(),
+            options: options(&load.run.quorum, timeout),
+            options_of_first_read: options(&load.first_read, timeout),
             load,
         }
     }
 
-    /// Reads and writes until the window closes.
-    pub async fn work(mut self, window: Rc<Window>) {
+    /// The closed loop: reads and writes, one after the other, until the window closes.
+    pub async fn work(mut self, mut chance: Chance, window: Rc<Window>) {
         loop {
-            let began = Instant::now();
-            if began >= window.end.get() {
+            let now = Instant::now();
+            if now >= window.end.get() {
                 return;
             }
-            let counts = began >= window.begin;
-            let done = if self.dice.random_bool(self.load.run.read_ratio) {
-                self.read(counts).await
-            } else {
-                self.write(counts).await
-            };
+            let operation = chance.draw(&self.load);
+            let done = self.perform(operation, Due::Whenever, window.counts(now)).await;
             if let Err(error) = done {
                 sleep(pause(&error)).await;
             }
         }
     }
 
-    /// Writes each of its keys once, whatever was there.
+    /// Writes each of a session's keys once, whatever was there.
     ///
     /// # Errors
     /// The first key that could not be written, and why.
-    pub async fn preload(mut self, written: impl Fn()) -> Result<(), (String, RequestError)> {
+    pub async fn preload(
+        mut self,
+        mut chance: Chance,
+        written: impl Fn(),
+    ) -> Result<(), (String, RequestError)> {
         self.options.timeout = self.options.timeout.max(PRELOAD_TIMEOUT);
-        self.options_of_first_read = options(&self.load.run.majority(), self.options.timeout);
-        for key in self.load.keys.all_of(self.number) {
+        self.options_of_first_read.timeout = self.options.timeout;
+        for key in chance.own_keys(&self.load) {
             let mut tries = 1;
-            while let Err(error) = self.put(key).await {
+            while let Err(error) = self.perform(chance.write(key), Due::Whenever, false).await {
                 if tries == PRELOAD_TRIES {
                     let name = String::from_utf8_lossy(self.name.of(key)).into_owned();
-                    return Err((name, error.into()));
+                    return Err((name, error));
                 }
                 tries += 1;
                 sleep(PRELOAD_PAUSE).await;
@@ -141,103 +166,152 @@ impl Worker {
         Ok(())
     }
 
-    async fn read(&mut self, counts: bool) -> Result<(), RequestError> {
-        let key = self.load.keys.any(&mut self.dice);
+    /// One operation, and what is learned from it. It enters the figures if it `counts`.
+    ///
+    /// # Errors
+    /// Why it failed; that is measured already.
+    pub async fn perform(
+        &mut self,
+        operation: Operation,
+        due: Due,
+        counts: bool,
+    ) -> Result<(), RequestError> {
+        if counts && let Due::At(intended) = due {
+            self.load.measure.borrow_mut().sent(intended.elapsed());
+        }
+        let Operation { session, key, deed } = operation;
+        match deed {
+            Deed::Read(via) => self.read(session, key, via, due, counts).await,
+            Deed::Write(noise_from) => self.write(session, key, noise_from, due, counts).await,
+        }
+    }
+
+    async fn read(
+        &mut self,
+        session: u32,
+        key: u32,
+        via: Option<NodeId>,
+        due: Due,
+        counts: bool,
+    ) -> Result<(), RequestError> {
         self.load.history.borrow().snapshot(key, &mut self.must_show);
+        self.load.sessions.borrow()[session as usize].expect(key, &mut self.expected);
         let began = Instant::now();
-        let answer = self.get(key).await;
+        let answer = self.get(session, key, via).await;
+        let took = began.elapsed();
+        let judged = answer.as_ref().ok().and_then(|reply| self.judge(session, key, began, reply));
         if counts {
             let mut measure = self.load.measure.borrow_mut();
             match &answer {
-                Ok(reply) => measure.read(began.elapsed(), reply, &self.must_show),
+                Ok(reply) => {
+                    measure.reads.succeeded(due.latency(took), took);
+                    measure.read(reply, judged);
+                }
                 Err(error) => measure.reads.failed(error),
             }
         }
         answer.map(drop)
     }
 
-    async fn write(&mut self, counts: bool) -> Result<(), RequestError> {
-        let key = match self.load.run.shared_keys {
-            true => self.load.keys.any(&mut self.dice),
-            false => self.load.keys.own(self.number, &mut self.dice),
+    /// What an answer is worth, to everybody and to its session, which remembers it. `None` if it had no context.
+    fn judge(&self, session: u32, key: u32, began: Instant, reply: &GetReply) -> Option<Judged> {
+        let seen = match &reply.context {
+            Some(token) => token.peek().ok()?,
+            None if reply.values.is_empty() => Context::new(), // never heard of the key
+            None => return None,                               // cut short by a limit
         };
-        let answer = self.put(key).await;
+        let values = reply.values.iter().map(|value| value.dot.clone());
+        self.load.sessions.borrow_mut()[session as usize].read(key, &seen, values);
+        Some(Judged {
+            verdict: self.must_show.judge(&seen),
+            since_newest_ack: self.must_show.since_newest_ack(began - self.load.zero),
+            kept: self.expected.judge(&seen),
+        })
+    }
+
+    async fn write(
+        &mut self,
+        session: u32,
+        key: u32,
+        noise_from: usize,
+        due: Due,
+        counts: bool,
+    ) -> Result<(), RequestError> {
+        let turn = self.load.known.borrow_mut()[key as usize].begin();
+        let answer = self.put(session, key, noise_from).await;
+        match &answer {
+            Ok(put) => self.acknowledged(session, key, turn, &put.reply),
+            Err(failed) => self.load.known.borrow_mut()[key as usize].failed(&failed.effect()),
+        }
         if counts {
             let mut measure = self.load.measure.borrow_mut();
             match &answer {
                 Ok(put) => {
-                    measure.writes.succeeded(put.took);
+                    measure.writes.succeeded(due.latency(put.took), put.took);
                     measure.context_reads += u64::from(put.read_first);
                 }
-                Err(NotWritten::Unread(error)) => {
-                    measure.context_reads += 1;
-                    measure.write_failed(error, &Effect::NotApplied);
-                }
-                Err(NotWritten::Unacknowledged(error)) => {
-                    measure.write_failed(error, &error.effect());
+                Err(failed) => {
+                    measure.context_reads += u64::from(matches!(failed, NotWritten::Unread(_)));
+                    measure.write_failed(failed.error(), &failed.effect());
                 }
             }
         }
-        answer.map(drop).map_err(RequestError::from)
+        answer.map(drop).map_err(NotWritten::into_error)
     }
 
     /// A read as the run wants it: through an owner, or through whichever member the dice show.
-    async fn get(&mut self, key: u32) -> Result<GetReply, RequestError> {
-        self.options.via = match self.load.run.through {
-            Through::Owners => None,
-            Through::Any => {
-                Some(self.load.members[self.dice.random_range(0..self.load.members.len())])
-            }
-        };
-        let name = self.name.of(key);
-        let answer = self.client.get(name, &self.options).await;
-        match (answer, self.options.via.take()) {
+    async fn get(
+        &mut self,
+        session: u32,
+        key: u32,
+        via: Option<NodeId>,
+    ) -> Result<GetReply, RequestError> {
+        let (client, name) = (self.load.client(session), self.name.of(key));
+        self.options.via = via;
+        let answer = client.get(name, &self.options).await;
+        self.options.via = None;
+        match (answer, via) {
             (Err(RequestError::Unreachable { .. }), Some(_)) => {
-                self.client.get(name, &self.options).await
+                client.get(name, &self.options).await
             }
             (answer, _) => answer,
         }
     }
 
-    /// One write: learn what must be replaced, send, remember what was acknowledged.
-    async fn put(&mut self, key: u32) -> Result<Put, NotWritten> {
-        let (context, read_first) = self.context(key).await.map_err(NotWritten::Unread)?;
-        let from = self.dice.random_range(0..=NOISE_BYTES);
-        let value = self.load.noise.slice(from..from + self.load.run.value_bytes);
+    /// One write: learn what must be replaced, and send.
+    async fn put(&mut self, session: u32, key: u32, noise_from: usize) -> Result<Put, NotWritten> {
+        let (context, read_first) = self.context(session, key).await.map_err(NotWritten::Unread)?;
+        let value = self.load.noise.slice(noise_from..noise_from + self.load.run.value_bytes);
+        let (client, name) = (self.load.client(session), self.name.of(key));
         let began = Instant::now();
-        let name = self.name.of(key);
-        match self.client.put(name, value, context.as_ref(), &self.options).await {
-            Ok(reply) => {
-                let took = began.elapsed();
-                self.acknowledged(key, reply);
-                Ok(Put { took, read_first })
-            }
-            Err(error) => {
-                if error.effect() != Effect::NotApplied {
-                    self.load.known.borrow_mut()[key as usize].certain = false;
-                }
-                Err(NotWritten::Unacknowledged(error))
-            }
+        match client.put(name, value, context.as_ref(), &self.options).await {
+            Ok(reply) => Ok(Put { reply, took: began.elapsed(), read_first }),
+            Err(error) => Err(NotWritten::Unacknowledged(error)),
         }
     }
 
-    fn acknowledged(&self, key: u32, reply: WriteReply) {
+    fn acknowledged(&self, session: u32, key: u32, turn: Turn, reply: &WriteReply) {
         let covered = reply.context.peek().unwrap_or_default(); // a token that we cannot read replaces nothing
-        self.load.history.borrow_mut().ack(key, reply.dot, &covered);
-        if !self.load.run.shared_keys {
-            self.load.known.borrow_mut()[key as usize] =
-                Known { token: Some(reply.context), certain: true };
-        }
+        self.load.sessions.borrow_mut()[session as usize].acked(key, reply.dot.clone());
+        let now = self.load.zero.elapsed();
+        self.load.history.borrow_mut().ack(key, reply.dot.clone(), &covered, now);
+        let mut known = self.load.known.borrow_mut();
+        known[key as usize].acknowledged(turn, reply.context.clone());
     }
 
     /// What the next put of the key shall replace, and whether it took a read to know it. See the head of this file.
-    async fn context(&mut self, key: u32) -> Result<(Option<ContextToken>, bool), RequestError> {
-        let Known { token, certain } = self.load.known.borrow()[key as usize].clone();
-        if certain {
-            return Ok((token, false));
-        }
-        let name = self.name.of(key);
-        let context = match (self.client.get(name, &self.options_of_first_read).await, token) {
+    async fn context(
+        &mut self,
+        session: u32,
+        key: u32,
+    ) -> Result<(Option<ContextToken>, bool), RequestError> {
+        let token = match (&self.load.known.borrow()[key as usize], self.load.run.shared_keys) {
+            (_, true) => None, // what others have written since is not in it
+            (known, false) if known.certain => return Ok((known.token.clone(), false)),
+            (known, false) => known.token.clone(),
+        };
+        let (client, name) = (self.load.client(session), self.name.of(key));
+        let context = match (client.get(name, &self.options_of_first_read).await, token) {
             (Ok(reply), None) => reply.context,
             (Ok(reply), Some(own)) if covers(reply.context.as_ref(), &own) => reply.context,
             (_, Some(own)) => Some(own),
@@ -249,6 +323,7 @@ impl Worker {
 
 /// A put that was acknowledged.
 struct Put {
+    reply: WriteReply,
     took: Duration,
     read_first: bool,
 }
@@ -261,15 +336,39 @@ enum NotWritten {
     Unacknowledged(RequestError),
 }
 
-impl From<NotWritten> for RequestError {
-    fn from(failed: NotWritten) -> RequestError {
-        match failed {
+impl NotWritten {
+    fn error(&self) -> &RequestError {
+        match self {
             NotWritten::Unread(error) | NotWritten::Unacknowledged(error) => error,
+        }
+    }
+
+    fn into_error(self) -> RequestError {
+        match self {
+            NotWritten::Unread(error) | NotWritten::Unacknowledged(error) => error,
+        }
+    }
+
+    /// What it has left behind.
+    fn effect(&self) -> Effect {
+        match self {
+            NotWritten::Unread(_) => Effect::NotApplied,
+            NotWritten::Unacknowledged(error) => error.effect(),
         }
     }
 }
 
-fn options(quorum: &atoll_client::QuorumRequest, timeout: Duration) -> Options {
+impl Due {
+    /// How long its user has waited for an operation that took so long and has just ended.
+    fn latency(self, took: Duration) -> Duration {
+        match self {
+            Due::Whenever => took,
+            Due::At(intended) => intended.elapsed(),
+        }
+    }
+}
+
+fn options(quorum: &QuorumRequest, timeout: Duration) -> Options {
     Options { quorum: *quorum, timeout, ..Options::default() }
 }
 
@@ -299,7 +398,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Values begin anywhere in so much noise, so that few share enough bytes for a compressor to find.
-const NOISE_BYTES: usize = 4 << 20;
+pub(crate) const NOISE_BYTES: usize = 4 << 20;
 
 /// The preload is not measured and may take its time.
 const PRELOAD_TIMEOUT: Duration = Duration::from_secs(5);

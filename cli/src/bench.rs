@@ -1,10 +1,12 @@
 //! `atoll bench`: puts load on a cluster and prints how fast, how often wrong and how stale it was.
 //!
-//! The measuring is done by `atoll-bench`; here its settings are read and its report is printed.
+//! The measuring is done by `atoll-bench`; here its settings are read, and [`mod@print`] says what came of it.
 
-use std::{collections::BTreeMap, future::pending, time::Duration};
+use std::{future::pending, time::Duration};
 
-use atoll_bench::{Distribution, Latency, Operations, Report, Run, RunError, Staleness, Through};
+use atoll_bench::{
+    Arrivals, Distribution, OUTSTANDING_MAX_DEFAULT, OpenLoop, Pace, Run, RunError, Through,
+};
 use atoll_client::ConnectError;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -14,6 +16,8 @@ use crate::{
     output::{self, Format},
     receipt::{self, Asked},
 };
+
+mod print;
 
 /// Measure throughput, latency and stale reads.
 #[derive(Debug, Subcommand)]
@@ -29,12 +33,19 @@ Examples:
   atoll bench run --read-ratio 0 -w 2 --keys 100k        durable puts
   atoll bench run --read-ratio 1 -r 2 --keys 100k        quorum reads
   atoll bench run -r 1 -w 1 --dist zipf --keys 1k        how stale is R=1, W=1?
+  atoll bench run -r 1 -w 1 --strict --for 30s           and if only owners may answer?
+  atoll bench run --rate 5k                              open loop: what users would wait
+  atoll bench run --rate 5k --arrivals uniform           the same at equal distances
   atoll bench run --for 60s -o json > run.json           for programs
 
-The load is a closed loop: each of the --concurrency workers sends its next operation when the
-last one is answered. Reads go through a coordinator drawn at random. A read is stale if its context
-does not cover a write that had been acknowledged before the read began. The keys are
-`bench:0000000000` and so on in the default bucket; they stay there.
+Without --rate the load is a closed loop: each of the --concurrency workers sends its next operation
+when the last one is answered. If the cluster stalls, so does the load, and the latencies hide the
+stall from all who would have come meanwhile. With --rate it is an open loop: operations are sent as
+planned, whatever has become of the earlier ones, and latency counts from the planned moment.
+
+Reads go through a coordinator drawn at random. A read is stale if its context does not cover a write
+that had been acknowledged before the read began. The keys are `bench:0000000000` and so on in the
+default bucket; they stay there.
 
 Exit codes: 0 measured, 1 nothing succeeded, 2 refused, 4 cannot connect, 130 interrupted (what was
 measured until then is printed).";
@@ -48,9 +59,18 @@ pub struct RunArgs {
     /// How long to run before anything counts
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     warmup: Duration,
-    /// Operations in flight [default: 64]
+    /// Closed loop: operations in flight [default: 64, unless --rate is given]
     #[arg(long, short = 'c', value_name = "N")]
     concurrency: Option<u32>,
+    /// Open loop: operations per second; 5k is understood
+    #[arg(long, value_name = "N", value_parser = count)]
+    rate: Option<u32>,
+    /// How the operations of an open loop are spread over time
+    #[arg(long, value_enum, requires = "rate", default_value_t)]
+    arrivals: Spread,
+    /// Open loop: most operations sent and not answered; beyond it arrivals are skipped and counted
+    #[arg(long, value_name = "N", requires = "rate", value_parser = count, default_value_t = OUTSTANDING_MAX_DEFAULT)]
+    outstanding_max: u32,
     /// How many keys; 100k and 1M are understood
     #[arg(long, value_name = "K", default_value = "10k", value_parser = count)]
     keys: u32,
@@ -98,6 +118,16 @@ enum Dist {
     Zipf,
 }
 
+/// How arrivals are spread.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Spread {
+    /// Independent of each other, as users are: some come close together
+    #[default]
+    Poisson,
+    /// At equal distances
+    Uniform,
+}
+
 /// Who coordinates the reads.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum ThroughWhom {
@@ -115,14 +145,14 @@ pub async fn run(
     format: Format,
 ) -> Result<(), Failed> {
     let BenchCommand::Run(args) = command;
-    let run = Run::from(args);
+    let run = args.run()?;
     run.check().map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
     let profile = crate::cluster::profile(cluster)?;
     let report = atoll_bench::run(&run, &profile, interrupt()).await.map_err(failed)?;
     match format {
         Format::Json => output::json(&report),
-        Format::Table => table(&report),
-        Format::Plain => plain(&report),
+        Format::Table => print::table(&report),
+        Format::Plain => print::plain(&report),
     }
     if report.interrupted {
         return Err(Failed::silent(Exit::Interrupted));
@@ -133,29 +163,51 @@ pub async fn run(
     Ok(())
 }
 
-impl From<RunArgs> for Run {
-    fn from(args: RunArgs) -> Run {
-        Run {
-            length: args.length,
-            warmup: args.warmup,
-            concurrency: args.concurrency,
-            keys: args.keys,
-            value_bytes: args.value_bytes,
-            read_ratio: args.read_ratio,
-            distribution: match args.dist {
+impl RunArgs {
+    fn run(self) -> Result<Run, Failed> {
+        Ok(Run {
+            length: self.length,
+            warmup: self.warmup,
+            pace: self.pace()?,
+            keys: self.keys,
+            value_bytes: self.value_bytes,
+            read_ratio: self.read_ratio,
+            distribution: match self.dist {
                 Dist::Uniform => Distribution::Uniform,
                 Dist::Zipf => Distribution::Zipf,
             },
-            quorum: args.quorum.request(),
-            timeout: args.timeout,
-            preload: !args.no_preload,
-            shared_keys: args.shared_keys,
-            seed: args.seed,
-            connections: args.connections,
-            through: match args.through {
+            quorum: self.quorum.request(),
+            timeout: self.timeout,
+            preload: !self.no_preload,
+            shared_keys: self.shared_keys,
+            seed: self.seed,
+            connections: self.connections,
+            through: match self.through {
                 ThroughWhom::Owners => Through::Owners,
                 ThroughWhom::Any => Through::Any,
             },
+        })
+    }
+
+    fn pace(&self) -> Result<Pace, Failed> {
+        match (self.rate, self.concurrency) {
+            (None, concurrency) => Ok(Pace::Closed(concurrency)),
+            (Some(rate), None) => Ok(Pace::Open(OpenLoop {
+                rate,
+                arrivals: match self.arrivals {
+                    Spread::Poisson => Arrivals::Poisson,
+                    Spread::Uniform => Arrivals::Uniform,
+                },
+                outstanding_max: self.outstanding_max,
+            })),
+            (Some(rate), Some(concurrency)) => Err(Failed::new(
+                Exit::Refused,
+                "--rate sends whatever is in flight, --concurrency only when something is answered: \
+                 there is no load that does both",
+            )
+            .mend(format!(
+                "--rate {rate} --outstanding-max {concurrency} skips what would be too many; or leave out one of the two"
+            ))),
         }
     }
 }
@@ -204,222 +256,50 @@ fn failed(error: RunError) -> Failed {
             Failed::new(receipt::failure(Asked::Write, &error).exit, what)
                 .mend("atoll status; or --no-preload to run all the same")
         }
+        RunError::NoThread(_) => Failed::new(Exit::Other, what),
         RunError::Interrupted => Failed::new(Exit::Interrupted, what),
     }
 }
 
-/// The report for people: what was run, the table, then one sentence per finding.
-fn table(report: &Report) {
-    let (run, cluster) = (&report.configuration, &report.cluster);
-    anstream::println!(
-        "\x1b[1m{} nodes\x1b[0m   n={} r={} w={} dw={}   {:.0} % reads   {} keys of {} bytes, {}",
-        cluster.nodes,
-        run.n,
-        run.r,
-        run.w,
-        run.dw,
-        run.read_ratio * 100.0,
-        grouped(run.keys.into()),
-        grouped(run.value_bytes as u64),
-        match run.distribution {
-            Distribution::Uniform => "all equally popular",
-            Distribution::Zipf => "popular by Zipf's law",
-        },
-    );
-    anstream::println!(
-        "closed loop, {} in flight{}, {} connection{} per node, measured for {:.1} s{}",
-        run.concurrency,
-        if run.concurrency_is_default { " (the default; -c changes it)" } else { "" },
-        run.connections,
-        if run.connections == 1 { "" } else { "s" },
-        report.seconds,
-        if report.interrupted { ", then interrupted" } else { "" },
-    );
-    anstream::println!("{}\n", machine(report));
-    let headings = ["", "ops/s", "count", "failed", "p50 ms", "p90", "p99", "p99.9", "max"];
-    let mut rows = Vec::new();
-    if run.read_ratio > 0.0 {
-        rows.push(row("reads", &report.reads));
-    }
-    if run.read_ratio < 1.0 {
-        rows.push(row("writes", &report.writes));
-    }
-    output::rows(Format::Table, &headings, &rows);
-    anstream::println!("\n{} operations per second", grouped_rate(report.ops_per_s));
-    for finding in findings(report) {
-        anstream::println!("{finding}");
-    }
-}
-
-fn machine(report: &Report) -> String {
-    let machine = &report.machine;
-    let known = [
-        machine.cores.map(|cores| format!("{cores} cores")),
-        machine.processor.clone(),
-        machine.memory_bytes.map(|bytes| format!("{:.0} GiB", bytes as f64 / f64::from(1 << 30))),
-        Some(format!("{} {}", machine.os, machine.arch)),
-    ];
-    known.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-fn row(name: &str, operations: &Operations) -> Vec<String> {
-    let mut row = vec![
-        name.to_owned(),
-        grouped_rate(operations.per_s),
-        grouped(operations.count),
-        grouped(operations.failed),
-    ];
-    match operations.latency_ms {
-        None => row.extend(std::iter::repeat_n("-".to_owned(), 5)),
-        Some(Latency { p50, p90, p99, p99_9, max, mean: _ }) => {
-            row.extend([p50, p90, p99, p99_9, max].map(milliseconds));
-        }
-    }
-    row
-}
-
-fn findings(report: &Report) -> Vec<String> {
-    let mut said = Vec::new();
-    if report.reads.count > 0 {
-        said.push(staleness(&report.staleness));
-    }
-    if report.reads_missing > 0 {
-        said.push(format!("missing: {} reads found no value", grouped(report.reads_missing)));
-    }
-    if report.siblings.reads > 0 {
-        said.push(format!(
-            "siblings: {} reads found several values, {:.2} on average over all that found any, at most {}",
-            grouped(report.siblings.reads),
-            report.siblings.values_mean.unwrap_or_default(),
-            report.siblings.values_max,
-        ));
-    }
-    if report.context_reads > 0 {
-        said.push(format!(
-            "besides: {} reads by writers that needed a context, counted nowhere above",
-            grouped(report.context_reads)
-        ));
-    }
-    for (what, operations) in [("reads", &report.reads), ("writes", &report.writes)] {
-        if operations.failed > 0 {
-            said.push(format!("failed {what}: {}", list(&operations.errors)));
-        }
-    }
-    if report.writes.failed > 0 {
-        said.push(format!("failed writes left behind: {}", list(&report.failed_writes_left)));
-    }
-    let generator = &report.load_generator;
-    said.push(match generator.cpu_cores {
-        Some(cores) => format!("load generator: {cores:.2} cores"),
-        None => "load generator: n/a cores".to_owned(),
-    });
-    said.extend(generator.judgement.as_ref().map(|it| format!("\x1b[1;33mnote\x1b[0m: {it}")));
-    said
-}
-
-fn staleness(found: &Staleness) -> String {
-    let Some(share) = found.share else {
-        return "staleness: no read could be judged".to_owned();
-    };
-    let mut said = format!(
-        "staleness: {} of {} reads missed an acknowledged write ({} %)",
-        grouped(found.stale),
-        grouped(found.judged),
-        percent(share),
-    );
-    if let Some(mean) = found.behind_mean {
-        said += &format!(", {mean:.2} behind on average, {} at most", found.behind_max);
-    }
-    if found.behind_at_least {
-        said += &format!(" (or more: {} per key are remembered)", found.remembered);
-    }
-    if !found.exact {
-        said += "; there may be more, too many writes were concurrent to remember all";
-    }
-    if found.unjudged > 0 {
-        said += &format!("; {} could not be judged", grouped(found.unjudged));
-    }
-    said
-}
-
-/// The report as `name<TAB>value` lines; what was not measured is `n/a`.
-fn plain(report: &Report) {
-    let number = |value: Option<f64>| value.map_or("n/a".to_owned(), |value| value.to_string());
-    let mut rows = vec![
-        ("seconds".to_owned(), report.seconds.to_string()),
-        ("ops_per_s".to_owned(), report.ops_per_s.to_string()),
-    ];
-    for (name, operations) in [("reads", &report.reads), ("writes", &report.writes)] {
-        let latency = operations.latency_ms;
-        rows.extend([
-            (format!("{name}.count"), operations.count.to_string()),
-            (format!("{name}.per_s"), operations.per_s.to_string()),
-            (format!("{name}.failed"), operations.failed.to_string()),
-            (format!("{name}.p50_ms"), number(latency.map(|latency| latency.p50))),
-            (format!("{name}.p90_ms"), number(latency.map(|latency| latency.p90))),
-            (format!("{name}.p99_ms"), number(latency.map(|latency| latency.p99))),
-            (format!("{name}.p99_9_ms"), number(latency.map(|latency| latency.p99_9))),
-            (format!("{name}.max_ms"), number(latency.map(|latency| latency.max))),
-        ]);
-    }
-    rows.extend([
-        ("reads.missing".to_owned(), report.reads_missing.to_string()),
-        ("reads.siblings".to_owned(), report.siblings.reads.to_string()),
-        ("stale.judged".to_owned(), report.staleness.judged.to_string()),
-        ("stale.reads".to_owned(), report.staleness.stale.to_string()),
-        ("stale.share".to_owned(), number(report.staleness.share)),
-        ("stale.behind_mean".to_owned(), number(report.staleness.behind_mean)),
-        ("stale.behind_max".to_owned(), report.staleness.behind_max.to_string()),
-        ("load_generator.cpu_cores".to_owned(), number(report.load_generator.cpu_cores)),
-    ]);
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name, value]).collect();
-    output::rows(Format::Plain, &[], &rows);
-}
-
-fn list(counts: &BTreeMap<String, u64>) -> String {
-    let said: Vec<String> =
-        counts.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
-    said.join(", ")
-}
-
-/// As many digits as one reads.
-fn milliseconds(value: f64) -> String {
-    match value {
-        value if value < 10.0 => format!("{value:.2}"),
-        value if value < 100.0 => format!("{value:.1}"),
-        value => format!("{value:.0}"),
-    }
-}
-
-/// A share in percent, with the digits that keep a rare thing from looking like nothing.
-fn percent(share: f64) -> String {
-    match share * 100.0 {
-        0.0 => "0".to_owned(),
-        percent if percent < 0.1 => format!("{percent:.4}"),
-        percent => format!("{percent:.2}"),
-    }
-}
-
-fn grouped_rate(per_second: f64) -> String {
-    if per_second < 100.0 { format!("{per_second:.1}") } else { grouped(per_second.round() as u64) }
-}
-
-/// 1234567 as 1,234,567.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    /// Which load a command line means: by default a closed loop that nobody chose; both kinds at once are refused with
+    /// what to do instead.
+    #[test]
+    fn the_load_is_open_or_closed() {
+        let pace = |line: &str| {
+            let words = ["run"].into_iter().chain(line.split_whitespace());
+            Line::try_parse_from(words).map(|line| line.run.pace())
+        };
+        let open = |rate, arrivals, outstanding_max| {
+            Pace::Open(OpenLoop { rate, arrivals, outstanding_max })
+        };
+        for (line, expected) in [
+            ("", Pace::Closed(None)),
+            ("-c 8", Pace::Closed(Some(8))),
+            ("--rate 5k", open(5000, Arrivals::Poisson, 10_000)),
+            ("--rate 1 --arrivals uniform --outstanding-max 7", open(1, Arrivals::Uniform, 7)),
+        ] {
+            assert_eq!(pace(line).unwrap().unwrap(), expected, "{line}");
+        }
+        let both = pace("--rate 5k -c 8").unwrap().unwrap_err();
+        assert!(both.exit == Exit::Refused && both.mend.is_some(), "{both:?}");
+        for alone in ["--arrivals uniform", "--outstanding-max 7"] {
+            assert!(pace(alone).unwrap_err().to_string().contains("--rate"), "{alone}");
+        }
+        let zero = Line::try_parse_from(["run", "--rate", "0"]).unwrap().run.run().unwrap();
+        assert!(zero.check().unwrap_err().to_string().starts_with("rate=0: must be 1"));
+    }
 
     #[test]
     fn numbers_may_have_units() {
@@ -431,17 +311,5 @@ mod tests {
         for wrong in ["", "k", "-1", "1.5k", "5000M", "99999999999999999999k", "1KiB"] {
             assert!(count(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn figures_are_readable() {
-        for (number, expected) in
-            [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")]
-        {
-            assert_eq!(grouped(number), expected);
-        }
-        assert_eq!([0.05, 9.876, 12.34, 123.4].map(milliseconds), ["0.05", "9.88", "12.3", "123"]);
-        assert_eq!([0.0, 0.000_012, 0.0123].map(percent), ["0", "0.0012", "1.23"]);
-        assert_eq!([12.34, 8123.4].map(grouped_rate), ["12.3", "8,123"]);
     }
 }

@@ -3,13 +3,13 @@
 //! With one map nothing can be stale, so whatever the benchmark finds is the fault that was asked for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use atoll_antientropy::{Actor, Context, ContextToken, Event, Register, Secret};
@@ -17,8 +17,8 @@ use atoll_client::Profile;
 use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
 use atoll_transport::{Answer, Authority, Caller, Handler, Identity, Quic};
 use atoll_wire::{
-    Effect, Envelope, ErrorCode, Failure, Found, Get, Put, Receipt, Reply, Request, Role, Stored,
-    ValueHead, ViewReply,
+    Effect, Envelope, ErrorCode, Failure, Found, Get, NodeStatus, Put, Receipt, Reply, Request,
+    Role, Stored, ValueHead, ViewReply,
 };
 use bytes::{Bytes, BytesMut};
 
@@ -29,8 +29,12 @@ pub enum Fault {
     None,
     /// Node 3 never hears of anything but the first write of a key.
     OneIsStuck,
+    /// Node 3 shows every key as it was [`LAG`] ago.
+    OneLagsBehind,
     /// Every seventh write is stored, and nobody is told.
     WritesVanishFromSight,
+    /// Node 2 does not say how it is.
+    OneTellsNothing,
     /// Every read forgets to say what it stands for, and shows nothing.
     Amnesia,
 }
@@ -40,6 +44,8 @@ pub struct StandIn {
     pub profile: Profile,
     /// The most siblings that any key has had.
     pub siblings_max: Arc<AtomicU64>,
+    /// How many reads all nodes have answered.
+    pub reads: Arc<AtomicU64>,
     _folder: tempfile::TempDir,
 }
 
@@ -62,6 +68,7 @@ impl StandIn {
         let partitions = Partitions::new(64).unwrap();
         let view = Arc::new(View::create(CLUSTER, partitions, 3, members.collect()).unwrap().0);
         let siblings_max = Arc::<AtomicU64>::default();
+        let reads = Arc::<AtomicU64>::default();
         let records = Arc::<Mutex<BTreeMap<Bytes, Record>>>::default();
         for (id, quic) in (1..).zip(nodes.iter().cloned()) {
             let node = Arc::new(Node {
@@ -70,6 +77,9 @@ impl StandIn {
                 view: view.clone(),
                 records: records.clone(),
                 events: AtomicU64::new(0),
+                reads: AtomicU64::new(0),
+                reads_of_all: reads.clone(),
+                started: Instant::now(),
                 siblings_max: siblings_max.clone(),
             });
             tokio::spawn(async move { quic.serve(node).await });
@@ -81,7 +91,7 @@ impl StandIn {
             certificate: at("user.pem"),
             key: at("user.key"),
         };
-        StandIn { profile, siblings_max, _folder: folder }
+        StandIn { profile, siblings_max, reads, _folder: folder }
     }
 }
 
@@ -97,6 +107,19 @@ struct Record {
     now: Register,
     /// As the first write has left it.
     first: Register,
+    /// As it was [`LAG`] ago and since then, with the moments from which on it was so.
+    versions: VecDeque<(Instant, Register)>,
+}
+
+impl Record {
+    /// The record as it was [`LAG`] ago.
+    fn late(&mut self) -> Option<&Register> {
+        let then = Instant::now() - LAG;
+        while self.versions.get(1).is_some_and(|(since, _)| *since <= then) {
+            self.versions.pop_front();
+        }
+        self.versions.front().filter(|(since, _)| *since <= then).map(|(_, then)| then)
+    }
 }
 
 struct Node {
@@ -105,6 +128,9 @@ struct Node {
     view: Arc<View>,
     records: Arc<Mutex<BTreeMap<Bytes, Record>>>,
     events: AtomicU64,
+    reads: AtomicU64,
+    reads_of_all: Arc<AtomicU64>,
+    started: Instant,
     siblings_max: Arc<AtomicU64>,
 }
 
@@ -128,6 +154,9 @@ impl Handler for Node {
             }
             Request::Put(put) => self.put(put),
             Request::Get(get) => Reply::Found(self.get(&get)),
+            Request::Status(_) if self.fault != Fault::OneTellsNothing || self.id != NodeId(2) => {
+                Reply::Status(Box::new(self.status()))
+            }
             _ => Reply::Failed(Box::new(Failure::refused(ErrorCode::Internal, "not pretended"))),
         })
     }
@@ -145,6 +174,10 @@ impl Node {
         let record = records.entry(put.key.clone()).or_default();
         let first = record.now.is_unknown();
         record.now.join(Register::put(&seen, event, put.value));
+        if self.fault == Fault::OneLagsBehind {
+            record.late();
+            record.versions.push_back((Instant::now(), record.now.clone()));
+        }
         self.siblings_max.fetch_max(record.now.siblings() as u64, Ordering::Relaxed);
         if first {
             record.first = record.now.clone();
@@ -160,11 +193,16 @@ impl Node {
     }
 
     fn get(&self, get: &Get) -> Found {
-        let records = self.records.lock().unwrap();
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.reads_of_all.fetch_add(1, Ordering::Relaxed);
+        let mut records = self.records.lock().unwrap();
         let nothing = Register::default();
-        let shown = match (records.get(&get.key), self.fault) {
+        let shown = match (records.get_mut(&get.key), self.fault) {
             (None, _) | (_, Fault::Amnesia) => &nothing,
             (Some(record), Fault::OneIsStuck) if self.id == NodeId(3) => &record.first,
+            (Some(record), Fault::OneLagsBehind) if self.id == NodeId(3) => {
+                record.late().unwrap_or(&nothing)
+            }
             (Some(record), _) => &record.now,
         };
         let mut bytes = BytesMut::new();
@@ -182,6 +220,21 @@ impl Node {
             false => seal(&get.key, shown.context()),
         };
         Found { values, context, receipt: self.receipt(), bytes: bytes.freeze() }
+    }
+
+    /// Every request has cost 50 µs, and every read has been hedged.
+    fn status(&self) -> NodeStatus {
+        let reads = self.reads.load(Ordering::Relaxed);
+        let writes = self.events.load(Ordering::Relaxed);
+        NodeStatus {
+            node: self.id.0,
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap(),
+            cpu_micros: 50 * (reads + writes) + 1,
+            reads,
+            writes,
+            hedges: reads,
+            ..NodeStatus::default()
+        }
     }
 
     fn receipt(&self) -> Receipt {
@@ -214,3 +267,6 @@ fn secret() -> Secret {
 
 const CLUSTER: ClusterId = ClusterId([5; 16]);
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// How far a node that lags is behind.
+pub const LAG: Duration = Duration::from_millis(60);
