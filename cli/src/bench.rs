@@ -9,10 +9,10 @@ use atoll_client::ConnectError;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
-    cluster::QuorumFlags,
     exit::{Exit, Failed},
     output::{self, Format},
     receipt::{self, Asked},
+    request::QuorumFlags,
 };
 
 /// Measure throughput, latency and stale reads.
@@ -117,7 +117,7 @@ pub async fn run(
     let BenchCommand::Run(args) = command;
     let run = Run::from(args);
     run.check().map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
-    let profile = crate::cluster::profile(cluster)?;
+    let profile = crate::request::profile(cluster)?;
     let report = atoll_bench::run(&run, &profile, interrupt()).await.map_err(failed)?;
     match format {
         Format::Json => output::json(&report),

@@ -1,7 +1,7 @@
 //! `atoll`: the one program. Nodes, clients, the local testnet and the benchmark are its commands.
 //!
 //! Each command has a file of its own that reads like its help: what it takes, what it does, what it prints. What they
-//! share is in [`cluster`] (which cluster, with which choices), [`receipt`] (who answered, and what a failure has left
+//! share is in [`request`] (which cluster, with which choices), [`receipt`] (who answered, and what a failure has left
 //! behind), [`output`] (table, JSON, plain) and [`exit`] (what the numbers mean).
 
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
 mod bench;
-mod cluster;
+
 mod del;
 mod exit;
 mod get;
@@ -17,6 +17,7 @@ mod node;
 mod output;
 mod put;
 mod receipt;
+mod request;
 mod ring;
 mod status;
 mod testnet;

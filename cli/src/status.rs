@@ -6,9 +6,9 @@ use atoll_client::{NodeId, NodeStatus};
 use serde::Serialize;
 
 use crate::{
-    cluster::connect,
     exit::{Exit, Failed},
     output::{self, Format},
+    request::connect,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(1);
