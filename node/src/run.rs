@@ -7,7 +7,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use atoll_ring::{NodeId, View};
-use atoll_transport::{Identity, Peers, Quic};
+use atoll_transport::{Identity, Peers, Quic, Renewal};
 use atoll_wire::Role;
 use bytes::Bytes;
 
@@ -100,6 +100,7 @@ pub async fn run(
     let members: Vec<_> = view.members().iter().map(|member| (member.id, member.address)).collect();
     peers.set(&members);
     let disk = Arc::new(disk);
+    let renewal = Renewal::new(quic.clone(), &identity, config.node);
     let node = Node::start(Parts {
         id: config.node,
         view: Arc::new(view),
@@ -107,6 +108,7 @@ pub async fn run(
         transport: peers.clone(),
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
+        certificate: renewal.state(),
     })
     .await?;
     directory.settle()?;
@@ -114,6 +116,7 @@ pub async fn run(
         let (quic, node) = (quic.clone(), node.clone());
         async move { quic.serve(node).await }
     });
+    let renewing = tokio::spawn(renewal.run());
     ready(config.node, config.listen);
 
     tokio::pin!(stop);
@@ -125,6 +128,7 @@ pub async fn run(
     quic.close(GOODBYE).await;
     peers.close();
     serving.abort();
+    renewing.abort();
     let settled = node.stop().await;
     disk.close();
     if let Some(error) = failure {

@@ -127,6 +127,7 @@ impl Cluster {
             transport: self.network.port(id),
             disk: Arc::new(disk),
             clock: Arc::new(SimulatedClock::starting_at(1_000_000)),
+            certificate: Arc::default(),
         };
         let node = Node::start(parts).await.expect("memory does not fail");
         self.network.plug(node.clone());
