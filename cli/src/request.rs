@@ -10,7 +10,10 @@ use bytes::Bytes;
 use clap::Args;
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::exit::{Exit, Failed};
+use crate::{
+    ending::Ending,
+    exit::{Exit, Failed},
+};
 
 /// How many must answer. Every command that reads or writes takes these.
 #[derive(Args, Clone, Copy, Debug)]
@@ -104,13 +107,23 @@ pub fn profile(cluster: Option<&str>) -> Result<Profile, Failed> {
 
 /// A client of the cluster that is meant.
 pub async fn connect(cluster: Option<&str>) -> Result<Client, Failed> {
-    Client::connect(&profile(cluster)?).await.map_err(|error| match error {
+    connect_as(&profile(cluster)?).await
+}
+
+/// A client with this profile.
+pub async fn connect_as(profile: &Profile) -> Result<Client, Failed> {
+    Client::connect(profile).await.map_err(|error| match error {
         ConnectError::Profile(_)
         | ConnectError::Identity(_)
         | ConnectError::NoSeeds
         | ConnectError::Socket(_) => Failed::new(Exit::Refused, error.to_string()),
-        ConnectError::Unreachable { .. } => Failed::new(Exit::CannotConnect, error.to_string())
-            .mend("is it running? atoll testnet ls"),
+        ConnectError::Unreachable { .. } => {
+            let failed = Failed::new(Exit::CannotConnect, error.to_string());
+            match Ending::of_profile(profile) {
+                Some(ending) if ending.is_over() => failed.mend(ending.for_caller(profile)),
+                Some(_) | None => failed.mend("is it running? atoll testnet ls"),
+            }
+        }
     })
 }
 
