@@ -151,6 +151,15 @@ impl Identity {
         &self.files
     }
 
+    /// Certificate and key in a few bytes: equal for equal pairs.
+    pub(crate) fn fingerprint(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for part in [self.certificate.as_ref(), self.key.secret_der()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        hasher.finalize()
+    }
+
     /// The last second in which others accept it.
     pub fn expires(&self) -> SystemTime {
         self.validity.until

@@ -1,9 +1,9 @@
 //! A certificate that is renewed while its node runs.
 //!
-//! [`Renewal`] reads the node's certificate and key again every [`LOOK_EVERY`]. When their bytes have changed and others
-//! would accept them, the endpoint shows them from the next handshake on; nobody has to tell the node, and no connection
-//! is dropped. Bytes and not times are compared, because a copy may keep the time of its original. A pair that is of no
-//! use changes nothing: the node says why, in its log and in its status, and looks again.
+//! [`Renewal`] reads the node's certificate and key again every [`LOOK_EVERY`]. When they are others than those that are
+//! shown, and peers would accept them, the endpoint shows them from the next handshake on; nobody has to tell the node, and
+//! no connection is dropped. Their content is compared and not their time, because a copy may keep the time of its
+//! original. A pair that is of no use changes nothing: the node says why, in its log and in its status, and looks again.
 
 use std::{
     fmt,
@@ -16,10 +16,7 @@ use std::{
 
 use atoll_ring::NodeId;
 
-use crate::{
-    Identity, IdentityError, IdentityFiles, Quic,
-    identity::{check_private, read},
-};
+use crate::{Identity, IdentityError, IdentityFiles, Quic};
 
 /// How often the files are read again.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -32,7 +29,7 @@ pub struct Renewal {
     quic: Quic,
     node: NodeId,
     files: IdentityFiles,
-    seen: Result<blake3::Hash, IdentityError>,
+    shown: blake3::Hash,
     reminded_of_days: Option<u64>,
     state: Arc<CertificateState>,
 }
@@ -50,7 +47,8 @@ impl CertificateState {
         self.expires_ms.load(Ordering::Relaxed)
     }
 
-    /// Why the files hold no certificate that could take its place; empty = they hold the one that is shown.
+    /// What is wrong with the certificate in the files, which is the one that is shown or should take its place; empty =
+    /// nothing.
     pub fn problem(&self) -> String {
         self.problem.lock().expect("no panic holds it").clone()
     }
@@ -70,11 +68,11 @@ impl CertificateState {
 /// What a look has shown.
 #[derive(Debug)]
 pub enum Looked {
-    /// The files are as they were at the last look.
+    /// Nothing new: the files hold what is shown, or what was refused at the last look.
     Unchanged,
     /// There was another certificate, and it is shown from now on. It expires at this time.
     Renewed(SystemTime),
-    /// The files have changed, and hold nothing that others would accept. The former certificate is shown.
+    /// The files hold nothing that others would accept, and that was not said before. The former certificate is shown.
     Refused(Refusal),
 }
 
@@ -107,8 +105,8 @@ impl Renewal {
             tracing::error!(%error, "nobody will accept this node's certificate");
             state.say(error.to_string());
         }
-        let seen = fingerprint(&files);
-        Renewal { quic, node, files, seen, reminded_of_days: None, state }
+        let shown = identity.fingerprint();
+        Renewal { quic, node, files, shown, reminded_of_days: None, state }
     }
 
     /// Where the present state can be read at any time.
@@ -136,23 +134,18 @@ impl Renewal {
 
     /// Looks once.
     pub fn look(&mut self) -> Looked {
-        let found = fingerprint(&self.files);
-        let unchanged = match (&self.seen, &found) {
-            (Ok(before), Ok(now)) => before == now,
-            (Err(before), Err(now)) => before.to_string() == now.to_string(),
-            (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
-        };
-        if unchanged {
-            return Looked::Unchanged;
-        }
-        self.seen = found;
         match self.take() {
-            Ok(expires) => {
+            Ok(None) => {
+                self.state.say(String::new());
+                Looked::Unchanged
+            }
+            Ok(Some(expires)) => {
                 tracing::info!(expires_in_days = days_left(expires), "certificate renewed");
                 self.state.set(expires);
                 self.reminded_of_days = None;
                 Looked::Renewed(expires)
             }
+            Err(refusal) if refusal.to_string() == self.state.problem() => Looked::Unchanged,
             Err(refusal) => {
                 tracing::error!(%refusal, "certificate not renewed; the former one stays");
                 self.state.say(refusal.to_string());
@@ -161,14 +154,20 @@ impl Renewal {
         }
     }
 
-    fn take(&self) -> Result<SystemTime, Refusal> {
+    /// Shows what the files hold, if it is good; `None` if it is shown already.
+    fn take(&mut self) -> Result<Option<SystemTime>, Refusal> {
         let IdentityFiles { authority, certificate, key } = &self.files;
         let identity = Identity::load(authority, certificate, key).map_err(Refusal::Identity)?;
+        if identity.fingerprint() == self.shown {
+            identity.check(SystemTime::now()).map_err(Refusal::Identity)?;
+            return Ok(None);
+        }
         if !identity.names(self.node) {
             return Err(Refusal::OtherNode(self.node));
         }
         self.quic.renew(&identity).map_err(Refusal::Identity)?;
-        Ok(identity.expires())
+        self.shown = identity.fingerprint();
+        Ok(Some(identity.expires()))
     }
 
     /// Speaks of the end when it comes near, once a day.
@@ -187,15 +186,4 @@ impl Renewal {
 /// Whole days from now on; 0 if it is over.
 fn days_left(expires: SystemTime) -> u64 {
     expires.duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 86_400
-}
-
-/// What the files hold, in a few bytes. A key that others may read is no key.
-fn fingerprint(files: &IdentityFiles) -> Result<blake3::Hash, IdentityError> {
-    check_private(&files.key)?;
-    let mut hasher = blake3::Hasher::new();
-    for file in [&files.certificate, &files.key] {
-        let bytes = read(file)?;
-        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
-    }
-    Ok(hasher.finalize())
 }

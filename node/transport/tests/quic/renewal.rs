@@ -11,11 +11,14 @@ use atoll_transport::{
     CloseReason, Expect, Identity, Link, Peers, Quic, Renewal,
     renewal::{Looked, Refusal},
 };
-use atoll_wire::{Lane, Role};
+use atoll_wire::{ALPN, Lane, Role};
 
-use crate::house::{
-    AT_THE_GATE, DAY, Papers, Server, ask, fetch, link, loopback, serve, still_served, until,
-    within,
+use crate::{
+    house::{
+        AT_THE_GATE, DAY, Papers, Server, ask, fetch, link, loopback, serve, serve_as,
+        still_served, until, within,
+    },
+    raw,
 };
 
 /// The old link lives, the new one sees the new certificate: with the same key, and with another one.
@@ -123,7 +126,7 @@ async fn a_useless_certificate_is_refused_by_name() {
         write("n1.key", &good[1]);
         let closed = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(papers.path("n1.key"), closed).unwrap();
-        assert!(matches!(renewal.look(), Looked::Renewed(_)), "{word}: mended");
+        assert!(matches!(renewal.look(), Looked::Unchanged), "{word}: mended");
         assert_eq!(state.problem(), "");
     }
 
@@ -150,7 +153,8 @@ async fn a_node_is_renewed_after_its_certificate_has_expired() {
     // an expired one is not taken either
     papers.renew("n1", Duration::ZERO, false);
     next_second().await;
-    assert!(matches!(renewal.look(), Looked::Refused(_)));
+    assert!(!matches!(renewal.look(), Looked::Renewed(_)));
+    assert!(renewal.state().problem().contains("expired"), "{:?}", renewal.state().problem());
     assert!(dial().await.is_err());
 
     papers.renew("n1", DAY, false);
@@ -184,6 +188,33 @@ async fn slow_a_connection_ends_with_its_certificate() {
         assert_eq!(within(link.closed()).await, CloseReason::Expired);
         assert!(SystemTime::now() > expires);
     }
+}
+
+/// The server does not rely on the other side for that: a client that would stay is closed out, and told why.
+#[tokio::test]
+async fn slow_a_guest_who_stays_is_closed_out() {
+    let papers = Papers::new();
+    let server = serve(&papers, 1);
+    papers.user_for(&[Role::Client], SOON);
+    let guest = raw::dial(&papers, Some("user"), ALPN, server.address);
+    let guest = within(guest).await.expect("a machine that takes this long is of no use");
+    match within(guest.closed()).await {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            assert_eq!(&close.reason[..], b"certificate expired");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// A certificate that is replaced between the start of the process and the first look is not overlooked.
+#[tokio::test]
+async fn a_renewal_during_the_start_is_taken() {
+    let papers = Papers::new();
+    let loaded = papers.node(1);
+    let server = serve_as(&loaded, 1);
+    papers.renew("n1", 3 * DAY, false);
+    let mut renewal = Renewal::new(server.quic.clone(), &loaded, NodeId(1));
+    assert!(matches!(renewal.look(), Looked::Renewed(_)));
 }
 
 /// Whoever keeps connections up does not wait for that end. When either side is renewed, a new link takes the place of the
