@@ -317,7 +317,8 @@ fn init(args: InitArgs, format: Format) -> Result<(), Failed> {
 
 fn what_next(cluster: &Cluster, folder: &Path, expires: &str) {
     let first = &cluster.view().members()[0];
-    let profile = |user: &str| cluster.user_folder(user).join(PROFILE).display().to_string();
+    let profile =
+        |user: &str| absolute(&cluster.user_folder(user).join(PROFILE)).display().to_string();
     anstream::println!(
         "
 Next:
@@ -362,7 +363,7 @@ fn client_cert(args: ClientCertArgs, format: Format) -> Result<(), Failed> {
         Format::Table => anstream::println!(
             "made {}, good until {expires}\n  export ATOLL_CLUSTER={}",
             made.display(),
-            profile.display()
+            absolute(&profile).display()
         ),
     }
     Ok(())
@@ -431,6 +432,11 @@ fn members(nodes: Vec<NodeArg>) -> Vec<Member> {
             state: MemberState::Active,
         })
         .collect()
+}
+
+/// For a variable that is read in other folders too.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn expires_in(days: u32) -> String {
