@@ -42,7 +42,7 @@ pub struct QuorumFlags {
     #[arg(long, value_name = "LEVEL")]
     dw: Option<Level>,
 
-    /// Fallbacks may stand in for owners that are out of reach: available, and eventual [default]
+    /// Fallbacks may stand in for owners that are out of reach: available, and eventual (the default)
     #[arg(long, overrides_with = "strict")]
     sloppy: bool,
 
