@@ -18,9 +18,11 @@
 //! [`atoll_transport::renewal`].
 
 pub mod cluster;
+mod error;
 pub mod files;
 pub mod papers;
 
-pub use cluster::{Cluster, ClusterError, Plan, Renewed, Valid};
+pub use cluster::{Cluster, Plan, Renewed, Valid};
+pub use error::ClusterError;
 pub use files::FileError;
 pub use papers::PapersError;
