@@ -11,10 +11,10 @@ use atoll_client::ConnectError;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
-    cluster::QuorumFlags,
     exit::{Exit, Failed},
     output::{self, Format},
     receipt::{self, Asked},
+    request::QuorumFlags,
 };
 
 mod print;
@@ -147,7 +147,7 @@ pub async fn run(
     let BenchCommand::Run(args) = command;
     let run = args.run()?;
     run.check().map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
-    let profile = crate::cluster::profile(cluster)?;
+    let profile = crate::request::profile(cluster)?;
     let report = atoll_bench::run(&run, &profile, interrupt()).await.map_err(failed)?;
     match format {
         Format::Json => output::json(&report),

@@ -1,130 +1,482 @@
-//! Which cluster is meant, and what is chosen for one request.
+//! `atoll cluster`: a cluster on several machines. Its folder is made once; then it gives out and renews certificates.
+//!
+//! Nothing here talks to a node: what is made is copied to its host by whoever runs the cluster, and a node takes a
+//! renewed certificate by itself. [`atoll_papers::cluster`] says what the folder holds.
 
-use std::time::Duration;
-
-use atoll_client::{
-    Client, ConnectError, ContextToken, Level, NodeId, Options, Profile, QuorumRequest,
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
-use atoll_ring::Quorum;
-use bytes::Bytes;
-use clap::Args;
-use data_encoding::BASE64URL_NOPAD;
 
-use crate::exit::{Exit, Failed};
+use atoll_client::NodeId;
+use atoll_papers::{
+    Cluster, ClusterError, Plan, Renewed, Valid,
+    cluster::{CLIENT, OPERATOR},
+    papers::PROFILE,
+};
+use atoll_ring::{Member, MemberState, Partitions};
+use atoll_transport::renewal::LOOK_EVERY;
+use atoll_wire::Role;
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use serde::Serialize;
 
-/// How many must answer. Every command that reads or writes takes these.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct QuorumFlags {
-    /// Owners taking part, 1 to the bucket's copies [default: all copies]
-    #[arg(short, value_name = "N")]
-    n: Option<u8>,
+use crate::{
+    ending::Ending,
+    exit::{Exit, Failed},
+    output::{self, Format},
+};
 
-    /// Answers a read needs: a number, one, two, three, quorum or all [default: quorum]
-    #[arg(short, value_name = "LEVEL")]
-    r: Option<Level>,
+/// A cluster on several machines: make its papers, give out and renew certificates.
+#[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  atoll cluster init prod --node 10.0.0.1:7400 --node 10.0.0.2:7400 --node 10.0.0.3:7400
+  atoll cluster client-cert prod --name alice
+  atoll cluster renew prod n2                then copy prod/n2/node.pem over the old one on n2's host
+  atoll cluster renew prod --all
 
-    /// Acknowledgements a write needs [default: quorum]
-    #[arg(short, value_name = "LEVEL")]
-    w: Option<Level>,
+Nothing here talks to a node. Copy what is made to its host; a running node takes a renewed certificate
+without a restart.")]
+pub enum ClusterCommand {
+    /// Make a cluster: authority, secret, first view, a folder for each node, the first two users
+    Init(InitArgs),
+    /// Give a user a certificate and a profile
+    ClientCert(ClientCertArgs),
+    /// Sign certificates again; nodes take them without a restart
+    Renew(RenewArgs),
+}
 
-    /// Of the answers, how many must come from owners, not from fallbacks [default: 0]
-    #[arg(long, value_name = "LEVEL")]
-    pr: Option<Level>,
+/// What a new cluster shall be.
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  atoll cluster init prod --node 10.0.0.1:7400,zone=a --node 10.0.0.2:7400,zone=b --node n7=10.0.0.3:7400,zone=c
 
-    /// Of the acknowledgements, how many must come from owners [default: 0]
-    #[arg(long, value_name = "LEVEL")]
-    pw: Option<Level>,
+Addresses are UDP and are those by which the nodes reach each other; names are not looked up. Nodes without a
+name are n1, n2 and so on by their place. Nodes, addresses, replicas and partitions cannot be changed later.")]
+pub struct InitArgs {
+    /// The folder to make; it must be empty or not there
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    folder: PathBuf,
 
-    /// Of the acknowledgements, how many must be on stable storage [default: as many as -w]
-    #[arg(long, value_name = "LEVEL")]
-    dw: Option<Level>,
+    /// A node; repeat it for each
+    #[arg(long = "node", value_name = "[NAME=]IP:PORT[,zone=ZONE][,weight=N]", required = true)]
+    nodes: Vec<NodeArg>,
 
-    /// Fallbacks may stand in for owners that are out of reach: available, and eventual (the default)
-    #[arg(long, overrides_with = "strict")]
-    sloppy: bool,
+    /// Copies of each key
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    replicas: u8,
 
-    /// Only owners count: if too few of them can be reached, the request fails
+    /// Partitions of the ring, a power of two
+    #[arg(long, value_name = "Q", default_value_t = Partitions::DEFAULT.count())]
+    partitions: u32,
+
+    /// How many days the first certificates are good
+    #[arg(long, value_name = "DAYS", default_value_t = 365)]
+    days: u32,
+}
+
+/// A new user.
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  atoll cluster client-cert prod --name alice
+  atoll get greeting --cluster prod/users/alice/profile.toml
+
+The folder it makes is all that the user needs; hand it over on a way that nobody can read. A certificate
+cannot be called back before it expires, so give it few days.")]
+pub struct ClientCertArgs {
+    /// The folder of the cluster
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    folder: PathBuf,
+
+    /// Who it is for; stands in the certificate, for people
     #[arg(long)]
-    strict: bool,
+    name: String,
+
+    /// What the user may do
+    #[arg(long, value_enum, default_value_t)]
+    role: UserRole,
+
+    /// How many days it is good
+    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    days: u32,
+
+    /// Where to write it [default: DIR/users/NAME]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
 }
 
-impl QuorumFlags {
-    /// As it travels; whether it contradicts itself is not checked here.
-    pub fn request(self) -> QuorumRequest {
-        let QuorumFlags { n, r, w, pr, pw, dw, sloppy, strict } = self;
-        let sloppy = (sloppy || strict).then_some(sloppy);
-        QuorumRequest { n, r, w, pr, pw, dw, sloppy }
+/// Whose certificates are signed again.
+#[derive(Args)]
+#[command(after_help = "\
+Each certificate is replaced in its place, with the same names and the same key: the key need not be here, and
+nothing secret has to be copied. A node looks at its files every two seconds, so copying the new certificate
+over the old one is all. It checks the new one and keeps the old if it is of no use; `atoll status` says so.
+With --new-keys the key is replaced as well; copy the key first, then the certificate.")]
+pub struct RenewArgs {
+    /// The folder of the cluster
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    folder: PathBuf,
+
+    /// Nodes, such as n2, and users, such as client
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// All nodes and users in the folder
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+
+    /// How many days from now they are good
+    #[arg(long, value_name = "DAYS", default_value_t = 365)]
+    days: u32,
+
+    /// Make new keys too: somebody may have seen the old ones
+    #[arg(long)]
+    new_keys: bool,
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum UserRole {
+    /// Read and write
+    #[default]
+    Client,
+    /// Read, write, and what is reserved for whoever runs the cluster
+    Operator,
+}
+
+impl UserRole {
+    fn roles(self) -> &'static [Role] {
+        match self {
+            UserRole::Client => &[Role::Client],
+            UserRole::Operator => &[Role::Client, Role::Operator],
+        }
     }
 }
 
-/// The choices for one request.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Choices for this request")]
-pub struct Choices {
-    #[command(flatten)]
-    quorum: QuorumFlags,
-
-    /// For the whole request
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
-
-    /// The node that shall coordinate, such as n3 [default: an owner of the key]
-    #[arg(long, value_name = "NODE")]
-    via: Option<NodeId>,
-
-    /// The bucket; so far there is one
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    bucket: String,
+/// A node as it stands on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NodeArg {
+    id: Option<NodeId>,
+    address: SocketAddr,
+    zone: String,
+    weight: u32,
 }
 
-impl Choices {
-    /// As the client takes them.
-    pub fn options(&self) -> Result<Options, Failed> {
-        if self.bucket != atoll_wire::bucket::DEFAULT_BUCKET {
-            let what =
-                format!("there is no bucket `{}`; so far there is only `default`", self.bucket);
-            return Err(Failed::new(Exit::Refused, what));
+impl std::str::FromStr for NodeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let first = parts.next().unwrap_or_default();
+        let (id, address) = match first.split_once('=') {
+            None => (None, first),
+            Some((name, address)) => {
+                (Some(name.parse().map_err(|e: atoll_ring::IdError| e.to_string())?), address)
+            }
+        };
+        let address = address.parse().map_err(|_| {
+            format!(
+                "{address:?} is not IP:PORT, such as 10.0.0.1:7400 or [fd00::1]:7400; names are not looked up"
+            )
+        })?;
+        let mut node = NodeArg { id, address, zone: "z1".into(), weight: 1 };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("zone", zone)) if !zone.is_empty() => node.zone = zone.to_owned(),
+                Some(("weight", weight)) => {
+                    node.weight =
+                        weight.parse().map_err(|_| format!("weight={weight} is no number"))?;
+                }
+                Some(_) | None => {
+                    return Err(format!("{part:?}: after the address come zone=ZONE and weight=N"));
+                }
+            }
         }
-        if self.timeout.is_zero() || self.timeout > Duration::from_secs(60) {
-            let what = "--timeout must be above 0 and at most 60s";
-            return Err(Failed::new(Exit::Refused, what));
-        }
-        let quorum = self.quorum.request();
-        Quorum::check(&quorum).map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
-        Ok(Options { quorum, timeout: self.timeout, via: self.via, ..Options::default() })
+        Ok(node)
     }
 }
 
-/// The profile of the cluster that is meant.
-pub fn profile(cluster: Option<&str>) -> Result<Profile, Failed> {
-    let path = atoll_testnet::home::resolve(cluster)
+#[derive(Serialize)]
+struct InitDocument {
+    schema: &'static str,
+    cluster: String,
+    directory: PathBuf,
+    expires: String,
+    nodes: Vec<NodeDocument>,
+    users: Vec<UserDocument>,
+}
+
+#[derive(Serialize)]
+struct NodeDocument {
+    node: String,
+    address: String,
+    zone: String,
+    directory: PathBuf,
+}
+
+#[derive(Serialize)]
+struct UserDocument {
+    name: String,
+    profile: PathBuf,
+}
+
+#[derive(Serialize)]
+struct ClientCertDocument {
+    schema: &'static str,
+    name: String,
+    profile: PathBuf,
+    expires: String,
+}
+
+#[derive(Serialize)]
+struct RenewDocument {
+    schema: &'static str,
+    renewed: Vec<RenewedDocument>,
+}
+
+#[derive(Serialize)]
+struct RenewedDocument {
+    name: String,
+    certificate: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<PathBuf>,
+    expires: String,
+}
+
+/// Runs the command.
+pub fn run(command: ClusterCommand, format: Format) -> Result<(), Failed> {
+    match command {
+        ClusterCommand::Init(args) => init(args, format),
+        ClusterCommand::ClientCert(args) => client_cert(args, format),
+        ClusterCommand::Renew(args) => renew(args, format),
+    }
+}
+
+fn init(args: InitArgs, format: Format) -> Result<(), Failed> {
+    let InitArgs { folder, nodes, replicas, partitions, days } = args;
+    let partitions = Partitions::new(partitions)
         .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
-    Profile::load(&path).map_err(|error| Failed::new(Exit::Refused, error.to_string()))
+    let valid = Valid::days(days).map_err(failed)?;
+    let members = members(nodes);
+    let plan = Plan { members, replicas, partitions, valid };
+    let (cluster, warnings) = Cluster::create(&folder, plan).map_err(failed)?;
+    for warning in warnings {
+        anstream::eprintln!("\x1b[33mwarning\x1b[0m: {warning}");
+    }
+    let expires = expires_in(days);
+    let view = cluster.view();
+    match format {
+        Format::Json => output::json(&InitDocument {
+            schema: "atoll.cluster-init/v1",
+            cluster: view.cluster().to_string(),
+            directory: folder,
+            expires,
+            nodes: view
+                .members()
+                .iter()
+                .map(|member| NodeDocument {
+                    node: member.id.to_string(),
+                    address: member.address.to_string(),
+                    zone: member.zone.clone(),
+                    directory: cluster.node_folder(member.id),
+                })
+                .collect(),
+            users: [OPERATOR, CLIENT]
+                .map(|name| UserDocument {
+                    name: name.to_owned(),
+                    profile: cluster.user_folder(name).join(PROFILE),
+                })
+                .into(),
+        }),
+        Format::Table | Format::Plain => {
+            let row = |member: &Member| {
+                let folder = cluster.node_folder(member.id).display().to_string();
+                vec![member.id.to_string(), member.address.to_string(), member.zone.clone(), folder]
+            };
+            let rows: Vec<Vec<String>> = view.members().iter().map(row).collect();
+            if format == Format::Table {
+                anstream::println!(
+                    "\x1b[1mmade {}\x1b[0m, cluster {}: {} copies of each key, {} partitions\n",
+                    folder.display(),
+                    view.cluster(),
+                    view.replicas(),
+                    view.partitions().count()
+                );
+            }
+            output::rows(format, &["NODE", "ADDRESS", "ZONE", "FOLDER"], &rows);
+            if format == Format::Table {
+                what_next(&cluster, &folder, &expires);
+            }
+        }
+    }
+    Ok(())
 }
 
-/// A client of the cluster that is meant.
-pub async fn connect(cluster: Option<&str>) -> Result<Client, Failed> {
-    Client::connect(&profile(cluster)?).await.map_err(|error| match error {
-        ConnectError::Profile(_)
-        | ConnectError::Identity(_)
-        | ConnectError::NoSeeds
-        | ConnectError::Socket(_) => Failed::new(Exit::Refused, error.to_string()),
-        ConnectError::Unreachable { .. } => Failed::new(Exit::CannotConnect, error.to_string())
-            .mend("is it running? atoll testnet ls"),
-    })
+fn what_next(cluster: &Cluster, folder: &Path, expires: &str) {
+    let first = &cluster.view().members()[0];
+    let profile =
+        |user: &str| absolute(&cluster.user_folder(user).join(PROFILE)).display().to_string();
+    anstream::println!(
+        "
+Next:
+  1. Copy each folder to its host, so that only the node's user can read it:
+       scp -rp {folder} {ip}:/etc/atoll/
+  2. Start the node there. With --first-start this once, later without it:
+       atoll node run --config /etc/atoll/{node}/node.toml --first-start
+  3. Ask them how they are:
+       export ATOLL_CLUSTER={operator}
+       atoll status
+     Who only reads and writes takes {client}
+
+Take \x1b[1m{key}\x1b[0m off this machine and keep it safe: whoever has it can make nodes and operators of
+this cluster. It is needed only to give out and renew certificates. They expire on {expires};
+`atoll status` speaks of it 30 days before:
+       atoll cluster renew {dir} --all",
+        folder = cluster.node_folder(first.id).display(),
+        ip = first.address.ip(),
+        node = first.id,
+        operator = profile(OPERATOR),
+        client = profile(CLIENT),
+        key = cluster.authority_key().display(),
+        dir = folder.display(),
+    );
 }
 
-/// A context as it stands on the command line.
-pub fn parse_context(text: &str) -> Result<ContextToken, String> {
-    let bytes = BASE64URL_NOPAD
-        .decode(text.trim().as_bytes())
-        .map_err(|error| format!("not a context: {error}; copy it from `atoll get KEY -o json`"))?;
-    let token = ContextToken::from(Bytes::from(bytes));
-    token.peek().map_err(|error| error.to_string())?;
-    Ok(token)
+fn client_cert(args: ClientCertArgs, format: Format) -> Result<(), Failed> {
+    let ClientCertArgs { folder, name, role, days, out } = args;
+    let valid = Valid::days(days).map_err(failed)?;
+    let made = Cluster::open(&folder)
+        .and_then(|cluster| cluster.issue_user(&name, role.roles(), valid, out.as_deref()))
+        .map_err(failed)?;
+    let (profile, expires) = (made.join(PROFILE), expires_in(days));
+    match format {
+        Format::Json => output::json(&ClientCertDocument {
+            schema: "atoll.cluster-client-cert/v1",
+            name,
+            profile,
+            expires,
+        }),
+        Format::Plain => anstream::println!("{}\t{expires}", profile.display()),
+        Format::Table => anstream::println!(
+            "made {}, good until {expires}\n  export ATOLL_CLUSTER={}",
+            made.display(),
+            absolute(&profile).display()
+        ),
+    }
+    Ok(())
 }
 
-/// A context as text.
-pub fn context_text(context: &ContextToken) -> String {
-    BASE64URL_NOPAD.encode(context.as_bytes())
+fn renew(args: RenewArgs, format: Format) -> Result<(), Failed> {
+    let RenewArgs { folder, names, all, days, new_keys } = args;
+    let valid = Valid::days(days).map_err(failed)?;
+    let cluster = Cluster::open(&folder).map_err(failed)?;
+    let names = if all { cluster.names().map_err(failed)? } else { names };
+    if names.is_empty() {
+        let known = cluster.names().map_err(failed)?.join(", ");
+        return Err(Failed::new(
+            Exit::Refused,
+            "whose certificate? Name nodes or users, or say --all",
+        )
+        .mend(format!("there are {known}")));
+    }
+    let renewed = cluster.renew(&names, valid, new_keys).map_err(failed)?;
+    let date = |one: &Renewed| Ending::at(one.expires).date();
+    match format {
+        Format::Json => output::json(&RenewDocument {
+            schema: "atoll.cluster-renew/v1",
+            renewed: renewed
+                .iter()
+                .map(|one| RenewedDocument {
+                    name: one.name.clone(),
+                    certificate: one.certificate.clone(),
+                    key: one.key.clone(),
+                    expires: date(one),
+                })
+                .collect(),
+        }),
+        Format::Table | Format::Plain => {
+            let row = |one: &Renewed| {
+                vec![one.name.clone(), date(one), one.certificate.display().to_string()]
+            };
+            let rows: Vec<Vec<String>> = renewed.iter().map(row).collect();
+            output::rows(format, &["NAME", "EXPIRES", "CERTIFICATE"], &rows);
+            if format == Format::Table {
+                let order = if new_keys {
+                    "Copy each key to its host, then the certificate"
+                } else {
+                    "The keys are the old ones. Copy each certificate over the old one on its host"
+                };
+                anstream::println!(
+                    "\n{order}; a running node takes it within {} s, without a restart.",
+                    LOOK_EVERY.as_secs()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nodes without a name take the number of their place.
+fn members(nodes: Vec<NodeArg>) -> Vec<Member> {
+    (1..)
+        .zip(nodes)
+        .map(|(place, node)| Member {
+            id: node.id.unwrap_or(NodeId(place)),
+            incarnation: 0,
+            address: node.address,
+            zone: node.zone,
+            weight: node.weight,
+            state: MemberState::Active,
+        })
+        .collect()
+}
+
+/// For a variable that is read in other folders too.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn expires_in(days: u32) -> String {
+    Ending::at(SystemTime::now() + Duration::from_secs(u64::from(days) * 86_400)).date()
+}
+
+fn failed(error: ClusterError) -> Failed {
+    let failed = Failed::new(Exit::Refused, error.to_string());
+    match error.mend() {
+        Some(mend) => failed.mend(mend),
+        None => failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node on the command line: what may be left out, and what is refused with what it should be.
+    #[test]
+    fn nodes_on_the_command_line() {
+        let parse = |text: &str| text.parse::<NodeArg>();
+        let node = parse("10.0.0.1:7400").unwrap();
+        assert_eq!((node.id, &*node.zone, node.weight), (None, "z1", 1));
+        let node = parse("n7=[fd00::1]:7400,weight=3,zone=east").unwrap();
+        assert_eq!((node.id, &*node.zone, node.weight), (Some(NodeId(7)), "east", 3));
+        for (text, word) in [
+            ("10.0.0.1", "IP:PORT"),
+            ("host1:7400", "names are not looked up"),
+            ("", "IP:PORT"),
+            ("seven=10.0.0.1:7400", "seven"),
+            ("10.0.0.1:7400,rack=7", "rack=7"),
+            ("10.0.0.1:7400,zone=", "zone="),
+            ("10.0.0.1:7400,weight=much", "weight=much"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(word), "{error:?} does not speak of {word}");
+        }
+        let nodes = ["10.0.0.1:1", "n7=10.0.0.2:1", "10.0.0.3:1"].map(|text| parse(text).unwrap());
+        let ids: Vec<u32> = members(nodes.into()).iter().map(|member| member.id.0).collect();
+        assert_eq!(ids, [1, 7, 3]);
+    }
 }

@@ -5,11 +5,11 @@ use atoll_ring::Quorum;
 use clap::Args as ClapArgs;
 
 use crate::{
-    cluster::{Choices, connect, parse_context},
     exit::{Exit, Failed},
     output::Format,
     put,
     receipt::{self, Asked},
+    request::{Choices, connect, parse_context},
 };
 
 /// Delete what is stored under a key.

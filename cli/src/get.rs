@@ -11,10 +11,10 @@ use data_encoding::BASE64;
 use serde::Serialize;
 
 use crate::{
-    cluster::{Choices, connect, context_text},
     exit::{Exit, Failed},
     output::{self, Format},
     receipt::{self, Asked},
+    request::{Choices, connect, context_text},
 };
 
 /// Read all current values of a key.

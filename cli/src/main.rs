@@ -1,8 +1,8 @@
 //! `atoll`: the one program. Nodes, clients, the local testnet and the benchmark are its commands.
 //!
 //! Each command has a file of its own that reads like its help: what it takes, what it does, what it prints. What they
-//! share is in [`cluster`] (which cluster, with which choices), [`receipt`] (who answered, and what a failure has left
-//! behind), [`output`] (table, JSON, plain) and [`exit`] (what the numbers mean).
+//! share is in [`request`] (which cluster, with which choices), [`receipt`] (who answered, and what a failure has left
+//! behind), [`ending`] (certificates whose time is nearly over), [`output`] (table, JSON, plain) and [`exit`] (what the numbers mean).
 
 use std::process::ExitCode;
 
@@ -10,7 +10,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser:
 
 mod bench;
 mod cluster;
+
 mod del;
+mod ending;
 mod exit;
 mod faults;
 mod get;
@@ -18,7 +20,9 @@ mod node;
 mod output;
 mod put;
 mod receipt;
+mod request;
 mod ring;
+mod shell;
 mod status;
 mod testnet;
 
@@ -60,6 +64,10 @@ enum Command {
     /// Delete what is stored under a key
     Del(del::Args),
     /// How the nodes of the cluster are
+    #[command(after_help = "\
+Exits 5 if a node does not answer or does not hear another. A certificate that expires within 30 days is
+remarked on, the node's and the caller's own, and changes no exit code: nothing is wrong yet. Renew it with
+`atoll cluster renew`; a testnet gets new ones with `atoll testnet down` and `up`.")]
     Status,
     /// Who owns what
     #[command(subcommand)]
@@ -67,12 +75,19 @@ enum Command {
     /// Run a node
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// A cluster on several machines: make its papers, give out and renew certificates
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Clusters on this machine: start, stop, kill, watch
     #[command(subcommand)]
     Testnet(testnet::TestnetCommand),
     /// Measure throughput and staleness
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// What a shell needs to complete commands and options
+    Completions(shell::CompletionsArgs),
+    /// The manual, as man pages
+    Man(shell::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -82,12 +97,21 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    if cluster_was_named && matches!(cli.command, Command::Testnet(_) | Command::Node(_)) {
+    if cluster_was_named
+        && matches!(
+            cli.command,
+            Command::Testnet(_)
+                | Command::Node(_)
+                | Command::Cluster(_)
+                | Command::Completions(_)
+                | Command::Man(_)
+        )
+    {
         return Failed::new(
             exit::Exit::Refused,
             "--cluster says whom to talk to; this command does not talk",
         )
-        .mend("testnets are named with --name")
+        .mend("testnets are named with --name, other clusters by their folder")
         .report();
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -113,7 +137,10 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Status => status::run(cluster, output).await,
         Command::Ring(command) => ring::run(command, cluster, output).await,
         Command::Node(command) => node::run(command).await,
+        Command::Cluster(command) => cluster::run(command, output),
         Command::Testnet(command) => testnet::run(command, output).await,
         Command::Bench(command) => bench::run(command, cluster, output).await,
+        Command::Completions(args) => shell::completions(args, Cli::command()),
+        Command::Man(args) => shell::man(args, Cli::command()),
     }
 }

@@ -9,10 +9,10 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use crate::{
-    cluster::{Choices, connect, context_text, parse_context},
     exit::{Exit, Failed},
     output::{self, Format},
     receipt::{self, Asked},
+    request::{Choices, connect, context_text, parse_context},
 };
 
 /// Store a value.

@@ -6,9 +6,9 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::{
-    cluster::connect,
     exit::Failed,
     output::{self, Format},
+    request::connect,
 };
 
 /// Who owns what.

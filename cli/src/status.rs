@@ -6,9 +6,10 @@ use atoll_client::{NodeId, NodeStatus};
 use serde::Serialize;
 
 use crate::{
-    cluster::connect,
+    ending::Ending,
     exit::{Exit, Failed},
     output::{self, Format},
+    request::{connect_as, profile},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,6 +21,8 @@ struct Document {
     epoch: u64,
     healthy: bool,
     nodes: Vec<NodeDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -30,6 +33,9 @@ struct NodeDocument {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What will be wrong if nobody acts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
 }
@@ -49,6 +55,11 @@ struct Status {
     #[serde(skip_serializing_if = "String::is_empty")]
     read_only: String,
     certificate_expires_ms: u64,
+    /// The same as RFC 3339 has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_expires: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    certificate_problem: String,
     durable_sequence: u64,
     hints: u64,
     hint_bytes: u64,
@@ -73,7 +84,8 @@ struct Peer {
 
 /// Runs the command. Exits 5 if a node does not answer, does not see another, or takes no writes.
 pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
-    let client = connect(cluster).await?;
+    let profile = profile(cluster)?;
+    let client = connect_as(&profile).await?;
     let view = client.view();
     let mut nodes = Vec::new();
     for member in view.members() {
@@ -87,10 +99,14 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
             zone: member.zone.clone(),
             state,
             reason,
+            warnings: status.as_ref().map(warnings).unwrap_or_default(),
             status: status.map(Status::from),
         });
     }
     client.close().await;
+    let warning = Ending::of_profile(&profile)
+        .filter(Ending::is_near)
+        .map(|ending| ending.for_caller(&profile));
     let healthy = nodes.iter().all(|node| node.state == "up" && node.reason.is_none());
     match format {
         Format::Json => output::json(&Document {
@@ -99,6 +115,7 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
             epoch: view.epoch().0,
             healthy,
             nodes,
+            warning,
         }),
         Format::Table | Format::Plain => {
             let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
@@ -107,6 +124,9 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
                 "UPTIME", "REMARK",
             ];
             output::rows(format, &headings, &rows);
+            if let Some(warning) = warning {
+                anstream::eprintln!("\x1b[33mwarning\x1b[0m: {warning}");
+            }
         }
     }
     if healthy { Ok(()) } else { Err(Failed::silent(Exit::Degraded)) }
@@ -144,8 +164,24 @@ fn row(node: &NodeDocument) -> Vec<String> {
         ]),
         None => row.extend(std::iter::repeat_n("-".to_owned(), 6)),
     }
-    row.push(node.reason.clone().unwrap_or_default());
+    let remarks: Vec<&str> = node.reason.iter().chain(&node.warnings).map(String::as_str).collect();
+    row.push(remarks.join("; "));
     row
+}
+
+/// What a node that answers will run into.
+fn warnings(status: &NodeStatus) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(ending) = Ending::of_node(status.certificate_expires_ms)
+        && ending.is_near()
+    {
+        let node = NodeId(status.node);
+        warnings.push(format!("certificate {ending}: atoll cluster renew DIR {node}"));
+    }
+    if !status.certificate_problem.is_empty() {
+        warnings.push(format!("certificate not renewed: {}", status.certificate_problem));
+    }
+    warnings
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -167,6 +203,9 @@ impl From<NodeStatus> for Status {
             free_bytes: status.free_bytes,
             read_only: status.read_only,
             certificate_expires_ms: status.certificate_expires_ms,
+            certificate_expires: Ending::of_node(status.certificate_expires_ms)
+                .map(|ending| ending.date()),
+            certificate_problem: status.certificate_problem,
             durable_sequence: status.durable_sequence,
             hints: status.hints,
             hint_bytes: status.hint_bytes,

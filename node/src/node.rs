@@ -14,7 +14,7 @@ use std::{
 
 use atoll_antientropy::{Actor, Secret, Standing};
 use atoll_ring::{ClusterId, Epoch, NodeId, View};
-use atoll_transport::{Answer, Caller, Handler, Transport};
+use atoll_transport::{Answer, Caller, CertificateState, Handler, Transport};
 use atoll_wire::{
     Ack, BucketId, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role, ViewReply,
     limits::TIMEOUT_MS_MAX,
@@ -61,6 +61,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// How much it keeps for others.
     pub hint_limits: HintLimits,
+    /// What is known of its own certificate; shown in its status.
+    pub certificate: Arc<CertificateState>,
 }
 
 /// A node at work.
@@ -72,6 +74,7 @@ pub struct Node {
     transport: Arc<dyn Transport>,
     disk: Arc<Disk>,
     clock: Arc<dyn Clock>,
+    certificate: Arc<CertificateState>,
     leases: Leases,
     headroom: Headroom,
     hints: Hints,
@@ -117,7 +120,7 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock, hint_limits } = parts;
+        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate } = parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let actor = Actor { node: id.0, incarnation: member.incarnation };
         let unclean_starts = begin(&disk, &view).await?;
@@ -139,6 +142,7 @@ impl Node {
             started: clock.now(),
             disk,
             clock,
+            certificate,
             counts: Counts::default(),
             tasks: Mutex::default(),
         });
@@ -313,7 +317,8 @@ impl Node {
             disk_bytes: self.disk.disk_bytes(),
             free_bytes: self.headroom.free_bytes(),
             read_only: self.headroom.read_only(),
-            certificate_expires_ms: 0,
+            certificate_expires_ms: self.certificate.expires_ms(),
+            certificate_problem: self.certificate.problem(),
             durable_sequence: self.disk.sequence(),
             hints: self.hints.total(),
             hint_bytes: self.hints.bytes(),

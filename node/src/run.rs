@@ -11,7 +11,7 @@ use std::{
 };
 
 use atoll_ring::{NodeId, View};
-use atoll_transport::{Identity, Peers, Quic};
+use atoll_transport::{Identity, Peers, Quic, Renewal};
 use atoll_wire::Role;
 
 use crate::{
@@ -129,6 +129,7 @@ pub async fn run(
     let members: Vec<_> = view.members().iter().map(|member| (member.id, member.address)).collect();
     peers.set(&members);
     let disk = Arc::new(disk);
+    let renewal = Renewal::new(quic.clone(), &identity, config.node);
     let node = Node::start(Parts {
         id: config.node,
         view: Arc::new(view),
@@ -137,6 +138,7 @@ pub async fn run(
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
         hint_limits: config.hint_limits,
+        certificate: renewal.state(),
     })
     .await
     .map_err(|error| storage_failed(store.clone(), error))?;
@@ -145,6 +147,7 @@ pub async fn run(
         let (quic, node) = (quic.clone(), node.clone());
         async move { quic.serve(node).await }
     });
+    let renewing = tokio::spawn(renewal.run());
     ready(config.node, config.listen);
 
     tokio::pin!(stop);
@@ -159,6 +162,7 @@ pub async fn run(
     quic.close(GOODBYE).await;
     peers.close();
     serving.abort();
+    renewing.abort();
     let settled = node.stop().await;
     disk.close();
     if let Some(following) = following {

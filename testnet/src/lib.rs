@@ -11,11 +11,12 @@
 //!
 //! What is absent: nothing here reads or writes data of nodes, and no fault is injected below the level of processes.
 
+use atoll_papers::files;
+
 pub mod asked;
 mod claim;
 mod down;
 mod event;
-mod files;
 mod greet;
 pub mod home;
 pub mod logs;
@@ -32,10 +33,10 @@ mod testnet;
 mod up;
 
 pub use asked::{Asked, AskedError, NODES_MAX, Wish};
+pub use atoll_papers::FileError;
 pub use claim::ClaimError;
 pub use down::down;
 pub use event::{Event, Hear};
-pub use files::FileError;
 pub use greet::Greeting;
 pub use home::{Home, HomeError};
 pub use node::{Condition, Node};

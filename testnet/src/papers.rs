@@ -6,18 +6,15 @@
 
 use std::time::Duration;
 
-use atoll_client::Profile;
+use atoll_papers::{
+    FileError, files,
+    papers::{self, CA, CLUSTER_SECRET, NodePapers, VIEW},
+};
 use atoll_ring::ViewError;
 use atoll_transport::{Authority, AuthorityError};
 use atoll_wire::Role;
-use data_encoding::HEXLOWER;
 
-use crate::{
-    files::{self, FileError, PUBLIC, SECRET},
-    home::PROFILE,
-    node::Node,
-    testnet::Testnet,
-};
+use crate::testnet::Testnet;
 
 /// Why the papers could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +25,9 @@ pub enum PapersError {
     /// A certificate.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// A node's or the user's.
+    #[error(transparent)]
+    Paper(#[from] atoll_papers::PapersError),
     /// There is no such view.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -35,63 +35,36 @@ pub enum PapersError {
 
 /// Makes what is kept for the cluster's life, as far as it is not there.
 pub(crate) fn found(testnet: &Testnet) -> Result<(), PapersError> {
-    let secret = testnet.folder().join("cluster.secret");
-    if files::read(&secret)?.is_none() {
-        let text = format!("{}\n", HEXLOWER.encode(&rand::random::<[u8; 32]>()));
-        files::write(&secret, &text, SECRET)?;
+    let folder = testnet.folder();
+    if files::read(&folder.join(CLUSTER_SECRET))?.is_none() {
+        papers::write_secret(folder, &papers::new_secret())?;
     }
-    let view = testnet.folder().join("view.json");
-    if files::read(&view)?.is_none() {
+    if files::read(&folder.join(VIEW))?.is_none() {
         let (first, _) = testnet.asked().view()?;
-        let text = serde_json::to_string(&first).expect("a view is plain data");
-        files::write(&view, &text, PUBLIC)?;
+        papers::write_view(folder, &first)?;
     }
     Ok(())
 }
 
 /// Writes what is written at each `up`. No node may run: it would not believe the others' new certificates.
 pub(crate) fn issue(testnet: &Testnet) -> Result<(), PapersError> {
-    let at = |file: &str| testnet.folder().join(file);
-    let authority = Authority::create(&testnet.asked().cluster.to_string())?;
-    authority.write_certificate(&at("ca.pem"))?;
-    let roles = [Role::Client, Role::Operator];
-    authority.issue_user(&roles, VALID, &at("user.pem"), &at("user.key"))?;
-    for node in testnet.nodes() {
+    let (folder, cluster) = (testnet.folder(), testnet.asked().cluster);
+    let authority = Authority::create(&cluster.to_string())?;
+    authority.write_certificate(&folder.join(CA))?;
+    let nodes = testnet.nodes();
+    for node in &nodes {
         files::make_folder(node.folder())?;
-        let (certificate, key) = (node.folder().join("node.pem"), node.folder().join("node.key"));
-        authority.issue_node(node.id, VALID, &certificate, &key)?;
-        files::write(&node.config(), &configuration(&node), PUBLIC)?;
+        let papers = NodePapers {
+            node: node.id,
+            listen: node.address,
+            common: "../",
+            written_by: "`atoll testnet up`, which overwrites it",
+        };
+        papers.write(node.folder(), &authority, VALID)?;
     }
-    let profile = toml::to_string(&profile(testnet)).expect("a profile is plain data");
-    Ok(files::write(&at(PROFILE), &profile, PUBLIC)?)
-}
-
-fn configuration(node: &Node) -> String {
-    format!(
-        "\
-# Written by `atoll testnet up`, which overwrites it. Paths are relative to this file.
-format = 1
-node = \"{}\"
-listen = \"{}\"
-data = \"data\"
-view = \"../view.json\"
-secret = \"../cluster.secret\"
-ca = \"../ca.pem\"
-certificate = \"node.pem\"
-key = \"node.key\"
-",
-        node.id, node.address
-    )
-}
-
-fn profile(testnet: &Testnet) -> Profile {
-    Profile {
-        cluster: testnet.asked().cluster,
-        seeds: testnet.nodes().iter().map(|node| node.address).collect(),
-        ca: "ca.pem".into(),
-        certificate: "user.pem".into(),
-        key: "user.key".into(),
-    }
+    let roles = [Role::Client, Role::Operator];
+    let seeds = nodes.iter().map(|node| node.address).collect();
+    Ok(papers::write_user(folder, &authority, "user", &roles, VALID, cluster, seeds)?)
 }
 
 /// For a testnet that is never stopped a year is long; a stopped one gets new certificates anyway.
@@ -101,7 +74,9 @@ const VALID: Duration = Duration::from_secs(365 * 86_400);
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
+    use atoll_client::Profile;
     use atoll_ring::{ClusterId, View};
+    use data_encoding::HEXLOWER;
 
     use super::*;
     use crate::asked::Wish;

@@ -145,6 +145,7 @@ impl Cluster {
             transport: self.network.port(id),
             disk: Arc::new(disk),
             clock: Arc::new(SimulatedClock::starting_at(1_000_000)),
+            certificate: Arc::default(),
         };
         let node = Node::start(parts).await?;
         self.network.plug(node.clone());

@@ -5,8 +5,9 @@
 //! other side of the door is [`Handler`]: what a node does with a request.
 //!
 //! Read [`link`] for the life of one connection (lanes, the table of waiting requests), [`serve`] for the accepting
-//! side, [`peers`] for connections that are kept up, [`tls`] for every setting of QUIC and TLS and why it is set, and
-//! [`identity`] and [`authority`] for certificates. This crate is the only one that knows quinn and rustls.
+//! side, [`peers`] for connections that are kept up, [`tls`] for every setting of QUIC and TLS and why it is set,
+//! [`identity`] and [`authority`] for certificates, and [`renewal`] for one that is replaced while its node runs. This
+//! crate is the only one that knows quinn and rustls.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -19,13 +20,16 @@ mod lane;
 pub mod link;
 pub mod memory;
 pub mod peers;
+pub mod renewal;
 pub mod serve;
 pub mod tls;
+mod validity;
 
 pub use authority::{Authority, AuthorityError};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, IdentityFiles};
 pub use link::{CloseReason, Link};
 pub use peers::Peers;
+pub use renewal::{CertificateState, Renewal};
 pub use tls::{DialError, Expect, Quic};
 
 /// A boxed future: `async fn` in a trait is not object safe.

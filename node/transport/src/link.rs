@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use atoll_ring::{ClusterId, Epoch, NodeId};
@@ -25,6 +26,8 @@ use tokio::{
 use crate::{
     CallError, DialError,
     lane::{self, QUEUE_FRAMES_MAX, ReadError, Reader},
+    serve::certificate_of,
+    validity::Validity,
 };
 
 /// A connection with its lanes open.
@@ -35,7 +38,11 @@ pub struct Link {
     next_id: AtomicU64,
     node: NodeId,
     cluster: ClusterId,
+    expires: SystemTime,
 }
+
+/// The code with which a connection is closed in which an expired certificate was shown.
+pub(crate) const EXPIRED: u32 = 4;
 
 /// Why a connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +59,9 @@ pub enum CloseReason {
     /// We said goodbye.
     #[error("closed by us")]
     ByUs,
+    /// The certificate of one side has expired since the handshake.
+    #[error("a certificate of this connection has expired")]
+    Expired,
     /// Something else.
     #[error("{0}")]
     Other(String),
@@ -62,6 +72,11 @@ impl From<quinn::ConnectionError> for CloseReason {
         match error {
             quinn::ConnectionError::Reset => CloseReason::Reset,
             quinn::ConnectionError::TimedOut => CloseReason::Silent,
+            quinn::ConnectionError::ApplicationClosed(close)
+                if close.error_code == EXPIRED.into() =>
+            {
+                CloseReason::Expired
+            }
             quinn::ConnectionError::ApplicationClosed(_)
             | quinn::ConnectionError::ConnectionClosed(_) => CloseReason::ByPeer,
             quinn::ConnectionError::LocallyClosed => CloseReason::ByUs,
@@ -73,12 +88,15 @@ impl From<quinn::ConnectionError> for CloseReason {
 }
 
 impl Link {
-    /// Opens all lanes and waits until each has been greeted.
+    /// Opens all lanes and waits until each has been greeted. `expires` is when the certificate that we showed does.
     pub(crate) async fn open(
         connection: quinn::Connection,
         role: Role,
         me: Option<NodeId>,
+        expires: SystemTime,
     ) -> Result<Self, DialError> {
+        let theirs = certificate_of(&connection).and_then(|shown| Validity::of(&shown));
+        let expires = theirs.map_or(expires, |theirs| theirs.until.min(expires));
         let waiting = Arc::new(Waiting::default());
         let long = tokio::spawn(long_replies(connection.clone(), waiting.clone()));
         // from here on whoever is refused, or gives up, leaves neither a task nor a connection behind
@@ -133,6 +151,9 @@ impl Link {
             lanes.push(queue);
         }
         let greeted = greeted.expect("there is at least one lane");
+        // not before: a certificate that has expired already is for the other side to refuse, in its own words
+        let end = end_when_over(standing.connection.clone(), expires);
+        standing.tasks.push(tokio::spawn(end));
         Ok(Link {
             standing,
             lanes: lanes.try_into().expect("one queue per lane"),
@@ -140,7 +161,13 @@ impl Link {
             next_id,
             node: NodeId(greeted.node),
             cluster: ClusterId(greeted.cluster),
+            expires,
         })
+    }
+
+    /// When the first of the two certificates shown in it expires. Then the connection ends.
+    pub fn expires(&self) -> SystemTime {
+        self.expires
     }
 
     /// The node at the other end, as it said itself; its certificate was checked if we expected a certain one.
@@ -181,7 +208,10 @@ impl Link {
 
     /// Waits for the end of the connection.
     pub async fn closed(&self) -> CloseReason {
-        self.standing.connection.closed().await.into()
+        match CloseReason::from(self.standing.connection.closed().await) {
+            CloseReason::ByUs if SystemTime::now() > self.expires => CloseReason::Expired,
+            reason => reason,
+        }
     }
 
     /// Says goodbye.
@@ -208,6 +238,12 @@ impl Drop for Standing {
             task.abort();
         }
     }
+}
+
+/// An expired certificate does not serve for ever: what nobody would be let in with today ends today.
+async fn end_when_over(connection: quinn::Connection, expires: SystemTime) {
+    Validity::over(expires).await;
+    close(&connection, EXPIRED, b"certificate expired");
 }
 
 /// Closes a connection that still stands. One that has ended keeps its reason: quinn's `close` would put "closed by us"

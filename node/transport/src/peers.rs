@@ -3,12 +3,16 @@
 //! For each node one task dials, publishes the link, waits for its end, and dials again with growing pauses. A call
 //! uses the link that stands, or hears at once why there is none; nobody waits for a dial unless he asks to
 //! ([`Peers::first_up`]).
+//!
+//! A link ends when a certificate shown in it expires. The keeper does not wait for that: in the last [`REPLACE_IN_LAST`]
+//! it dials beside the link, and if the new one lasts longer (because either side was renewed), it takes the place of the
+//! old. Requests on the old one are answered; it ends with the last of them.
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use atoll_ring::{Epoch, NodeId};
@@ -54,6 +58,9 @@ impl NoLink {
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long before its end a link may be replaced.
+pub const REPLACE_IN_LAST: Duration = Duration::from_secs(60);
 
 impl Peers {
     /// No peers yet; see [`Peers::set`].
@@ -187,12 +194,18 @@ async fn keep(
         let reason = match dial_again_when_told(dial, &dial_now).await {
             Ok(link) => {
                 pause = PAUSE_MIN;
-                let link = Arc::new(link);
+                let mut link = Arc::new(link);
                 tracing::debug!(%node, %address, "connected");
-                let Some(held) = peers.upgrade() else { return };
-                held.publish(node, Ok(link.clone()));
-                drop(held);
-                link.closed().await.to_string()
+                let end = loop {
+                    let Some(held) = peers.upgrade() else { return };
+                    held.publish(node, Ok(link.clone()));
+                    drop(held);
+                    tokio::select! { biased;
+                        end = link.closed() => break end,
+                        successor = succeed(&link, &dial) => link = successor,
+                    }
+                };
+                end.to_string()
             }
             Err(error) => error.to_string(),
         };
@@ -207,6 +220,28 @@ async fn keep(
             () = tokio::time::sleep(pause - PAUSE_MIN) => {}
         }
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Waits until the end of a link is near, then dials until there is a link that lasts longer.
+async fn succeed<D: Future<Output = Result<Link, DialError>>>(
+    link: &Link,
+    dial: impl Fn() -> D,
+) -> Arc<Link> {
+    loop {
+        // the clock may be set and the machine may sleep, so no pause is longer than this one
+        let left = link.expires().duration_since(SystemTime::now()).unwrap_or_default();
+        if left > REPLACE_IN_LAST {
+            tokio::time::sleep((left - REPLACE_IN_LAST).min(REPLACE_IN_LAST / 2)).await;
+            continue;
+        }
+        if let Ok(successor) = dial().await
+            && successor.expires() > link.expires()
+        {
+            return Arc::new(successor);
+        }
+        // neither side is renewed yet: a handful of attempts, closer to each other as the end comes nearer
+        tokio::time::sleep((left / 2).max(PAUSE_MAX)).await;
     }
 }
 

@@ -18,7 +18,8 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::{
     Answer, Caller, Handler, identity,
     lane::{self, QUEUE_FRAMES_MAX, ReadError, Reader},
-    link::send_alone,
+    link::{EXPIRED, send_alone},
+    validity::Validity,
 };
 
 /// Requests of one lane in work at the same time.
@@ -71,6 +72,10 @@ impl Guest {
             connection.close(2u32.into(), b"no certificate");
             return;
         };
+        let Some(validity) = Validity::of(&certificate) else {
+            connection.close(2u32.into(), b"no certificate");
+            return;
+        };
         let roles = identity::roles_of(&certificate).unwrap_or_default();
         let guest = Arc::new(Guest {
             connection: connection.clone(),
@@ -80,8 +85,16 @@ impl Guest {
             node: OnceLock::new(),
         });
         let long = tokio::spawn(guest.clone().long_requests());
-        while let Ok((send, receive)) = connection.accept_bi().await {
-            tokio::spawn(guest.clone().lane(send, Reader::of_lane(receive)));
+        let lanes = async {
+            while let Ok((send, receive)) = connection.accept_bi().await {
+                tokio::spawn(guest.clone().lane(send, Reader::of_lane(receive)));
+            }
+        };
+        tokio::select! { biased;
+            () = lanes => {}
+            () = Validity::over(validity.until) => {
+                connection.close(EXPIRED.into(), b"certificate expired");
+            }
         }
         long.abort();
     }
@@ -227,7 +240,7 @@ fn refuse(code: ErrorCode, detail: String) -> Answer {
     Answer::Now(Reply::Failed(Box::new(Failure::refused(code, detail))))
 }
 
-fn certificate_of(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
+pub(crate) fn certificate_of(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     chain.first().cloned()
 }

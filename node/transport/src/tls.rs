@@ -8,16 +8,22 @@
 //! | socket buffers | 4 MiB | packets are lost at 256 requests in flight |
 //! | initial round trip | 20 ms | a lost first packet costs a second |
 //! | datagrams | off | nobody uses them |
+//!
+//! The certificate is not a setting of the endpoint: [`Quic::renew`] puts another in its place while it runs.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, RwLock},
+    time::{Duration, SystemTime},
+};
 
 use atoll_ring::NodeId;
 use atoll_wire::{ALPN, Role};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{
-    Handler, Identity, Link,
+    Handler, Identity, IdentityError, Link,
     identity::{node_name, role_name},
     serve,
 };
@@ -26,6 +32,15 @@ use crate::{
 #[derive(Clone)]
 pub struct Quic {
     endpoint: quinn::Endpoint,
+    listens: bool,
+    authority: CertificateDer<'static>,
+    dials_as: Arc<RwLock<DialsAs>>,
+}
+
+/// What the next dial shows, and when that expires.
+struct DialsAs {
+    config: quinn::ClientConfig,
+    expires: SystemTime,
 }
 
 /// Whom we expect at an address.
@@ -65,6 +80,14 @@ impl Quic {
     /// # Errors
     /// The address is taken, or the identity does not fit together.
     pub fn bind(address: SocketAddr, identity: &Identity) -> Result<Self, std::io::Error> {
+        Self::open(address, identity, true)
+    }
+
+    fn open(
+        address: SocketAddr,
+        identity: &Identity,
+        listens: bool,
+    ) -> Result<Self, std::io::Error> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
             socket2::Type::DGRAM,
@@ -80,15 +103,51 @@ impl Quic {
                 "small socket buffer: raise net.core.rmem_max to 4 MiB or bursts lose packets"
             );
         }
-        let (server, client) = configs(identity).map_err(std::io::Error::other)?;
-        let mut endpoint = quinn::Endpoint::new(
+        let (server, config) = configs(identity).map_err(std::io::Error::other)?;
+        let endpoint = quinn::Endpoint::new(
             endpoint_config(identity),
-            Some(server),
+            listens.then_some(server),
             socket.into(),
             Arc::new(quinn::TokioRuntime),
         )?;
-        endpoint.set_default_client_config(client);
-        Ok(Quic { endpoint })
+        let dials_as = DialsAs { config, expires: identity.expires() };
+        Ok(Quic {
+            endpoint,
+            listens,
+            authority: identity.authority.clone(),
+            dials_as: Arc::new(RwLock::new(dials_as)),
+        })
+    }
+
+    /// Shows another identity from the next handshake on, in both directions, and in all clones. Connections that stand
+    /// stay as they are, at most until the certificate shown in them expires.
+    ///
+    /// The reset key and the connection ids stay those of the first identity: peers hold promises made with them.
+    ///
+    /// # Errors
+    /// The new identity would not be accepted by others, or is of another authority. Nothing has changed then.
+    pub fn renew(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let files = identity.files();
+        if identity.authority != self.authority {
+            let reason = "it is not the authority this process was started with; another one takes a restart";
+            return Err(IdentityError::Unusable {
+                path: files.authority.clone(),
+                what: "authority",
+                reason: reason.into(),
+            });
+        }
+        identity.check(SystemTime::now())?;
+        let (server, config) = configs(identity).map_err(|error| IdentityError::Unusable {
+            path: files.certificate.clone(),
+            what: "certificate",
+            reason: error.to_string(),
+        })?;
+        if self.listens {
+            self.endpoint.set_server_config(Some(server));
+        }
+        let dials_as = DialsAs { config, expires: identity.expires() };
+        *self.dials_as.write().expect("no panic holds it") = dials_as;
+        Ok(())
     }
 
     /// Opens a socket for dialling only: on the loopback if the target is there, else on any address.
@@ -102,9 +161,7 @@ impl Quic {
             (false, true) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             (false, false) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        let quic = Self::bind(SocketAddr::new(ip, 0), identity)?;
-        quic.endpoint.set_server_config(None);
-        Ok(quic)
+        Self::open(SocketAddr::new(ip, 0), identity, false)
     }
 
     /// Where we listen.
@@ -138,14 +195,18 @@ impl Quic {
             Expect::AnyNode => role_name(Role::Node),
             Expect::Node(node) => node_name(node),
         };
+        let (config, expires) = {
+            let dials_as = self.dials_as.read().expect("no panic holds it");
+            (dials_as.config.clone(), dials_as.expires)
+        };
         let dial = async {
             let connection = self
                 .endpoint
-                .connect(address, &name)
+                .connect_with(config, address, &name)
                 .map_err(|e| DialError::Address(e.to_string()))?
                 .await
                 .map_err(|e| DialError::Handshake(e.to_string()))?;
-            Link::open(connection, role, me).await
+            Link::open(connection, role, me, expires).await
         };
         tokio::time::timeout(DIAL_LIMIT, dial)
             .await

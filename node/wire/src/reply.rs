@@ -94,6 +94,8 @@ pub struct NodeStatus {
     pub read_only: String,
     /// When its certificate expires, milliseconds since 1970; 0 = not known.
     pub certificate_expires_ms: u64,
+    /// Why the certificate that lies on its disk cannot take the place of the one it shows; empty = it need not, or has.
+    pub certificate_problem: String,
     /// Number of the last commit that is on stable storage.
     pub durable_sequence: u64,
     /// Hints kept for others.

@@ -487,7 +487,7 @@ fn status() -> BoxedStrategy<NodeStatus> {
         let (node, up, round_trip_micros, hints, reason) = parts;
         PeerStatus { node, up, round_trip_micros, hints, reason }
     });
-    let ids = any::<(u32, u32, u64, String, String)>();
+    let ids = any::<(u32, u32, u64, String, String, String)>();
     (ids, any::<[u64; 17]>(), vec(peer, 0..4))
         .prop_map(|(ids, counts, peers)| NodeStatus {
             node: ids.0,
@@ -503,6 +503,7 @@ fn status() -> BoxedStrategy<NodeStatus> {
             free_bytes: counts[13],
             read_only: ids.4,
             certificate_expires_ms: counts[14],
+            certificate_problem: ids.5,
             durable_sequence: counts[4],
             hints: counts[5],
             hint_bytes: counts[15],

@@ -286,6 +286,7 @@ fn status() -> NodeStatus {
         free_bytes: 52_000_000,
         read_only: "free space".into(),
         certificate_expires_ms: 1_800_000_000_000,
+        certificate_problem: "expired".into(),
         durable_sequence: 8,
         hints: 9,
         hint_bytes: 53_000_000,

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use atoll_ring::{ClusterId, Epoch, NodeId, QuorumRequest};
@@ -72,6 +72,12 @@ impl Papers {
     pub fn load(&self, name: &str) -> Identity {
         let (certificate, key) = self.pair(name);
         Identity::load(&self.path("ca.pem"), &certificate, &key).unwrap()
+    }
+
+    /// Signs the certificate of that name again, and gives its new end.
+    pub fn renew(&self, name: &str, valid: Duration, new_key: bool) -> SystemTime {
+        let (certificate, key) = self.pair(name);
+        self.authority.renew(&certificate, new_key.then_some(&*key), valid).unwrap()
     }
 
     fn pair(&self, name: &str) -> (PathBuf, PathBuf) {

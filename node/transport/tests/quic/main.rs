@@ -9,5 +9,6 @@ mod garbage;
 mod house;
 mod peers;
 mod raw;
+mod renewal;
 mod restart;
 mod roles;

@@ -20,20 +20,21 @@ pub struct FileError {
 }
 
 impl FileError {
-    pub(crate) fn of(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    /// Turns an error of the system into one that says what was to be done with what.
+    pub fn of(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
         let path = path.to_owned();
         move |source| FileError { deed, path, source }
     }
 }
 
 /// For everybody to read.
-pub(crate) const PUBLIC: u32 = 0o644;
+pub const PUBLIC: u32 = 0o644;
 
 /// For its owner only.
-pub(crate) const SECRET: u32 = 0o600;
+pub const SECRET: u32 = 0o600;
 
 /// Writes a file beside its place, makes it durable and moves it there.
-pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), FileError> {
+pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), FileError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -56,7 +57,7 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), FileError>
 }
 
 /// The text of a file, `None` if it is not there.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
+pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -65,7 +66,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
 }
 
 /// Makes a folder for its owner only, and those above it as the system likes.
-pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
+pub fn make_folder(path: &Path) -> Result<(), FileError> {
     let make = || {
         if let Some(above) = path.parent() {
             fs::create_dir_all(above)?;
@@ -79,7 +80,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
 }
 
 /// Removes a file or a folder with all that is in it; it need not be there.
-pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+pub fn remove(path: &Path) -> Result<(), FileError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

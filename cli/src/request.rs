@@ -1,0 +1,143 @@
+//! Which cluster is meant, and what is chosen for one request.
+
+use std::time::Duration;
+
+use atoll_client::{
+    Client, ConnectError, ContextToken, Level, NodeId, Options, Profile, QuorumRequest,
+};
+use atoll_ring::Quorum;
+use bytes::Bytes;
+use clap::Args;
+use data_encoding::BASE64URL_NOPAD;
+
+use crate::{
+    ending::Ending,
+    exit::{Exit, Failed},
+};
+
+/// How many must answer. Every command that reads or writes takes these.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct QuorumFlags {
+    /// Owners taking part, 1 to the bucket's copies [default: all copies]
+    #[arg(short, value_name = "N")]
+    n: Option<u8>,
+
+    /// Answers a read needs: a number, one, two, three, quorum or all [default: quorum]
+    #[arg(short, value_name = "LEVEL")]
+    r: Option<Level>,
+
+    /// Acknowledgements a write needs [default: quorum]
+    #[arg(short, value_name = "LEVEL")]
+    w: Option<Level>,
+
+    /// Of the answers, how many must come from owners, not from fallbacks [default: 0]
+    #[arg(long, value_name = "LEVEL")]
+    pr: Option<Level>,
+
+    /// Of the acknowledgements, how many must come from owners [default: 0]
+    #[arg(long, value_name = "LEVEL")]
+    pw: Option<Level>,
+
+    /// Of the acknowledgements, how many must be on stable storage [default: as many as -w]
+    #[arg(long, value_name = "LEVEL")]
+    dw: Option<Level>,
+
+    /// Fallbacks may stand in for owners that are out of reach: available, and eventual (the default)
+    #[arg(long, overrides_with = "strict")]
+    sloppy: bool,
+
+    /// Only owners count: if too few of them can be reached, the request fails
+    #[arg(long)]
+    strict: bool,
+}
+
+impl QuorumFlags {
+    /// As it travels; whether it contradicts itself is not checked here.
+    pub fn request(self) -> QuorumRequest {
+        let QuorumFlags { n, r, w, pr, pw, dw, sloppy, strict } = self;
+        let sloppy = (sloppy || strict).then_some(sloppy);
+        QuorumRequest { n, r, w, pr, pw, dw, sloppy }
+    }
+}
+
+/// The choices for one request.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Choices for this request")]
+pub struct Choices {
+    #[command(flatten)]
+    quorum: QuorumFlags,
+
+    /// For the whole request
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+
+    /// The node that shall coordinate, such as n3 [default: an owner of the key]
+    #[arg(long, value_name = "NODE")]
+    via: Option<NodeId>,
+
+    /// The bucket; so far there is one
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    bucket: String,
+}
+
+impl Choices {
+    /// As the client takes them.
+    pub fn options(&self) -> Result<Options, Failed> {
+        if self.bucket != atoll_wire::bucket::DEFAULT_BUCKET {
+            let what =
+                format!("there is no bucket `{}`; so far there is only `default`", self.bucket);
+            return Err(Failed::new(Exit::Refused, what));
+        }
+        if self.timeout.is_zero() || self.timeout > Duration::from_secs(60) {
+            let what = "--timeout must be above 0 and at most 60s";
+            return Err(Failed::new(Exit::Refused, what));
+        }
+        let quorum = self.quorum.request();
+        Quorum::check(&quorum).map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
+        Ok(Options { quorum, timeout: self.timeout, via: self.via, ..Options::default() })
+    }
+}
+
+/// The profile of the cluster that is meant.
+pub fn profile(cluster: Option<&str>) -> Result<Profile, Failed> {
+    let path = atoll_testnet::home::resolve(cluster)
+        .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
+    Profile::load(&path).map_err(|error| Failed::new(Exit::Refused, error.to_string()))
+}
+
+/// A client of the cluster that is meant.
+pub async fn connect(cluster: Option<&str>) -> Result<Client, Failed> {
+    connect_as(&profile(cluster)?).await
+}
+
+/// A client with this profile.
+pub async fn connect_as(profile: &Profile) -> Result<Client, Failed> {
+    Client::connect(profile).await.map_err(|error| match error {
+        ConnectError::Profile(_)
+        | ConnectError::Identity(_)
+        | ConnectError::NoSeeds
+        | ConnectError::Socket(_) => Failed::new(Exit::Refused, error.to_string()),
+        ConnectError::Unreachable { .. } => {
+            let failed = Failed::new(Exit::CannotConnect, error.to_string());
+            match Ending::of_profile(profile) {
+                Some(ending) if ending.is_over() => failed.mend(ending.for_caller(profile)),
+                Some(_) | None => failed.mend("is it running? atoll testnet ls"),
+            }
+        }
+    })
+}
+
+/// A context as it stands on the command line.
+pub fn parse_context(text: &str) -> Result<ContextToken, String> {
+    let bytes = BASE64URL_NOPAD
+        .decode(text.trim().as_bytes())
+        .map_err(|error| format!("not a context: {error}; copy it from `atoll get KEY -o json`"))?;
+    let token = ContextToken::from(Bytes::from(bytes));
+    token.peek().map_err(|error| error.to_string())?;
+    Ok(token)
+}
+
+/// A context as text.
+pub fn context_text(context: &ContextToken) -> String {
+    BASE64URL_NOPAD.encode(context.as_bytes())
+}
