@@ -20,6 +20,7 @@ mod order;
 mod quota;
 mod spread;
 
+use crate::preference::Distances;
 use crate::{Member, NodeId, Partition, Partitions, Preference};
 use assign::Assignment;
 use spread::Spread;
@@ -182,6 +183,9 @@ struct Task {
     replicas: usize,
     spread: Spread,
     preference: Preference,
+    distances: Distances,
+    /// The weights of all members together.
+    weights: u64,
     /// Per partition and place, who stood there before and is still a member. All `None` where
     /// nothing was before.
     before: Vec<Vec<Option<usize>>>,
@@ -210,9 +214,12 @@ impl Task {
             }
         };
         let zones: Vec<&str> = members.iter().map(|member| member.zone.as_str()).collect();
+        let preference = Preference::new(partitions, members.iter().map(|member| member.id));
         Ok(Task {
             spread: Spread::new(&zones, replicas),
-            preference: Preference::new(partitions, members.iter().map(|member| member.id)),
+            distances: preference.distances(),
+            preference,
+            weights: members.iter().map(|member| u64::from(member.weight)).sum(),
             members,
             partitions,
             replicas,
@@ -244,11 +251,17 @@ impl Task {
 
     /// All nodes in ring order from this partition on.
     fn ring_order(&self, partition: usize) -> impl Iterator<Item = usize> + '_ {
-        let partition = Partition(u16::try_from(partition).expect("an index into the table"));
-        self.preference.order(partition).map(|id| {
-            let index = self.members.binary_search_by_key(&id, |member| member.id);
-            index.expect("the ring was made of the members")
-        })
+        self.preference.walk(at(partition))
+    }
+
+    /// How far up the ring from this partition the node stands.
+    fn distance(&self, partition: usize, node: usize) -> u64 {
+        self.distances.between(at(partition), node)
+    }
+
+    /// All partitions, the nearest to the node first.
+    fn nearest(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        self.distances.nearest(node).map(Partition::index)
     }
 
     fn named(&self, owners: &[usize]) -> Vec<NodeId> {
@@ -279,9 +292,8 @@ impl Task {
             warnings.push(PlacementWarning::FewZones { zones: narrow(zones), replicas });
         }
         let total = (self.count() * self.replicas) as u64;
-        let weights: u64 = self.nodes().map(|node| self.weight(node)).sum();
         for node in self.nodes() {
-            let fair = total * self.weight(node) / weights;
+            let fair = total * self.weight(node) / self.weights;
             if fair > self.count() as u64 {
                 warnings.push(PlacementWarning::WeightOutOfReach {
                     node: self.members[node].id,
@@ -296,6 +308,10 @@ impl Task {
         }
         warnings
     }
+}
+
+fn at(index: usize) -> Partition {
+    Partition(u16::try_from(index).expect("an index into the table"))
 }
 
 /// The owners that are members still, each in its place and no one twice.
