@@ -1,39 +1,22 @@
 //! What an operator can rely on when the planner has spoken.
 //!
 //! Every shape of zones that 3 to 10 nodes can form is planned, and the plan compared with what is
-//! best possible. The best is computed here a second time, from the rules alone, and by other
-//! means: by trying all ways to spread a partition's owners, by searching for the lowest possible
-//! maximum, and by looking for a cheaper set of moves.
+//! best possible. The best is computed a second time in `ideal`, from the rules alone and by other
+//! means.
+
+mod ideal;
 
 use std::collections::BTreeMap;
 
-use atoll_ring::{
-    Member, MemberState, NodeId, Partitions, Placement, PlacementError, PlacementWarning,
-};
+use atoll_ring::{Member, NodeId, Partitions, Placement, PlacementError, PlacementWarning};
 use proptest::prelude::*;
 
-type Table = Vec<Vec<NodeId>>;
-
-fn member(id: u32, zone: usize, weight: u32) -> Member {
-    Member {
-        id: NodeId(id),
-        incarnation: 1,
-        address: ([127, 0, 0, 1], 4000).into(),
-        zone: format!("z{zone}"),
-        weight,
-        state: MemberState::Active,
-    }
-}
+use ideal::{Ideal, Table, check_change, check_valid, count, held, member, moved, plan};
 
 /// Nodes of equal weight, `sizes[z]` of them in zone z.
 fn cluster(sizes: &[usize]) -> Vec<Member> {
     let zones = sizes.iter().enumerate().flat_map(|(zone, size)| vec![zone; *size]);
     zones.zip(1..).map(|(zone, id)| member(id, zone, 1)).collect()
-}
-
-fn plan(members: &[Member], partitions: u32, replicas: u8, previous: Option<&Table>) -> Placement {
-    let partitions = Partitions::new(partitions).unwrap();
-    Placement::plan(members, partitions, replicas, previous.map(Vec::as_slice)).unwrap()
 }
 
 /// All ways to cut `nodes` into zones, largest first: 4, 3+1, 2+2, 2+1+1, 1+1+1+1.
@@ -53,164 +36,12 @@ fn shapes(nodes: usize) -> Vec<Vec<usize>> {
     cut(nodes, nodes)
 }
 
-/// What the rules say about a cluster, found without the planner.
-struct Ideal {
-    members: Vec<Member>,
-    zones: Vec<String>,
-    sizes: Vec<usize>,
-    /// The most even ways to spread one partition's owners: how many in each zone.
-    spreads: Vec<Vec<usize>>,
-}
-
-impl Ideal {
-    fn new(members: &[Member], replicas: usize) -> Ideal {
-        let mut zones: Vec<String> = members.iter().map(|member| member.zone.clone()).collect();
-        zones.sort();
-        zones.dedup();
-        let size = |zone: &String| members.iter().filter(|member| member.zone == *zone).count();
-        let sizes: Vec<usize> = zones.iter().map(size).collect();
-        // Most even is where the sum of squares is smallest.
-        let mut ways = vec![vec![]];
-        for size in &sizes {
-            let longer =
-                |way: Vec<usize>| (0..=*size).map(move |count| [way.clone(), vec![count]].concat());
-            let fits = |way: &Vec<usize>| way.iter().sum::<usize>() <= replicas;
-            ways = ways.into_iter().flat_map(longer).filter(fits).collect();
-        }
-        ways.retain(|way| way.iter().sum::<usize>() == replicas);
-        let squares = |way: &Vec<usize>| way.iter().map(|count| count * count).sum::<usize>();
-        let least = ways.iter().map(squares).min().unwrap();
-        ways.retain(|way| squares(way) == least);
-        Ideal { members: members.to_vec(), zones, sizes, spreads: ways }
-    }
-
-    fn zone(&self, node: NodeId) -> usize {
-        let member = self.members.iter().find(|member| member.id == node).expect("a member");
-        self.zones.iter().position(|zone| *zone == member.zone).unwrap()
-    }
-
-    fn counts(&self, owners: &[NodeId]) -> Vec<usize> {
-        let mut counts = vec![0; self.zones.len()];
-        for owner in owners {
-            counts[self.zone(*owner)] += 1;
-        }
-        counts
-    }
-
-    fn least(&self, zone: usize) -> usize {
-        self.spreads.iter().map(|spread| spread[zone]).min().unwrap()
-    }
-
-    fn most(&self, zone: usize) -> usize {
-        self.spreads.iter().map(|spread| spread[zone]).max().unwrap()
-    }
-
-    /// The lowest number of replicas that the fullest of equal nodes can have.
-    fn lowest_maximum(&self, partitions: usize, total: usize) -> usize {
-        let zones = || 0..self.zones.len();
-        let possible = |cap: usize| {
-            let room =
-                zones().map(|zone| (cap * self.sizes[zone]).min(partitions * self.most(zone)));
-            room.sum::<usize>() >= total
-                && zones().all(|zone| cap * self.sizes[zone] >= partitions * self.least(zone))
-        };
-        (0..).find(|cap| possible(*cap)).unwrap()
-    }
-
-    /// The highest number that the emptiest can have.
-    fn highest_minimum(&self, partitions: usize, total: usize) -> usize {
-        let zones = || 0..self.zones.len();
-        let possible = |floor: &usize| {
-            let need =
-                zones().map(|zone| (floor * self.sizes[zone]).max(partitions * self.least(zone)));
-            need.sum::<usize>() <= total
-                && zones().all(|zone| floor * self.sizes[zone] <= partitions * self.most(zone))
-        };
-        (0..=partitions).take_while(possible).last().unwrap()
-    }
-
-    /// Whether some other table gives every node as many replicas, obeys the zones and moves less.
-    ///
-    /// It does if there is a cycle of negative cost in the flow network partition → (partition,
-    /// zone) → node, where a replica at a node that did not have it before costs 1. Bellman and
-    /// Ford find one if there is one.
-    fn less_could_move(&self, before: &Table, after: &Table) -> bool {
-        let (zones, nodes) = (self.zones.len(), self.members.len());
-        let hub = |partition: usize| nodes + partition * (zones + 1);
-        let mut edges: Vec<(usize, usize, i64)> = Vec::new();
-        for (partition, owners) in after.iter().enumerate() {
-            for (zone, count) in self.counts(owners).into_iter().enumerate() {
-                let at_zone = hub(partition) + 1 + zone;
-                if count < self.most(zone) {
-                    edges.push((hub(partition), at_zone, 0));
-                }
-                if count > self.least(zone) {
-                    edges.push((at_zone, hub(partition), 0));
-                }
-            }
-            for (index, member) in self.members.iter().enumerate() {
-                let at_zone = hub(partition) + 1 + self.zone(member.id);
-                let cost = i64::from(!before[partition].contains(&member.id));
-                if owners.contains(&member.id) {
-                    edges.push((index, at_zone, -cost));
-                } else {
-                    edges.push((at_zone, index, cost));
-                }
-            }
-        }
-        let vertices = hub(after.len());
-        let mut distance = vec![0; vertices];
-        for _ in 0..vertices {
-            let mut changed = false;
-            for &(from, to, cost) in &edges {
-                if distance[from] + cost < distance[to] {
-                    distance[to] = distance[from] + cost;
-                    changed = true;
-                }
-            }
-            if !changed {
-                return false;
-            }
-        }
-        true
-    }
-}
-
-fn held(table: &Table, members: &[Member]) -> Vec<usize> {
-    count(members, |id| table.iter().flatten().filter(|owner| **owner == id).count())
-}
-
 fn firsts(table: &Table, members: &[Member]) -> Vec<usize> {
     count(members, |id| table.iter().filter(|owners| owners[0] == id).count())
 }
 
-fn count(members: &[Member], of: impl Fn(NodeId) -> usize) -> Vec<usize> {
-    members.iter().map(|member| of(member.id)).collect()
-}
-
-/// Replicas that are at a node now which was no owner before.
-fn moved(before: &Table, after: &Table) -> usize {
-    let pairs = before.iter().zip(after);
-    pairs.map(|(old, new)| new.iter().filter(|node| !old.contains(node)).count()).sum()
-}
-
 fn range(numbers: &[usize]) -> (usize, usize) {
     (*numbers.iter().min().unwrap(), *numbers.iter().max().unwrap())
-}
-
-/// Right number of owners, distinct, spread as evenly over the zones as can be. Returns the rules
-/// for more questions.
-fn check_valid(members: &[Member], partitions: usize, replicas: usize, table: &Table) -> Ideal {
-    let ideal = Ideal::new(members, replicas);
-    assert_eq!(table.len(), partitions);
-    for owners in table {
-        let mut distinct = owners.clone();
-        distinct.sort();
-        distinct.dedup();
-        assert_eq!((owners.len(), distinct.len()), (replicas, replicas), "{owners:?}");
-        assert!(ideal.spreads.contains(&ideal.counts(owners)), "{owners:?} could be more even");
-    }
-    ideal
 }
 
 /// As `check_valid`, and balanced to the last replica. For equal weights.
@@ -220,17 +51,6 @@ fn check_balanced(members: &[Member], partitions: usize, replicas: usize, table:
     let best = (ideal.highest_minimum(partitions, total), ideal.lowest_maximum(partitions, total));
     assert_eq!(range(&held(table, members)), best);
     ideal
-}
-
-/// A change of members moves the least that is possible, and who stays keeps the place.
-fn check_change(ideal: &Ideal, before: &Table, after: &Table) {
-    assert!(!ideal.less_could_move(before, after));
-    for (old, new) in before.iter().zip(after) {
-        for (place, owner) in old.iter().enumerate() {
-            let now = new.iter().position(|node| node == owner);
-            assert!(now.is_none_or(|now| now == place), "{old:?} became {new:?}");
-        }
-    }
 }
 
 /// Fresh placements of every shape: owners distinct and spread, nodes as even as the zones allow,
