@@ -12,6 +12,9 @@
 //! 4. `order`: in which order a partition's owners stand. A fresh placement follows the hash ring
 //!    and evens out who comes first; later on a successor takes its predecessor's place.
 //!
+//! And `advice` says what the operator should know: how many partitions to choose, and what zones
+//! and weights make impossible.
+//!
 //! Integers only, and every tie is decided by the ring or by the node's id: two nodes that plan the
 //! same change get the same table.
 
@@ -50,7 +53,7 @@ impl Placement {
         previous: Option<&[Vec<NodeId>]>,
     ) -> Result<Placement, PlacementError> {
         let task = Task::new(members, partitions, replicas, previous)?;
-        let quotas = quota::quotas(&task, &task.spread);
+        let quotas = quota::quotas(&task, &task.spread, task.held_before());
         let owners = Assignment::new(&task, &quotas).complete();
         let table = order::places(&task, owners);
         Ok(Placement {
@@ -59,6 +62,17 @@ impl Placement {
             preference: task.preference,
         })
     }
+}
+
+/// What [`Placement::plan`] would warn of, without the plan.
+pub(crate) fn warnings(
+    members: &[Member],
+    partitions: Partitions,
+    replicas: u8,
+    table: &[Vec<NodeId>],
+) -> Result<Vec<PlacementWarning>, PlacementError> {
+    let task = Task::new(members, partitions, replicas, Some(table))?;
+    Ok(task.warnings(&quota::quotas(&task, &task.spread, task.held_before())))
 }
 
 /// The most replicas a cluster may keep of each partition. More would cost every write an ack per

@@ -12,13 +12,12 @@ use std::collections::BinaryHeap;
 
 use super::{Spread, Task};
 
-/// The quota of each node. They add up to `replicas` for each partition, and an assignment that
+/// The quota of each node that holds so many before. They add up to `replicas` for each partition, and an assignment that
 /// meets them exactly and respects the zones exists: giving every node `quota / partitions` of each
 /// partition would be one, and a flow with whole bounds that can be met in fractions can be met in
 /// whole numbers.
-pub(super) fn quotas(task: &Task, spread: &Spread) -> Vec<usize> {
-    let mut deal =
-        Deal { task, spread, held: task.held_before(), quotas: vec![0; task.nodes().len()] };
+pub(super) fn quotas(task: &Task, spread: &Spread, held: Vec<usize>) -> Vec<usize> {
+    let mut deal = Deal { task, spread, held, quotas: vec![0; task.nodes().len()] };
     let partitions = task.count();
     let mut zone_left: Vec<usize> =
         (0..spread.zones()).map(|zone| spread.least(zone) * partitions).collect();

@@ -2,6 +2,8 @@
 //! partition's owners, by searching for the lowest possible maximum, and by looking for a cheaper
 //! set of moves.
 
+use std::collections::BTreeMap;
+
 use atoll_ring::{Member, MemberState, NodeId, Partitions, Placement};
 
 pub type Table = Vec<Vec<NodeId>>;
@@ -28,7 +30,11 @@ pub fn plan(
 }
 
 pub fn held(table: &Table, members: &[Member]) -> Vec<usize> {
-    count(members, |id| table.iter().flatten().filter(|owner| **owner == id).count())
+    let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for owner in table.iter().flatten() {
+        *counts.entry(*owner).or_default() += 1;
+    }
+    count(members, |id| counts.get(&id).copied().unwrap_or(0))
 }
 
 pub fn count(members: &[Member], of: impl Fn(NodeId) -> usize) -> Vec<usize> {

@@ -262,34 +262,93 @@ fn golden_tables() {
     );
 }
 
-/// What the operator is told.
+/// What the operator is told: the numbers, and what mends it.
 #[test]
 fn warnings() {
-    use PlacementWarning::{FewPartitions, FewZones, WeightOutOfReach, ZonesForceImbalance};
-    let check = |members: &[Member], partitions, replicas, expected: &[PlacementWarning]| {
-        assert_eq!(plan(members, partitions, replicas, None).warnings, expected);
+    let check = |members: &[Member], partitions, replicas, expected: &[&str]| {
+        let Placement { table, warnings, .. } = plan(members, partitions, replicas, None);
+        let messages: Vec<String> = warnings.iter().map(PlacementWarning::to_string).collect();
+        assert_eq!(messages, expected);
+        // Planned again, the same is said.
+        assert_eq!(plan(members, partitions, replicas, Some(&table)).warnings, warnings);
     };
     check(&cluster(&[3]), 1024, 3, &[]);
     check(&cluster(&[2, 2, 2]), 1024, 3, &[]);
     check(&cluster(&[3, 3, 2, 2]), 1024, 3, &[]);
+
     // Five nodes in three zones: the fifth is alone in its zone and holds a replica of everything.
-    let small_zone = |node: u32, zone: &str, replicas, fair| ZonesForceImbalance {
-        node: NodeId(node),
-        zone: zone.to_owned(),
-        replicas,
-        fair,
-    };
-    check(&cluster(&[2, 2, 1]), 1024, 3, &[small_zone(5, "z2", 1024, 614)]);
-    check(&cluster(&[4, 3]), 1024, 3, &[FewZones { zones: 2, replicas: 3 }]);
-    let lone = [small_zone(5, "z1", 1024, 614), FewZones { zones: 2, replicas: 3 }];
-    check(&cluster(&[4, 1]), 1024, 3, &lone);
+    let lone = "zone \"z2\" is small: n5 holds 1024 partition replicas, 66% above its share of 614, \
+                because the owners of a partition are spread over zones; \
+                more nodes in zone \"z2\" even it out";
+    check(&cluster(&[2, 2, 1]), 1024, 3, &[lone]);
+    // One zone of three has a node more, and its nodes less to hold. With 13 in the others that is
+    // worth a word, with 33 it is not.
+    let few = "zone \"z2\" is small: n33 holds 79 partition replicas, 3% above its share of 76, \
+               because the owners of a partition are spread over zones; \
+               more nodes in zone \"z2\" even it out";
+    check(&cluster(&[14, 13, 13]), 1024, 3, &[few]);
+    check(&cluster(&[34, 33, 33]), 4096, 3, &[]);
+
+    let two = "2 zones for 3 replicas: some zones hold 2 of the 3 owners of a partition, \
+               which can fail together; nodes in 1 more zones mend it";
+    check(&cluster(&[4, 3]), 1024, 3, &[two]);
+    let lone = lone.replace("z2", "z1");
+    check(&cluster(&[4, 1]), 1024, 3, &[&lone, two]);
+
     // 1024 partitions serve 48 nodes with three replicas, not 49.
     check(&cluster(&[48]), 1024, 3, &[]);
-    check(&cluster(&[49]), 1024, 3, &[FewPartitions { per_node: 62 }]);
-    check(&cluster(&[3]), 32, 3, &[FewPartitions { per_node: 32 }]);
-    let heavy = [member(1, 0, 7), member(2, 0, 1), member(3, 0, 1), member(4, 0, 1)];
-    let out_of_reach = WeightOutOfReach { node: NodeId(1), fair: 1433, partitions: 1024 };
-    check(&heavy, 1024, 2, &[out_of_reach]);
+    let few = "1024 partitions with 3 replicas are 62 for each of 49 nodes, fewer than 64: \
+               load spreads unevenly; 49 nodes want 2048, \
+               and the number is fixed when a cluster is created";
+    check(&cluster(&[49]), 1024, 3, &[few]);
+    let few = "32 partitions with 3 replicas are 32 for each of 3 nodes, fewer than 64: \
+               load spreads unevenly; 3 nodes want 1024, \
+               and the number is fixed when a cluster is created";
+    check(&cluster(&[3]), 32, 3, &[few]);
+
+    // n1 could hold one replica of each partition and no more, as with weight 3 of 6.
+    let one_and_three = |weight| {
+        let members = [member(1, 0, weight), member(2, 0, 1), member(3, 0, 1), member(4, 0, 1)];
+        members.to_vec()
+    };
+    let heavy = "weight 7 of n1 asks for 1433 partition replicas, and a node can hold each of the \
+                 1024 partitions once: the others hold the rest; \
+                 beside their weights 3 is the most it can use";
+    check(&one_and_three(7), 1024, 2, &[heavy]);
+    check(&one_and_three(3), 1024, 2, &[]);
+}
+
+/// The recommended number of partitions is the least that serves so many nodes, and with it the
+/// planner has nothing to say about their number.
+#[test]
+fn recommended_partitions() {
+    let recommended = |nodes, replicas| {
+        let partitions = Partitions::recommended(nodes, replicas);
+        partitions.map(Partitions::count)
+    };
+    for (nodes, replicas, expected) in [
+        (3, 3, Some(1024)),
+        (48, 3, Some(1024)),
+        (49, 3, Some(2048)),
+        (100, 3, Some(4096)),
+        (100, 5, Some(2048)),
+        (1000, 3, Some(32_768)),
+        (1000, 5, Some(16_384)),
+        (1024, 1, Some(65_536)),
+        (1025, 1, None),
+        (3072, 3, Some(65_536)),
+        (3073, 3, None),
+        (u32::MAX, 16, None),
+        (3, 0, None),
+    ] {
+        assert_eq!(recommended(nodes, replicas), expected, "{nodes} nodes x {replicas}");
+    }
+    for (nodes, replicas) in [(48, 3), (49, 3), (100, 5), (120, 2)] {
+        let partitions = recommended(nodes as u32, replicas).unwrap();
+        assert_eq!(plan(&cluster(&[nodes]), partitions, replicas, None).warnings, []);
+        let fewer = Partitions::new(partitions / 2).unwrap();
+        assert!(fewer.nodes_max(replicas) < nodes as u32);
+    }
 }
 
 /// What cannot be planned, and that the message names the rule.
