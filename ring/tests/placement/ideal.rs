@@ -52,6 +52,7 @@ pub struct Ideal {
     pub members: Vec<Member>,
     pub zones: Vec<String>,
     pub sizes: Vec<usize>,
+    zone_of: BTreeMap<NodeId, usize>,
     /// The most even ways to spread one partition's owners: how many in each zone.
     spreads: Vec<Vec<usize>>,
 }
@@ -75,12 +76,13 @@ impl Ideal {
         let squares = |way: &Vec<usize>| way.iter().map(|count| count * count).sum::<usize>();
         let least = ways.iter().map(squares).min().unwrap();
         ways.retain(|way| squares(way) == least);
-        Ideal { members: members.to_vec(), zones, sizes, spreads: ways }
+        let index = |member: &Member| zones.iter().position(|zone| *zone == member.zone).unwrap();
+        let zone_of = members.iter().map(|member| (member.id, index(member))).collect();
+        Ideal { members: members.to_vec(), zones, sizes, zone_of, spreads: ways }
     }
 
     pub fn zone(&self, node: NodeId) -> usize {
-        let member = self.members.iter().find(|member| member.id == node).expect("a member");
-        self.zones.iter().position(|zone| *zone == member.zone).unwrap()
+        self.zone_of[&node]
     }
 
     pub fn counts(&self, owners: &[NodeId]) -> Vec<usize> {
@@ -97,6 +99,46 @@ impl Ideal {
 
     pub fn most(&self, zone: usize) -> usize {
         self.spreads.iter().map(|spread| spread[zone]).max().unwrap()
+    }
+
+    /// What each node should hold if replicas could be cut: in proportion to its weight, as far as
+    /// zones and the number of partitions allow. Found by halving, for all zones and then in each.
+    pub fn shares(&self, partitions: usize, total: usize) -> Vec<Share> {
+        let mut weights = vec![Vec::new(); self.zones.len()];
+        for member in &self.members {
+            weights[self.zone(member.id)].push(member.weight);
+        }
+        let node = |weight: u32, level: f64| (level * f64::from(weight)).min(partitions as f64);
+        let unlimited = |zone: usize, level: f64| {
+            weights[zone].iter().map(|weight| node(*weight, level)).sum::<f64>()
+        };
+        let in_zone = |zone: usize, level: f64| {
+            let (least, most) = (self.least(zone) * partitions, self.most(zone) * partitions);
+            unlimited(zone, level).clamp(least as f64, most as f64)
+        };
+        let zones = 0..self.zones.len();
+        let all = level(total as f64, |level| zones.clone().map(|zone| in_zone(zone, level)).sum());
+        let levels: Vec<f64> =
+            zones.map(|zone| level(in_zone(zone, all), |level| unlimited(zone, level))).collect();
+        let share = |member: &Member| {
+            let zone = self.zone(member.id);
+            let is_limited = (levels[zone] - all).abs() > all * 1e-9;
+            let replicas = node(member.weight, levels[zone]);
+            Share { replicas, limited_in: is_limited.then_some(zone) }
+        };
+        self.members.iter().map(share).collect()
+    }
+
+    /// Weights are respected: nobody is a whole replica away from its share.
+    pub fn check_shares(&self, table: &Table) {
+        let total = table.iter().map(Vec::len).sum();
+        let shares = self.shares(table.len(), total);
+        for ((member, share), held) in
+            self.members.iter().zip(shares).zip(held(table, &self.members))
+        {
+            let difference = (held as f64 - share.replicas).abs();
+            assert!(difference < 1.0, "{} holds {held}, its share is {share:?}", member.id);
+        }
     }
 
     /// The lowest number of replicas that the fullest of equal nodes can have.
@@ -170,6 +212,29 @@ impl Ideal {
     }
 }
 
+/// What a node should hold.
+#[derive(Debug)]
+pub struct Share {
+    pub replicas: f64,
+    /// Its zone, if that holds as much as it may or as little, so that other zones have other
+    /// shares.
+    pub limited_in: Option<usize>,
+}
+
+/// The level at which a growing amount reaches its goal.
+fn level(goal: f64, amount: impl Fn(f64) -> f64) -> f64 {
+    let (mut below, mut above) = (0.0, goal.max(1.0));
+    for _ in 0..100 {
+        let middle = (below + above) / 2.0;
+        if amount(middle) < goal {
+            below = middle;
+        } else {
+            above = middle;
+        }
+    }
+    above
+}
+
 /// Right number of owners, distinct, spread as evenly over the zones as can be. Returns the rules
 /// for more questions.
 pub fn check_valid(members: &[Member], partitions: usize, replicas: usize, table: &Table) -> Ideal {
@@ -188,6 +253,11 @@ pub fn check_valid(members: &[Member], partitions: usize, replicas: usize, table
 /// A change of members moves the least that is possible, and who stays keeps the place.
 pub fn check_change(ideal: &Ideal, before: &Table, after: &Table) {
     assert!(!ideal.less_could_move(before, after));
+    check_places(before, after);
+}
+
+/// Who stays an owner keeps the place, so that a successor stands where its predecessor stood.
+pub fn check_places(before: &Table, after: &Table) {
     for (old, new) in before.iter().zip(after) {
         for (place, owner) in old.iter().enumerate() {
             let now = new.iter().position(|node| node == owner);
