@@ -30,7 +30,7 @@
 //! The least possible is not always what the quotas alone would need, `sum(max(0, quota - held))`.
 //! Where zones are tight, one or two more of them than replicas or fewer, a place that falls vacant
 //! must often be taken in a certain zone although the nodes of another one are to gain, and then
-//! places are passed on between zones. `tests/placement_at_scale.rs` has the figures.
+//! places are passed on between zones. `tests/placement/scale.rs` shows how many.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};

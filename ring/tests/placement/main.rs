@@ -5,6 +5,7 @@
 //! means. `scale` asks the same of 100 and of 1000 nodes.
 
 mod ideal;
+mod scale;
 
 use std::collections::BTreeMap;
 
