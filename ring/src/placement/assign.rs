@@ -317,27 +317,21 @@ impl<'a> Assignment<'a> {
         if moved.moves > search.moves_max {
             return;
         }
-        for zone in (0..spread.zones()).filter(|zone| room(*zone)) {
-            // Once a zone's nodes have had an offer as good as this, it is news only to those who
-            // could not take that one because they own the partition already.
+        for zone in 0..spread.zones() {
+            if !search.is_news(zone, moved) || !room(zone) {
+                continue;
+            }
             let cover = &mut search.covers[zone];
-            if cover.best.is_some_and(|best| best <= moved.cost()) {
-                for index in 0..search.covers[zone].left_out.len() {
-                    let node = search.covers[zone].left_out[index];
-                    if !owners.contains(&node) {
-                        search.reach(node, moved);
-                    }
-                }
-            } else {
-                cover.best = Some(moved.cost());
-                cover.left_out.clear();
-                for &node in spread.nodes(zone) {
-                    if owners.contains(&node) {
-                        search.covers[zone].left_out.push(node);
-                    } else {
-                        search.reach(node, moved);
-                    }
-                }
+            let is_covered = cover.best.is_some_and(|best| best <= moved.cost());
+            let candidates =
+                if is_covered { cover.left_out.as_slice() } else { spread.nodes(zone) };
+            let (left_out, takers): (Vec<usize>, Vec<usize>) =
+                candidates.iter().partition(|node| owners.contains(node));
+            if !is_covered {
+                *cover = Cover { best: Some(moved.cost()), left_out };
+            }
+            for node in takers {
+                search.reach(node, moved);
             }
         }
     }
@@ -522,6 +516,16 @@ impl Search {
             self.queue.push(Reverse((reduced, chain.links, self.reached, node)));
             self.reached += 1;
         }
+    }
+
+    /// Whether such a chain to every node of the zone would be better than what some of them have.
+    /// Once they have had an offer as good, it is news only to those who could not take that one
+    /// because they own its partition already.
+    fn is_news(&self, zone: usize, chain: Chain) -> bool {
+        let is_better = |best: Option<Chain>| best.is_none_or(|best| chain.cost() < best.cost());
+        let Cover { best, left_out } = &self.covers[zone];
+        let is_covered = best.is_some_and(|best| best <= chain.cost());
+        !is_covered || left_out.iter().any(|node| is_better(self.best[*node]))
     }
 
     /// The nearest node that was not looked at yet, with its chain.

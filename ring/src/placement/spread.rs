@@ -79,10 +79,10 @@ impl Spread {
     /// Tells of each zone whether a partition with these owners may take one more from it, with a
     /// place left for every zone that is still below its least.
     pub fn room(&self, owners: impl Iterator<Item = usize> + Clone) -> impl Fn(usize) -> bool {
-        let optional_left = self.optional_used(owners.clone()) < self.optional;
         move |zone| {
             let count = self.count(owners.clone(), zone);
-            count < self.least[zone] || (count < self.most[zone] && optional_left)
+            let optional_left = || self.optional_used(owners.clone()) < self.optional;
+            count < self.least[zone] || (count < self.most[zone] && optional_left())
         }
     }
 
@@ -102,6 +102,9 @@ impl Spread {
     /// Counts who stands beyond the least of its zone. Owners are few: comparing each with those
     /// before it costs less than a table of zones.
     fn optional_used(&self, owners: impl Iterator<Item = usize> + Clone) -> usize {
+        if self.least.iter().all(|least| *least == 0) {
+            return owners.count(); // the usual case: zones enough
+        }
         let beyond = |(index, owner): &(usize, usize)| {
             let zone = self.zone_of[*owner];
             self.count(owners.clone().take(*index), zone) >= self.least[zone]
