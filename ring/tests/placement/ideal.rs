@@ -122,9 +122,14 @@ impl Ideal {
             zones.map(|zone| level(in_zone(zone, all), |level| unlimited(zone, level))).collect();
         let share = |member: &Member| {
             let zone = self.zone(member.id);
-            let is_limited = (levels[zone] - all).abs() > all * 1e-9;
-            let replicas = node(member.weight, levels[zone]);
-            Share { replicas, limited_in: is_limited.then_some(zone) }
+            let rounding = if self.least(zone) == self.most(zone) {
+                Rounding::WithinZone(zone)
+            } else if levels[zone] < all * (1.0 - 1e-9) {
+                Rounding::FullZone(zone)
+            } else {
+                Rounding::Free
+            };
+            Share { replicas: node(member.weight, levels[zone]), rounding }
         };
         self.members.iter().map(share).collect()
     }
@@ -216,9 +221,18 @@ impl Ideal {
 #[derive(Debug)]
 pub struct Share {
     pub replicas: f64,
-    /// Its zone, if that holds as much as it may or as little, so that other zones have other
-    /// shares.
-    pub limited_in: Option<usize>,
+    pub rounding: Rounding,
+}
+
+/// How many nodes may be rounded up together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rounding {
+    /// So many that all replicas are placed.
+    Free,
+    /// The zone holds what it must: as many as that takes.
+    WithinZone(usize),
+    /// The zone is full: no more than that.
+    FullZone(usize),
 }
 
 /// The level at which a growing amount reaches its goal.

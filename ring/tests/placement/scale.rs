@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use atoll_ring::{Member, Partitions, Placement};
 
-use crate::ideal::{Ideal, Table, check_places, check_valid, held, member, moved, plan};
+use crate::ideal::{Ideal, Rounding, Table, check_places, check_valid, held, member, moved, plan};
 
 /// A number of nodes, in zones of about the same size.
 #[derive(Clone, Copy)]
@@ -92,23 +92,35 @@ impl Scale {
 
     /// What must move at the least, from quotas alone: `sum(max(0, quota - held))`. A quota is the
     /// share rounded down, or up for as many nodes as it takes; here for those who hold so much
-    /// already, as long as there are any. Nodes whose zones do not limit them round together, the
-    /// others within their zone.
+    /// already, as long as there are any.
     fn bound(self, ideal: &Ideal, held: &[usize]) -> usize {
         let shares = ideal.shares(self.partitions(), self.partitions() * self.replicas);
-        let mut pools: BTreeMap<Option<usize>, Pool> = BTreeMap::new();
+        let mut pools: BTreeMap<Rounding, Pool> = BTreeMap::new();
         for (share, held) in shares.iter().zip(held) {
-            let pool = pools.entry(share.limited_in).or_default();
+            let pool = pools.entry(share.rounding).or_default();
             let whole = (share.replicas + 1e-6).floor();
             let fraction = (share.replicas - whole).max(0.0);
             pool.gains += (whole as usize).saturating_sub(*held);
             pool.fractions += fraction;
             pool.hold_more += usize::from(fraction > 1e-6 && *held > whole as usize);
         }
-        let gains = |pool: &Pool| {
-            pool.gains + (pool.fractions.round() as usize).saturating_sub(pool.hold_more)
-        };
-        pools.values().map(gains).sum()
+        let (mut gains, mut to_round_up, mut hold_more) = (0, 0.0, 0);
+        for (rounding, pool) in pools {
+            gains += pool.gains;
+            let within = pool.fractions.round() as usize;
+            match rounding {
+                Rounding::WithinZone(_) => gains += within.saturating_sub(pool.hold_more),
+                Rounding::FullZone(_) => {
+                    to_round_up += pool.fractions;
+                    hold_more += pool.hold_more.min(within);
+                }
+                Rounding::Free => {
+                    to_round_up += pool.fractions;
+                    hold_more += pool.hold_more;
+                }
+            }
+        }
+        gains + (to_round_up.round() as usize).saturating_sub(hold_more)
     }
 
     /// Plans all changes from a fresh table and checks each; `most` is what a change may move above
@@ -129,6 +141,7 @@ impl Scale {
                 "{nodes:5} nodes x {replicas}, {zones:2} zones, {weights:?} weights, {change:21}: \
                  moved {moved:6}, bound {bound:6}, {percent:+.1} %"
             );
+            assert!(moved >= bound, "{change}: moved {moved}, and {bound} is no bound");
             assert!(percent <= percent_max, "{change}: moved {moved}, bound {bound}");
             plans.push((ideal, before.clone(), after));
         }
