@@ -12,15 +12,21 @@
 //! 4. `order`: in which order a partition's owners stand. A fresh placement follows the hash ring
 //!    and evens out who comes first; later on a successor takes its predecessor's place.
 //!
+//! And `advice` says what the operator should know: how many partitions to choose, and what zones
+//! and weights make impossible.
+//!
 //! Integers only, and every tie is decided by the ring or by the node's id: two nodes that plan the
 //! same change get the same table.
 
+mod advice;
 mod assign;
 mod order;
 mod quota;
 mod spread;
 
+use crate::preference::Distances;
 use crate::{Member, NodeId, Partition, Partitions, Preference};
+pub use advice::PlacementWarning;
 use assign::Assignment;
 use spread::Spread;
 
@@ -47,7 +53,7 @@ impl Placement {
         previous: Option<&[Vec<NodeId>]>,
     ) -> Result<Placement, PlacementError> {
         let task = Task::new(members, partitions, replicas, previous)?;
-        let quotas = quota::quotas(&task, &task.spread);
+        let quotas = quota::quotas(&task, &task.spread, task.held_before());
         let owners = Assignment::new(&task, &quotas).complete();
         let table = order::places(&task, owners);
         Ok(Placement {
@@ -58,60 +64,20 @@ impl Placement {
     }
 }
 
+/// What [`Placement::plan`] would warn of, without the plan.
+pub(crate) fn warnings(
+    members: &[Member],
+    partitions: Partitions,
+    replicas: u8,
+    table: &[Vec<NodeId>],
+) -> Result<Vec<PlacementWarning>, PlacementError> {
+    let task = Task::new(members, partitions, replicas, Some(table))?;
+    Ok(task.warnings(&quota::quotas(&task, &task.spread, task.held_before())))
+}
+
 /// The most replicas a cluster may keep of each partition. More would cost every write an ack per
 /// replica and gain nothing: at 16 the disks are no longer what fails.
 pub const REPLICAS_MAX: u8 = 16;
-
-/// Something the operator should know about a placement. It holds all the same.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum PlacementWarning {
-    /// Keeping a partition's owners in distinct zones gives one node more than its share. Another
-    /// node in its zone mends it.
-    #[error(
-        "zone {zone:?} is small: {node} holds {replicas} partition replicas instead of {fair}, \
-         because the owners of a partition are spread over zones"
-    )]
-    ZonesForceImbalance {
-        /// The fullest node, measured against its share.
-        node: NodeId,
-        /// Its zone.
-        zone: String,
-        /// What it holds.
-        replicas: u32,
-        /// What it would hold if zones did not matter.
-        fair: u32,
-    },
-    /// Fewer zones than replicas: losing one zone can take several owners of a partition at once.
-    #[error("{zones} zones for {replicas} replicas: some owners of a partition share a zone")]
-    FewZones {
-        /// Zones there are.
-        zones: u32,
-        /// Owners of each partition.
-        replicas: u8,
-    },
-    /// A weight asks for more than one replica of every partition.
-    #[error(
-        "the weight of {node} asks for {fair} partition replicas, \
-         and a node can hold each of the {partitions} partitions once"
-    )]
-    WeightOutOfReach {
-        /// Whose weight.
-        node: NodeId,
-        /// What its weight asks for.
-        fair: u32,
-        /// How many partitions there are.
-        partitions: u32,
-    },
-    /// Few partition replicas per node: one more or less is a noticeable part of a node's load.
-    #[error(
-        "{per_node} partition replicas per node are few (below {PER_NODE_MIN}): \
-         load spreads unevenly; the number of partitions is fixed when a cluster is created"
-    )]
-    FewPartitions {
-        /// How many a node holds on average, rounded down.
-        per_node: u32,
-    },
-}
 
 /// No placement exists. The operator changes the members or the number of replicas.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -182,6 +148,9 @@ struct Task {
     replicas: usize,
     spread: Spread,
     preference: Preference,
+    distances: Distances,
+    /// The weights of all members together.
+    weights: u64,
     /// Per partition and place, who stood there before and is still a member. All `None` where
     /// nothing was before.
     before: Vec<Vec<Option<usize>>>,
@@ -210,9 +179,12 @@ impl Task {
             }
         };
         let zones: Vec<&str> = members.iter().map(|member| member.zone.as_str()).collect();
+        let preference = Preference::new(partitions, members.iter().map(|member| member.id));
         Ok(Task {
             spread: Spread::new(&zones, replicas),
-            preference: Preference::new(partitions, members.iter().map(|member| member.id)),
+            distances: preference.distances(),
+            preference,
+            weights: members.iter().map(|member| u64::from(member.weight)).sum(),
             members,
             partitions,
             replicas,
@@ -244,58 +216,26 @@ impl Task {
 
     /// All nodes in ring order from this partition on.
     fn ring_order(&self, partition: usize) -> impl Iterator<Item = usize> + '_ {
-        let partition = Partition(u16::try_from(partition).expect("an index into the table"));
-        self.preference.order(partition).map(|id| {
-            let index = self.members.binary_search_by_key(&id, |member| member.id);
-            index.expect("the ring was made of the members")
-        })
+        self.preference.walk(at(partition))
+    }
+
+    /// How far up the ring from this partition the node stands.
+    fn distance(&self, partition: usize, node: usize) -> u64 {
+        self.distances.between(at(partition), node)
+    }
+
+    /// All partitions, the nearest to the node first.
+    fn nearest(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        self.distances.nearest(node).map(Partition::index)
     }
 
     fn named(&self, owners: &[usize]) -> Vec<NodeId> {
         owners.iter().map(|owner| self.members[*owner].id).collect()
     }
+}
 
-    fn warnings(&self, quotas: &[usize]) -> Vec<PlacementWarning> {
-        let mut warnings = Vec::new();
-        let narrow = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let one_zone = Spread::new(&vec![""; self.members.len()], self.replicas);
-        let fair = quota::quotas(self, &one_zone);
-        // Equal shares differ by one through rounding alone.
-        let excess = |node: usize| quotas[node].saturating_sub(fair[node] + 1) as u64;
-        let fullest = self.nodes().max_by(|&a, &b| {
-            (excess(a) * self.weight(b)).cmp(&(excess(b) * self.weight(a))).then(b.cmp(&a))
-        });
-        if let Some(node) = fullest.filter(|node| excess(*node) > 0) {
-            warnings.push(PlacementWarning::ZonesForceImbalance {
-                node: self.members[node].id,
-                zone: self.members[node].zone.clone(),
-                replicas: narrow(quotas[node]),
-                fair: narrow(fair[node]),
-            });
-        }
-        let zones = self.spread.zones();
-        if 1 < zones && zones < self.replicas {
-            let replicas = u8::try_from(self.replicas).expect("at most REPLICAS_MAX");
-            warnings.push(PlacementWarning::FewZones { zones: narrow(zones), replicas });
-        }
-        let total = (self.count() * self.replicas) as u64;
-        let weights: u64 = self.nodes().map(|node| self.weight(node)).sum();
-        for node in self.nodes() {
-            let fair = total * self.weight(node) / weights;
-            if fair > self.count() as u64 {
-                warnings.push(PlacementWarning::WeightOutOfReach {
-                    node: self.members[node].id,
-                    fair: u32::try_from(fair).expect("at most 65,536 partitions of 16 replicas"),
-                    partitions: self.partitions.count(),
-                });
-            }
-        }
-        let per_node = self.count() * self.replicas / self.members.len();
-        if per_node < PER_NODE_MIN {
-            warnings.push(PlacementWarning::FewPartitions { per_node: narrow(per_node) });
-        }
-        warnings
-    }
+fn at(index: usize) -> Partition {
+    Partition(u16::try_from(index).expect("an index into the table"))
 }
 
 /// The owners that are members still, each in its place and no one twice.
@@ -307,7 +247,3 @@ fn still_members(members: &[Member], owners: &[NodeId]) -> Vec<Option<usize>> {
     }
     places
 }
-
-/// Below this many partition replicas per node we warn: one replica more is then over 1.5 % of a
-/// node's load, and the differences between partitions no longer even out.
-const PER_NODE_MIN: usize = 64;

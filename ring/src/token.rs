@@ -100,6 +100,11 @@ impl Partitions {
         (0..=u16::MAX).map(Partition).take(self.count() as usize)
     }
 
+    /// The highest partition.
+    pub(crate) fn last(self) -> Partition {
+        Partition(u16::try_from(self.count() - 1).expect("at most 65,536 partitions"))
+    }
+
     /// Whether this partition exists. Ask before using a partition that came from outside.
     #[must_use]
     pub fn contains(self, partition: Partition) -> bool {

@@ -58,6 +58,14 @@ impl View {
         Ok((view, placement.warnings))
     }
 
+    /// What the operator should know about the placement of these members, as the planner would
+    /// say it. About as costly as a plan without moves: 0.1 s for 1000 nodes.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<PlacementWarning> {
+        placement::warnings(&self.members, self.partitions, self.replicas, &self.owners)
+            .expect("members and tables of a view were checked")
+    }
+
     /// Which cluster this is a view of.
     #[must_use]
     pub fn cluster(&self) -> ClusterId {

@@ -54,6 +54,16 @@ fn a_new_view() {
     assert_eq!(everybody, [1, 2, 3, 4].map(NodeId));
 }
 
+/// A view says of its members what was said when it was planned, also after it has travelled.
+#[test]
+fn a_view_repeats_its_warnings() {
+    let partitions = Partitions::new(8).unwrap();
+    let (view, warnings) = View::create(ClusterId([7; 16]), partitions, 3, members()).unwrap();
+    assert_eq!(warnings.len(), 2, "a small zone and few partitions: {warnings:?}");
+    let text = serde_json::to_string(&view).unwrap();
+    assert_eq!(serde_json::from_str::<View>(&text).unwrap().warnings(), warnings);
+}
+
 /// Through JSON and through postcard, also while a partition moves.
 #[test]
 fn a_view_travels_unchanged() {

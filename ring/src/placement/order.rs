@@ -44,8 +44,9 @@ impl Places {
         let staying: Vec<Option<usize>> = (0..task.replicas)
             .map(|index| place(index).filter(|node| owners.contains(node)))
             .collect();
-        let is_new = |node: &usize| owners.contains(node) && !staying.contains(&Some(*node));
-        let newcomers = task.ring_order(partition).filter(is_new).collect();
+        let is_new = |node: &usize| !staying.contains(&Some(*node));
+        let mut newcomers: Vec<usize> = owners.iter().copied().filter(is_new).collect();
+        newcomers.sort_by_key(|node| task.distance(partition, *node));
         Places { newcomers, staying }
     }
 
@@ -107,10 +108,19 @@ impl<'a> Order<'a> {
     /// Takes one first place from this node, if that makes the load more even.
     fn relieve(&mut self, node: usize) -> bool {
         // How each node would come to one more first place: partition, and who hands it on.
+        let mut least = node;
+        for other in self.task.nodes() {
+            if self.prefers(other, least) {
+                least = other;
+            }
+        }
+        if !self.is_fairer(node, least) {
+            return false; // as even as can be, whomever we reached
+        }
         let mut through: Vec<Option<(usize, usize)>> = vec![None; self.task.nodes().len()];
         let mut queue = VecDeque::from([node]);
         let mut receiver = node;
-        while let Some(giver) = queue.pop_front() {
+        'search: while let Some(giver) = queue.pop_front() {
             for &partition in &self.first_in[giver] {
                 for &next in self.partitions[partition].candidates() {
                     if next == node || through[next].is_some() {
@@ -120,6 +130,9 @@ impl<'a> Order<'a> {
                     queue.push_back(next);
                     if receiver == node || self.prefers(next, receiver) {
                         receiver = next;
+                        if !self.prefers(least, receiver) {
+                            break 'search; // nobody is better
+                        }
                     }
                 }
             }

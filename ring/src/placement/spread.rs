@@ -18,6 +18,8 @@
 pub(super) struct Spread {
     /// Zone of each node.
     zone_of: Vec<usize>,
+    /// Nodes of each zone.
+    nodes: Vec<Vec<usize>>,
     /// Owners a partition has in each zone at the least.
     least: Vec<usize>,
     /// And at the most.
@@ -35,18 +37,18 @@ impl Spread {
         names.dedup();
         let zone_of: Vec<usize> =
             zone_names.iter().map(|name| names.partition_point(|other| other < name)).collect();
-        let mut sizes = vec![0; names.len()];
-        for zone in &zone_of {
-            sizes[*zone] += 1;
+        let mut nodes = vec![Vec::new(); names.len()];
+        for (node, zone) in zone_of.iter().enumerate() {
+            nodes[*zone].push(node);
         }
-        let below = |level: usize| sizes.iter().map(move |size: &usize| (*size).min(level));
+        let below = |level: usize| nodes.iter().map(move |nodes| nodes.len().min(level));
         let level = (1..=replicas)
             .find(|level| below(*level).sum::<usize>() >= replicas)
             .expect("at least as many nodes as replicas");
         let least: Vec<usize> = below(level - 1).collect();
         let optional = replicas - least.iter().sum::<usize>();
         let most = below(level).collect();
-        Spread { zone_of, least, most, optional }
+        Spread { zone_of, nodes, least, most, optional }
     }
 
     /// How many zones there are.
@@ -59,6 +61,11 @@ impl Spread {
         self.zone_of[node]
     }
 
+    /// The nodes of a zone.
+    pub fn nodes(&self, zone: usize) -> &[usize] {
+        &self.nodes[zone]
+    }
+
     /// Owners a partition has in this zone at the least.
     pub fn least(&self, zone: usize) -> usize {
         self.least[zone]
@@ -69,36 +76,39 @@ impl Spread {
         self.most[zone]
     }
 
-    /// Per zone, whether a partition with these owners may take one more from it, with a place left
-    /// for every zone that is still below its least.
-    pub fn room(&self, owners: impl Iterator<Item = usize>) -> Vec<bool> {
-        let counts = self.counts(owners);
-        let optional_left = self.optional_used(&counts) < self.optional;
-        let room = |zone: usize| {
-            counts[zone] < self.least[zone] || (counts[zone] < self.most[zone] && optional_left)
-        };
-        (0..self.zones()).map(room).collect()
-    }
-
-    /// Per zone, whether these owners are too many in it.
-    pub fn crowded(&self, owners: impl Iterator<Item = usize>) -> Vec<bool> {
-        let counts = self.counts(owners);
-        let optional_overused = self.optional_used(&counts) > self.optional;
-        let crowded = |zone: usize| {
-            counts[zone] > self.most[zone] || (counts[zone] > self.least[zone] && optional_overused)
-        };
-        (0..self.zones()).map(crowded).collect()
-    }
-
-    fn counts(&self, owners: impl Iterator<Item = usize>) -> Vec<usize> {
-        let mut counts = vec![0; self.zones()];
-        for owner in owners {
-            counts[self.zone_of[owner]] += 1;
+    /// Tells of each zone whether a partition with these owners may take one more from it, with a
+    /// place left for every zone that is still below its least.
+    pub fn room(&self, owners: impl Iterator<Item = usize> + Clone) -> impl Fn(usize) -> bool {
+        move |zone| {
+            let count = self.count(owners.clone(), zone);
+            let optional_left = || self.optional_used(owners.clone()) < self.optional;
+            count < self.least[zone] || (count < self.most[zone] && optional_left())
         }
-        counts
     }
 
-    fn optional_used(&self, counts: &[usize]) -> usize {
-        counts.iter().zip(&self.least).map(|(count, least)| count.saturating_sub(*least)).sum()
+    /// Tells of each zone whether these owners are too many in it.
+    pub fn crowded(&self, owners: impl Iterator<Item = usize> + Clone) -> impl Fn(usize) -> bool {
+        let optional_overused = self.optional_used(owners.clone()) > self.optional;
+        move |zone| {
+            let count = self.count(owners.clone(), zone);
+            count > self.most[zone] || (count > self.least[zone] && optional_overused)
+        }
+    }
+
+    fn count(&self, owners: impl Iterator<Item = usize>, zone: usize) -> usize {
+        owners.filter(|owner| self.zone_of[*owner] == zone).count()
+    }
+
+    /// Counts who stands beyond the least of its zone. Owners are few: comparing each with those
+    /// before it costs less than a table of zones.
+    fn optional_used(&self, owners: impl Iterator<Item = usize> + Clone) -> usize {
+        if self.least.iter().all(|least| *least == 0) {
+            return owners.count(); // the usual case: zones enough
+        }
+        let beyond = |(index, owner): &(usize, usize)| {
+            let zone = self.zone_of[*owner];
+            self.count(owners.clone().take(*index), zone) >= self.least[zone]
+        };
+        owners.clone().enumerate().filter(beyond).count()
     }
 }
