@@ -31,6 +31,7 @@ struct RingDocument {
     epoch: u64,
     partitions: u32,
     replicas: u8,
+    warnings: Vec<String>,
     members: Vec<MemberDocument>,
 }
 
@@ -102,6 +103,10 @@ fn show(view: &View, format: Format) {
             }
         })
         .collect();
+    let warnings: Vec<String> = view.warnings().iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        anstream::eprintln!("\x1b[33mwarning\x1b[0m: {warning}");
+    }
     match format {
         Format::Json => output::json(&RingDocument {
             schema: "atoll.ring/v1",
@@ -109,6 +114,7 @@ fn show(view: &View, format: Format) {
             epoch: view.epoch().0,
             partitions: view.partitions().count(),
             replicas: view.replicas(),
+            warnings,
             members,
         }),
         Format::Table | Format::Plain => {
