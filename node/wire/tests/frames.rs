@@ -394,11 +394,12 @@ fn quorum() -> BoxedStrategy<QuorumRequest> {
         option::of(prop_oneof![count, Just(Level::Quorum), Just(Level::All)])
     };
     let levels = (level(), level(), level(), level(), level());
-    (option::of(any::<u8>()), levels, option::of(any::<bool>())).prop_map(|(n, levels, sloppy)| {
-        let (r, w, pr, pw, dw) = levels;
-        QuorumRequest { n, r, w, pr, pw, dw, sloppy }
-    })
-    .boxed()
+    (option::of(any::<u8>()), levels, option::of(any::<bool>()))
+        .prop_map(|(n, levels, sloppy)| {
+            let (r, w, pr, pw, dw) = levels;
+            QuorumRequest { n, r, w, pr, pw, dw, sloppy }
+        })
+        .boxed()
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -446,24 +447,25 @@ fn receipt() -> BoxedStrategy<Receipt> {
     );
     let nodes = || vec(any::<u32>(), 0..4);
     let head = any::<(u64, u32, u8, u8, u8, u8)>();
-    (head, vec(line, 0..6), (nodes(), nodes(), nodes())).prop_map(
-        |((epoch, coordinator, n, needed, owners_needed, durable_needed), replicas, nodes)| {
-            let (hinted, unhinted, repaired) = nodes;
-            Receipt {
-                epoch: Epoch(epoch),
-                coordinator,
-                n,
-                needed,
-                owners_needed,
-                durable_needed,
-                replicas,
-                hinted,
-                unhinted,
-                repaired,
-            }
-        },
-    )
-    .boxed()
+    (head, vec(line, 0..6), (nodes(), nodes(), nodes()))
+        .prop_map(
+            |((epoch, coordinator, n, needed, owners_needed, durable_needed), replicas, nodes)| {
+                let (hinted, unhinted, repaired) = nodes;
+                Receipt {
+                    epoch: Epoch(epoch),
+                    coordinator,
+                    n,
+                    needed,
+                    owners_needed,
+                    durable_needed,
+                    replicas,
+                    hinted,
+                    unhinted,
+                    repaired,
+                }
+            },
+        )
+        .boxed()
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
@@ -486,32 +488,33 @@ fn status() -> BoxedStrategy<NodeStatus> {
         PeerStatus { node, up, round_trip_micros, hints, reason }
     });
     let ids = any::<(u32, u32, u64, String, String)>();
-    (ids, any::<[u64; 17]>(), vec(peer, 0..4)).prop_map(|(ids, counts, peers)| NodeStatus {
-        node: ids.0,
-        incarnation: ids.1,
-        epoch: ids.2,
-        version: ids.3,
-        uptime_ms: counts[0],
-        wall_ms: counts[1],
-        resident_bytes: counts[11],
-        cpu_micros: counts[12],
-        keys: counts[2],
-        disk_bytes: counts[3],
-        free_bytes: counts[13],
-        read_only: ids.4,
-        certificate_expires_ms: counts[14],
-        durable_sequence: counts[4],
-        hints: counts[5],
-        hint_bytes: counts[15],
-        hints_refused: counts[6],
-        corrupt_records: counts[7],
-        repaired: counts[8],
-        writes: counts[9],
-        reads: counts[10],
-        hedges: counts[16],
-        peers,
-    })
-    .boxed()
+    (ids, any::<[u64; 17]>(), vec(peer, 0..4))
+        .prop_map(|(ids, counts, peers)| NodeStatus {
+            node: ids.0,
+            incarnation: ids.1,
+            epoch: ids.2,
+            version: ids.3,
+            uptime_ms: counts[0],
+            wall_ms: counts[1],
+            resident_bytes: counts[11],
+            cpu_micros: counts[12],
+            keys: counts[2],
+            disk_bytes: counts[3],
+            free_bytes: counts[13],
+            read_only: ids.4,
+            certificate_expires_ms: counts[14],
+            durable_sequence: counts[4],
+            hints: counts[5],
+            hint_bytes: counts[15],
+            hints_refused: counts[6],
+            corrupt_records: counts[7],
+            repaired: counts[8],
+            writes: counts[9],
+            reads: counts[10],
+            hedges: counts[16],
+            peers,
+        })
+        .boxed()
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
