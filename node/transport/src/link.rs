@@ -17,6 +17,7 @@ use atoll_wire::{
     BucketId, Envelope, Frame, Hello, Lane, Reply, Request, Role,
     frame::{Encoded, encode_request},
 };
+use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -25,12 +26,13 @@ use tokio::{
 use crate::{
     CallError, DialError,
     lane::{self, QUEUE_FRAMES_MAX, ReadError, Reader},
+    validity,
 };
 
 /// A connection with its lanes open.
 pub struct Link {
     standing: Standing,
-    lanes: [mpsc::Sender<Encoded>; 3],
+    lanes: [mpsc::Sender<(Encoded, ())>; 3],
     waiting: Arc<Waiting>,
     next_id: AtomicU64,
     node: NodeId,
@@ -81,8 +83,9 @@ impl Link {
     ) -> Result<Self, DialError> {
         let waiting = Arc::new(Waiting::default());
         let long = tokio::spawn(long_replies(connection.clone(), waiting.clone()));
+        let over = tokio::spawn(close_when_over(connection.clone()));
         // from here on whoever is refused, or gives up, leaves neither a task nor a connection behind
-        let mut standing = Standing { connection, tasks: vec![long] };
+        let mut standing = Standing { connection, tasks: vec![long, over] };
         let mut lanes = Vec::with_capacity(Lane::ALL.len());
         let next_id = AtomicU64::new(1);
         let mut greeted = None;
@@ -114,7 +117,7 @@ impl Link {
             let frame = encode_request(id, &envelope, &Request::Hello(hello))
                 .expect("a hello is far below every cap");
             let reply = waiting.enter(id).map_err(|e| DialError::Refused(e.to_string()))?;
-            let _ = queue.try_send(frame);
+            let _ = queue.try_send((frame, ()));
             match reply.answer().await {
                 Ok((_, Reply::Welcome(welcome))) => greeted = Some(welcome),
                 Ok((_, Reply::Failed(failure))) => {
@@ -171,7 +174,7 @@ impl Link {
                 .await
                 .map_err(|reason| CallError::Lost(reason.to_string()))?;
         } else {
-            self.lanes[lane as usize].try_send(frame).map_err(|e| match e {
+            self.lanes[lane as usize].try_send((frame, ())).map_err(|e| match e {
                 mpsc::error::TrySendError::Full(_) => CallError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => CallError::Down("lane closed".into()),
             })?;
@@ -218,6 +221,23 @@ fn close(connection: &quinn::Connection, code: u32, reason: &[u8]) {
     }
 }
 
+/// Closes a connection when the other end can no longer prove who it is.
+pub(crate) async fn close_when_over(connection: quinn::Connection) {
+    if let Some(certificate) = certificate_of(&connection) {
+        validity::over(&certificate).await;
+        close(&connection, CERTIFICATE_OVER, b"the certificate has expired");
+    }
+}
+
+/// Says why a connection is closed whose certificate has expired while it stood.
+const CERTIFICATE_OVER: u32 = 4;
+
+/// The certificate of the other end.
+pub(crate) fn certificate_of(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.first().cloned()
+}
+
 /// Sends one frame on a stream of its own.
 pub(crate) async fn send_alone(
     connection: &quinn::Connection,
@@ -254,9 +274,16 @@ async fn long_replies(connection: quinn::Connection, waiting: Arc<Waiting>) {
         let waiting = waiting.clone();
         let connection = connection.clone();
         tokio::spawn(async move {
-            match Reader::of_one(stream).next().await {
+            let mut reader = Reader::of_one(stream);
+            match reader.head().await {
+                // who has stopped waiting needs no bytes, and a server cannot make us hold what we never asked for
+                Ok(Some(head)) if !waiting.expects(head.id) => return,
+                Ok(_) => {}
+                Err(error) => return give_up(&connection, &waiting, Some(error)),
+            }
+            match reader.next().await {
                 Ok(Some(frame)) => waiting.answer(&frame),
-                // somebody waits for what will never be whole, and we cannot tell who
+                // somebody waits for what will never be whole
                 Ok(None) => give_up(&connection, &waiting, None),
                 Err(error) => give_up(&connection, &waiting, Some(error)),
             }
@@ -297,6 +324,11 @@ impl Waiting {
         let (sender, receiver) = oneshot::channel();
         table.open.insert(id, sender);
         Ok(Wait { receiver, table: self.clone(), id })
+    }
+
+    /// Whether somebody waits for this reply.
+    fn expects(&self, id: u64) -> bool {
+        self.0.lock().expect("no panic holds it").open.contains_key(&id)
     }
 
     fn answer(&self, frame: &Frame) {

@@ -4,14 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use atoll_ring::Epoch;
 use atoll_wire::{
-    ALPN, Frame, Kind, Reply, Role, Welcome,
-    frame::{encode_reply, peek_length},
+    ALPN, Frame, Hello, Kind, Reply, Request, Role, Welcome,
+    frame::{encode_reply, encode_request, peek_length},
 };
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
-use crate::house::{CLUSTER, Papers, loopback};
+use crate::house::{CLUSTER, Papers, envelope, loopback};
 
 /// Dials with the papers of that name, or none, offering this protocol.
 pub async fn dial(
@@ -97,6 +97,16 @@ impl Lane {
         Frame::parse(&bytes.into()).unwrap()
     }
 
+    /// Opens a lane and greets as a node without a number; the welcome is read.
+    pub async fn greet(connection: &quinn::Connection, lane: atoll_wire::Lane) -> Lane {
+        let mut opened = Lane::open(connection).await;
+        let hello = Hello { lane, node: None, cluster: None };
+        let frame = encode_request(1, &envelope(Role::Node), &Request::Hello(hello)).unwrap();
+        opened.send.write_all(&frame.concat()).await.unwrap();
+        assert!(matches!(opened.read().await.reply(), Ok((_, Reply::Welcome(_)))));
+        opened
+    }
+
     pub async fn reply(&mut self, kind: Kind, id: u64, reply: &Reply) {
         let bytes = encode_reply(kind, id, Epoch(5), reply).unwrap().concat();
         self.send.write_all(&bytes).await.unwrap();
@@ -114,6 +124,15 @@ pub fn frame(kind: u8, flags: u16, header: &[u8], tail: &[u8]) -> Vec<u8> {
     frame.extend(header);
     frame.extend(tail);
     frame
+}
+
+/// The same bytes as an answer to this request, if they are long enough to say so.
+pub fn answering(id: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some(place) = bytes.get_mut(8..16) {
+        place.copy_from_slice(&id.to_le_bytes());
+    }
+    bytes
 }
 
 /// Bytes without a meaning, the same in each run.
