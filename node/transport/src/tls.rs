@@ -116,6 +116,11 @@ impl Quic {
         self.endpoint.local_addr()
     }
 
+    /// Connections that QUIC holds at the moment, both ways, with those that are not finished yet or have just ended.
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
     /// Accepts connections until [`Quic::close`], giving each request to the handler.
     pub async fn serve(&self, handler: Arc<dyn Handler>) {
         serve::accept(self.endpoint.clone(), handler).await;
