@@ -17,7 +17,6 @@ use atoll_wire::{
     BucketId, Envelope, Frame, Hello, Lane, Reply, Request, Role,
     frame::{Encoded, encode_request},
 };
-use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -26,7 +25,8 @@ use tokio::{
 use crate::{
     CallError, DialError,
     lane::{self, QUEUE_FRAMES_MAX, ReadError, Reader},
-    validity,
+    serve::certificate_of,
+    validity::Validity,
 };
 
 /// A connection with its lanes open.
@@ -38,6 +38,9 @@ pub struct Link {
     node: NodeId,
     cluster: ClusterId,
 }
+
+/// The code with which a connection is closed in which an expired certificate was shown.
+pub(crate) const EXPIRED: u32 = 4;
 
 /// Why a connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -221,21 +224,13 @@ fn close(connection: &quinn::Connection, code: u32, reason: &[u8]) {
     }
 }
 
-/// Closes a connection when the other end can no longer prove who it is.
-pub(crate) async fn close_when_over(connection: quinn::Connection) {
-    if let Some(certificate) = certificate_of(&connection) {
-        validity::over(&certificate).await;
-        close(&connection, CERTIFICATE_OVER, b"the certificate has expired");
+/// Closes a connection when the certificate of the other end is over.
+async fn close_when_over(connection: quinn::Connection) {
+    let shown = certificate_of(&connection).and_then(|shown| Validity::of(&shown));
+    if let Some(validity) = shown {
+        Validity::over(validity.until).await;
+        close(&connection, EXPIRED, b"certificate expired");
     }
-}
-
-/// Says why a connection is closed whose certificate has expired while it stood.
-const CERTIFICATE_OVER: u32 = 4;
-
-/// The certificate of the other end.
-pub(crate) fn certificate_of(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    chain.first().cloned()
 }
 
 /// Sends one frame on a stream of its own.

@@ -30,8 +30,9 @@ use crate::{
     },
     identity,
     lane::{self, QUEUE_FRAMES_MAX, ReadError, Reader},
-    link::{certificate_of, close_when_over, send_alone},
+    link::{EXPIRED, send_alone},
     tls::DIAL_LIMIT,
+    validity::Validity,
 };
 
 /// Requests in work at the same time that came on lanes of the same class on one connection.
@@ -95,6 +96,10 @@ impl Door {
             connection.close(2u32.into(), b"no certificate");
             return;
         };
+        let Some(validity) = Validity::of(&certificate) else {
+            connection.close(2u32.into(), b"no certificate");
+            return;
+        };
         let roles = identity::roles_of(&certificate).unwrap_or_default();
         let seat = match self.guests.seat(*blake3::hash(&certificate).as_bytes(), roles) {
             Ok(seat) => seat,
@@ -116,7 +121,7 @@ impl Door {
             greeted: Semaphore::new(0),
             in_work: Lane::ALL.map(|_| Arc::new(Semaphore::new(IN_WORK_MAX))),
         });
-        guest.stay().await;
+        guest.stay(validity).await;
     }
 
     fn handshakes(&self) -> MutexGuard<'_, Handshakes> {
@@ -144,11 +149,15 @@ struct Held {
 }
 
 impl Guest {
-    /// Serves the connection to its end.
-    async fn stay(self: Arc<Self>) {
+    /// Serves the connection to its end, or to that of its certificate.
+    async fn stay(self: Arc<Self>, validity: Validity) {
         let mut beside = JoinSet::new();
         beside.spawn(self.clone().long_requests());
-        beside.spawn(close_when_over(self.connection.clone()));
+        let expiring = self.connection.clone();
+        beside.spawn(async move {
+            Validity::over(validity.until).await;
+            expiring.close(EXPIRED.into(), b"certificate expired");
+        });
         let silent = self.clone();
         beside.spawn(async move {
             if tokio::time::timeout(GREETING_LIMIT, silent.has_greeted()).await.is_err() {
@@ -383,4 +392,9 @@ const RETRY_AFTER_MS: u32 = 100;
 
 fn refuse(code: ErrorCode, detail: String) -> Answer {
     Answer::Now(Reply::Failed(Box::new(Failure::refused(code, detail))))
+}
+
+pub(crate) fn certificate_of(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.first().cloned()
 }

@@ -12,37 +12,43 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-/// A wait is cut into pieces of at most this length, so that a wall clock that was set is noticed.
-const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// Until when a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    /// The last moment, in whole seconds; good in that second too.
+    pub(crate) until: SystemTime,
+}
 
-/// The last moment a certificate is good, in seconds since 1970; `None` if it is no certificate.
-///
-/// Nothing here parses X.509. We ask webpki whether the certificate is good at the end of time, and its refusal names
-/// the end. Validity is the first thing that it looks at, so this costs no signature and needs no authority.
-pub(crate) fn last_second(certificate: &CertificateDer<'_>) -> Option<u64> {
-    let parsed = ParsedCertificate::try_from(certificate).ok()?;
-    let never = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
-    let nobody = RootCertStore::empty();
-    match verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, &[], never, &[]) {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            Some(not_after.as_secs())
+impl Validity {
+    /// What a certificate says; `None` if it is no certificate.
+    ///
+    /// Nothing here parses X.509. We ask webpki whether the certificate is good at the end of time, and its refusal names
+    /// the end. Validity is the first thing that it looks at, so this costs no signature and needs no authority.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let parsed = ParsedCertificate::try_from(certificate).ok()?;
+        let never = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+        let nobody = RootCertStore::empty();
+        match verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, &[], never, &[]) {
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after, ..
+            })) => {
+                let last = Duration::from_secs(not_after.as_secs());
+                Some(Validity { until: SystemTime::UNIX_EPOCH.checked_add(last)? })
+            }
+            Ok(()) | Err(_) => None,
         }
-        Ok(()) | Err(_) => None,
+    }
+
+    /// Resolves when `until` is over by the wall clock, which is asked again every so often: it may be set.
+    pub(crate) async fn over(until: SystemTime) {
+        let end = until + Duration::from_secs(1); // good for the whole last second
+        while let Ok(left) = end.duration_since(SystemTime::now()) {
+            tokio::time::sleep(left.clamp(Duration::from_millis(1), LOOK_AGAIN)).await;
+        }
     }
 }
 
-/// Waits until the last second of a certificate is over by the wall clock. One that has no end is not believed.
-pub(crate) async fn over(certificate: &CertificateDer<'_>) {
-    let Some(last) = last_second(certificate) else { return };
-    loop {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let left = Duration::from_secs(last.saturating_add(1)).saturating_sub(now);
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
-    }
-}
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -64,9 +70,10 @@ mod tests {
             authority.issue_node(NodeId(1), valid, &certificate, &key).unwrap();
             let after = (seconds() + valid).as_secs();
             let read = CertificateDer::from_pem_file(&certificate).unwrap();
-            let last = last_second(&read).unwrap();
+            let until = Validity::of(&read).unwrap().until;
+            let last = until.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
             assert!((before..=after).contains(&last), "{before} {last} {after}");
         }
-        assert_eq!(last_second(&CertificateDer::from(vec![0; 50])), None);
+        assert_eq!(Validity::of(&CertificateDer::from(vec![0; 50])), None);
     }
 }
