@@ -62,6 +62,10 @@ impl Placement {
 /// replica and gain nothing: at 16 the disks are no longer what fails.
 pub const REPLICAS_MAX: u8 = 16;
 
+/// Most members of a cluster. Everybody connects to everybody, and every member is 64 points on the
+/// ring that each reader of a view works out.
+pub const MEMBERS_MAX: usize = 4096;
+
 /// Something the operator should know about a placement. It holds all the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum PlacementWarning {
@@ -130,6 +134,12 @@ pub enum PlacementError {
         /// Members there are.
         members: usize,
     },
+    /// Too many members.
+    #[error("{members} members: a cluster has at most {MEMBERS_MAX}")]
+    TooManyMembers {
+        /// Members there are.
+        members: usize,
+    },
     /// Two members with one id.
     #[error("{id} is a member twice")]
     MemberTwice {
@@ -159,6 +169,9 @@ pub(crate) fn check_members(members: &[Member], replicas: u8) -> Result<(), Plac
     }
     if members.len() < usize::from(replicas) {
         return Err(PlacementError::MoreReplicasThanMembers { replicas, members: members.len() });
+    }
+    if members.len() > MEMBERS_MAX {
+        return Err(PlacementError::TooManyMembers { members: members.len() });
     }
     if let Some(member) = members.iter().find(|member| member.weight == 0) {
         return Err(PlacementError::WeightZero { id: member.id });
