@@ -7,7 +7,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use atoll_ring::{NodeId, View};
-use atoll_transport::{Identity, Peers, Quic};
+use atoll_transport::{
+    Identity, Peers, Quic,
+    small_file::{self, VIEW_BYTES_MAX},
+};
 use atoll_wire::Role;
 use bytes::Bytes;
 
@@ -141,10 +144,12 @@ pub async fn run(
 const GOODBYE: Duration = Duration::from_millis(500);
 
 fn read_view(path: &Path) -> Result<View, ConfigError> {
-    let text = std::fs::read_to_string(path)
+    let text = small_file::read_text(path, VIEW_BYTES_MAX)
         .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    serde_json::from_str(&text)
-        .map_err(|error| ConfigError::View { path: path.into(), reason: error.to_string() })
+    serde_json::from_str(&text).map_err(|error| ConfigError::View {
+        path: path.into(),
+        reason: small_file::in_short(error),
+    })
 }
 
 fn stored_view(store: &dyn Store) -> Result<Option<View>, StoreError> {

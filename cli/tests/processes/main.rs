@@ -4,6 +4,7 @@
 //! time is asked in `node/tests/cluster`.
 
 mod failing_disk;
+mod files;
 mod kills;
 mod refusals;
 mod start;

@@ -15,6 +15,8 @@ use rustls::{
     server::ParsedCertificate,
 };
 
+use crate::small_file::{self, SETTINGS_BYTES_MAX};
+
 /// A certificate, its key, and the authority it is checked against.
 pub struct Identity {
     pub(crate) authority: CertificateDer<'static>,
@@ -118,7 +120,8 @@ pub fn check_private(path: &Path) -> Result<(), IdentityError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    fs::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })
+    small_file::read(path, SETTINGS_BYTES_MAX)
+        .map_err(|source| IdentityError::Read { path: path.into(), source })
 }
 
 fn certificate_in(path: &Path) -> Result<CertificateDer<'static>, IdentityError> {

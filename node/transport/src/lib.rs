@@ -21,6 +21,7 @@ pub mod link;
 pub mod memory;
 pub mod peers;
 pub mod serve;
+pub mod small_file;
 pub mod tls;
 mod validity;
 
