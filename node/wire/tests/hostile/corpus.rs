@@ -258,7 +258,7 @@ fn views() -> Entries {
         with("moves-nowhere", &|d| d["moves"] = json!({ "9": { "target": d["owners"][0] } })),
         with("changed-later", &|d| d["last_changed"][0] = json!(2)),
         with("cluster-short", &|d| d["cluster"] = json!("07")),
-        named("view-json-cut", text[..text.len() / 2].as_bytes().to_vec()),
+        named("view-json-cut", text.as_bytes()[..text.len() / 2].to_vec()),
         named("view-json-with-more-behind", format!("{text}{text}").into_bytes()),
         named("view-json-with-a-byte-order-mark", format!("\u{feff}{text}").into_bytes()),
         named("view-json-epoch-twice", text.replacen('{', "{\"epoch\":1,", 1).into_bytes()),
