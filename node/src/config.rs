@@ -22,7 +22,11 @@ use std::{
 
 use atoll_antientropy::Secret;
 use atoll_ring::NodeId;
-use atoll_transport::{IdentityError, identity::check_private};
+use atoll_transport::{
+    IdentityError,
+    identity::check_private,
+    small_file::{self, SETTINGS_BYTES_MAX},
+};
 use serde::Deserialize;
 
 use crate::HintLimits;
@@ -116,10 +120,11 @@ impl NodeConfig {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = small_file::read_text(path, SETTINGS_BYTES_MAX)
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        Self::parse(&text, path.parent().unwrap_or(Path::new("")))
-            .map_err(|reason| ConfigError::Malformed { path: path.into(), reason })
+        Self::parse(&text, path.parent().unwrap_or(Path::new(""))).map_err(|reason| {
+            ConfigError::Malformed { path: path.into(), reason: small_file::in_short(reason) }
+        })
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Self, String> {
@@ -161,7 +166,7 @@ impl NodeConfig {
     /// Others may read it, or it is not 64 hex digits.
     pub fn read_secret(&self) -> Result<Secret, ConfigError> {
         check_private(&self.secret)?;
-        let text = std::fs::read_to_string(&self.secret)
+        let text = small_file::read_text(&self.secret, SETTINGS_BYTES_MAX)
             .map_err(|source| ConfigError::Read { path: self.secret.clone(), source })?;
         let secret = blake3::Hash::from_hex(text.trim()).map_err(|_| ConfigError::Malformed {
             path: self.secret.clone(),

@@ -11,7 +11,10 @@ use std::{
 };
 
 use atoll_ring::{NodeId, View};
-use atoll_transport::{Identity, Peers, Quic, Renewal};
+use atoll_transport::{
+    Identity, Peers, Quic, Renewal,
+    small_file::{self, VIEW_BYTES_MAX},
+};
 use atoll_wire::Role;
 
 use crate::{
@@ -213,10 +216,12 @@ fn storage_failed(store: Arc<dyn Store>, error: StoreError) -> RunError {
 const GOODBYE: Duration = Duration::from_millis(500);
 
 fn read_view(path: &Path) -> Result<View, ConfigError> {
-    let text = std::fs::read_to_string(path)
+    let text = small_file::read_text(path, VIEW_BYTES_MAX)
         .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    serde_json::from_str(&text)
-        .map_err(|error| ConfigError::View { path: path.into(), reason: error.to_string() })
+    serde_json::from_str(&text).map_err(|error| ConfigError::View {
+        path: path.into(),
+        reason: small_file::in_short(error),
+    })
 }
 
 fn stored_view(store: &dyn Store) -> Result<Option<View>, StoreError> {

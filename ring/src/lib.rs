@@ -10,6 +10,7 @@
 //! answer on every machine, which is what lets every node apply a membership change by itself and
 //! arrive at the same table.
 
+mod bounded;
 mod member;
 mod placement;
 mod preference;
@@ -19,7 +20,7 @@ mod token;
 mod view;
 
 pub use member::{ClusterId, Epoch, IdError, Member, MemberState, NodeId};
-pub use placement::{Placement, PlacementError, PlacementWarning, REPLICAS_MAX};
+pub use placement::{MEMBERS_MAX, Placement, PlacementError, PlacementWarning, REPLICAS_MAX};
 pub use preference::Preference;
 pub use quorum::{Level, LevelError, Quorum, QuorumError, QuorumRequest};
 pub use tally::{Needs, Outcome, Tally, Vote};

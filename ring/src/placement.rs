@@ -79,6 +79,10 @@ pub(crate) fn warnings(
 /// replica and gain nothing: at 16 the disks are no longer what fails.
 pub const REPLICAS_MAX: u8 = 16;
 
+/// Most members of a cluster. Everybody connects to everybody, and every member is 64 points on the
+/// ring that each reader of a view works out.
+pub const MEMBERS_MAX: usize = 4096;
+
 /// No placement exists. The operator changes the members or the number of replicas.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
@@ -93,6 +97,12 @@ pub enum PlacementError {
     MoreReplicasThanMembers {
         /// What was asked for.
         replicas: u8,
+        /// Members there are.
+        members: usize,
+    },
+    /// Too many members.
+    #[error("{members} members: a cluster has at most {MEMBERS_MAX}")]
+    TooManyMembers {
         /// Members there are.
         members: usize,
     },
@@ -125,6 +135,9 @@ pub(crate) fn check_members(members: &[Member], replicas: u8) -> Result<(), Plac
     }
     if members.len() < usize::from(replicas) {
         return Err(PlacementError::MoreReplicasThanMembers { replicas, members: members.len() });
+    }
+    if members.len() > MEMBERS_MAX {
+        return Err(PlacementError::TooManyMembers { members: members.len() });
     }
     if let Some(member) = members.iter().find(|member| member.weight == 0) {
         return Err(PlacementError::WeightZero { id: member.id });

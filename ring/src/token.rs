@@ -147,7 +147,7 @@ pub struct PartitionsError {
 }
 
 /// A partition is a u16 everywhere, also in stored keys.
-const PARTITIONS_MAX: u32 = 1 << 16;
+pub(crate) const PARTITIONS_MAX: u32 = 1 << 16;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::placement::{self, Placement, PlacementError, PlacementWarning};
+use crate::bounded;
+use crate::placement::{self, MEMBERS_MAX, Placement, PlacementError, PlacementWarning};
+use crate::token::PARTITIONS_MAX;
 use crate::{ClusterId, Epoch, Member, NodeId, Partition, Partitions, Preference, Token};
 
 /// The cluster at one epoch.
@@ -152,6 +154,7 @@ impl View {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Move {
     /// Its owners once the move is done, in their order.
+    #[serde(deserialize_with = "bounded::owners")]
     pub target: Vec<NodeId>,
 }
 
@@ -286,11 +289,18 @@ struct Document {
     epoch: Epoch,
     partitions: Partitions,
     replicas: u8,
+    #[serde(deserialize_with = "bounded::list::<_, _, MEMBERS_MAX>")]
     members: Vec<Member>,
+    #[serde(deserialize_with = "bounded::table::<_, ENTRIES_MAX>")]
     owners: Vec<Vec<NodeId>>,
+    #[serde(deserialize_with = "bounded::list::<_, _, ENTRIES_MAX>")]
     last_changed: Vec<Epoch>,
+    #[serde(deserialize_with = "bounded::moves")]
     moves: BTreeMap<Partition, Move>,
 }
+
+/// Entries of a table with one per partition.
+const ENTRIES_MAX: usize = PARTITIONS_MAX as usize;
 
 impl TryFrom<Document> for View {
     type Error = ViewError;

@@ -12,6 +12,7 @@ use atoll_ring::{
     ClusterId, Member, MemberState, NodeId, Partitions, PartitionsError, PlacementWarning, View,
     ViewError,
 };
+use atoll_transport::small_file;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -206,7 +207,7 @@ impl Asked {
         let Some(text) = files::read(&path)? else { return Ok(None) };
         let malformed = |reason: toml::de::Error| AskedError::Malformed {
             path: path.clone(),
-            reason: reason.to_string(),
+            reason: small_file::in_short(reason),
         };
         let Numbered { format } = toml::from_str(&text).map_err(malformed)?;
         if format != FORMAT {

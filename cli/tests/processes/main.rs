@@ -6,6 +6,7 @@
 mod cluster;
 mod failing_disk;
 mod faults;
+mod files;
 mod kills;
 mod outage;
 mod refusals;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use atoll_ring::ClusterId;
+use atoll_transport::small_file::{self, SETTINGS_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// Where a cluster is and who we are to it.
@@ -59,10 +60,10 @@ impl Profile {
     /// # Errors
     /// See [`ProfileError`].
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
-        let text = std::fs::read_to_string(path)
+        let text = small_file::read_text(path, SETTINGS_BYTES_MAX)
             .map_err(|source| ProfileError::Read { path: path.into(), source })?;
         let mut profile: Profile = toml::from_str(&text).map_err(|reason| {
-            ProfileError::Malformed { path: path.into(), reason: reason.to_string() }
+            ProfileError::Malformed { path: path.into(), reason: small_file::in_short(reason) }
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for file in [&mut profile.ca, &mut profile.certificate, &mut profile.key] {

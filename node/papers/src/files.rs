@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use atoll_transport::small_file::{self, VIEW_BYTES_MAX};
+
 /// A file or folder could not be handled.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {deed} {}: {source}", path.display())]
@@ -58,7 +60,7 @@ pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), FileError> {
 
 /// The text of a file, `None` if it is not there.
 pub fn read(path: &Path) -> Result<Option<String>, FileError> {
-    match fs::read_to_string(path) {
+    match small_file::read_text(path, VIEW_BYTES_MAX) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::of("read", path)(error)),

@@ -19,6 +19,7 @@ use std::{
 };
 
 use atoll_ring::{ClusterId, NodeId};
+use atoll_transport::small_file::{self, SETTINGS_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// What this version writes and reads.
@@ -135,7 +136,8 @@ impl Directory {
         }
         let ours = OnDisk { format: FORMAT, cluster, node };
         if known {
-            check(path, &fs::read_to_string(&identity).map_err(io)?, &ours)?;
+            let text = small_file::read_text(&identity, SETTINGS_BYTES_MAX).map_err(io)?;
+            check(path, &text, &ours)?;
         } else {
             set_unfinished_aside(path).map_err(io)?;
         }

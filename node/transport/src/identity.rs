@@ -19,7 +19,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::validity::Validity;
+use crate::{
+    small_file::{self, SETTINGS_BYTES_MAX},
+    validity::Validity,
+};
 
 /// A certificate, its key, and the authority it is checked against.
 pub struct Identity {
@@ -230,7 +233,8 @@ pub fn check_private(path: &Path) -> Result<(), IdentityError> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    fs::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })
+    small_file::read(path, SETTINGS_BYTES_MAX)
+        .map_err(|source| IdentityError::Read { path: path.into(), source })
 }
 
 pub(crate) fn certificate_in(path: &Path) -> Result<CertificateDer<'static>, IdentityError> {

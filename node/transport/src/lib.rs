@@ -5,15 +5,16 @@
 //! other side of the door is [`Handler`]: what a node does with a request.
 //!
 //! Read [`link`] for the life of one connection (lanes, the table of waiting requests), [`serve`] for the accepting
-//! side, [`peers`] for connections that are kept up, [`tls`] for every setting of QUIC and TLS and why it is set,
-//! [`identity`] and [`authority`] for certificates, and [`renewal`] for one that is replaced while its node runs. This
-//! crate is the only one that knows quinn and rustls.
+//! side, [`admission`] for how much anybody may hold there, [`peers`] for connections that are kept up, [`tls`] for every
+//! setting of QUIC and TLS and why it is set, [`identity`] and [`authority`] for certificates, and [`renewal`] for one that
+//! is replaced while its node runs. This crate is the only one that knows quinn and rustls.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use atoll_ring::{ClusterId, Epoch, NodeId};
 use atoll_wire::{Envelope, FrameError, Lane, Reply, Request, Roles};
 
+pub mod admission;
 pub mod authority;
 pub mod identity;
 mod lane;
@@ -22,6 +23,7 @@ pub mod memory;
 pub mod peers;
 pub mod renewal;
 pub mod serve;
+pub mod small_file;
 pub mod tls;
 mod validity;
 

@@ -33,7 +33,7 @@ use crate::{
 /// A connection with its lanes open.
 pub struct Link {
     standing: Standing,
-    lanes: [mpsc::Sender<Encoded>; 3],
+    lanes: [mpsc::Sender<(Encoded, ())>; 3],
     waiting: Arc<Waiting>,
     next_id: AtomicU64,
     node: NodeId,
@@ -132,7 +132,7 @@ impl Link {
             let frame = encode_request(id, &envelope, &Request::Hello(hello))
                 .expect("a hello is far below every cap");
             let reply = waiting.enter(id).map_err(|e| DialError::Refused(e.to_string()))?;
-            let _ = queue.try_send(frame);
+            let _ = queue.try_send((frame, ()));
             match reply.answer().await {
                 Ok((_, Reply::Welcome(welcome))) => greeted = Some(welcome),
                 Ok((_, Reply::Failed(failure))) => {
@@ -198,7 +198,7 @@ impl Link {
                 .await
                 .map_err(|reason| CallError::Lost(reason.to_string()))?;
         } else {
-            self.lanes[lane as usize].try_send(frame).map_err(|e| match e {
+            self.lanes[lane as usize].try_send((frame, ())).map_err(|e| match e {
                 mpsc::error::TrySendError::Full(_) => CallError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => CallError::Down("lane closed".into()),
             })?;
@@ -290,9 +290,16 @@ async fn long_replies(connection: quinn::Connection, waiting: Arc<Waiting>) {
         let waiting = waiting.clone();
         let connection = connection.clone();
         tokio::spawn(async move {
-            match Reader::of_one(stream).next().await {
+            let mut reader = Reader::of_one(stream);
+            match reader.head().await {
+                // who has stopped waiting needs no bytes, and a server cannot make us hold what we never asked for
+                Ok(Some(head)) if !waiting.expects(head.id) => return,
+                Ok(_) => {}
+                Err(error) => return give_up(&connection, &waiting, Some(error)),
+            }
+            match reader.next().await {
                 Ok(Some(frame)) => waiting.answer(&frame),
-                // somebody waits for what will never be whole, and we cannot tell who
+                // somebody waits for what will never be whole
                 Ok(None) => give_up(&connection, &waiting, None),
                 Err(error) => give_up(&connection, &waiting, Some(error)),
             }
@@ -333,6 +340,11 @@ impl Waiting {
         let (sender, receiver) = oneshot::channel();
         table.open.insert(id, sender);
         Ok(Wait { receiver, table: self.clone(), id })
+    }
+
+    /// Whether somebody waits for this reply.
+    fn expects(&self, id: u64) -> bool {
+        self.0.lock().expect("no panic holds it").open.contains_key(&id)
     }
 
     fn answer(&self, frame: &Frame) {

@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{
     Handler, Identity, IdentityError, Link,
+    admission::Class,
     identity::{node_name, role_name},
     serve,
 };
@@ -172,6 +173,11 @@ impl Quic {
         self.endpoint.local_addr()
     }
 
+    /// Connections that QUIC holds at the moment, both ways, with those that are not finished yet or have just ended.
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
     /// Accepts connections until [`Quic::close`], giving each request to the handler.
     pub async fn serve(&self, handler: Arc<dyn Handler>) {
         serve::accept(self.endpoint.clone(), handler).await;
@@ -281,7 +287,12 @@ fn configs(
     server.max_early_data_size = 0;
     let mut server =
         quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server)?));
-    server.transport_config(transport_config());
+    // what a client may have; a node is given more when its certificate has been seen
+    let mut transport = transport_config();
+    transport
+        .receive_window(Class::Client.receive_window_bytes().into())
+        .send_window(Class::Client.send_window_bytes());
+    server.transport_config(Arc::new(transport));
     server.max_incoming(256).incoming_buffer_size_total(4 << 20);
 
     let mut client = rustls::ClientConfig::builder_with_provider(provider)
@@ -292,21 +303,21 @@ fn configs(
     client.resumption = rustls::client::Resumption::disabled();
     client.enable_early_data = false;
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client)?));
-    client.transport_config(transport_config());
+    client.transport_config(Arc::new(transport_config()));
     Ok((server, client))
 }
 
-fn transport_config() -> Arc<quinn::TransportConfig> {
+fn transport_config() -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config
         .keep_alive_interval(Some(Duration::from_secs(1)))
         .max_idle_timeout(Some(IDLE_LIMIT.try_into().expect("5 s fits")))
         .initial_rtt(Duration::from_millis(20))
         .stream_receive_window((2u32 << 20).into())
-        .receive_window((16u32 << 20).into())
-        .send_window(16 << 20)
+        .receive_window(Class::Node.receive_window_bytes().into())
+        .send_window(Class::Node.send_window_bytes())
         .max_concurrent_bidi_streams(8u32.into()) // the lanes
         .max_concurrent_uni_streams(64u32.into()) // frames too long for a lane
         .datagram_receive_buffer_size(None);
-    Arc::new(config)
+    config
 }

@@ -171,6 +171,37 @@ pub fn peek_length(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
     Ok(Some(length + 4))
 }
 
+/// What the fixed bytes at the beginning of a frame say: enough to refuse it, or to make room for it, before the rest is
+/// read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// What it is about.
+    pub kind: Kind,
+    /// Whether it answers.
+    pub reply: bool,
+    /// Which request of the connection.
+    pub id: u64,
+    /// Bytes of the whole frame, its length word included; within the cap of its kind.
+    pub length: usize,
+}
+
+impl Head {
+    /// Reads the head; `None` = more bytes are needed, [`FIXED_BYTES`] in all.
+    ///
+    /// # Errors
+    /// As [`peek_length`], which needs fewer bytes.
+    pub fn peek(bytes: &[u8]) -> Result<Option<Head>, FrameError> {
+        let Some(length) = peek_length(bytes)? else { return Ok(None) };
+        let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else { return Ok(None) };
+        Ok(Some(Head {
+            kind: Kind::from_number(fixed[5]).ok_or(FrameError::Kind(fixed[5]))?,
+            reply: u16::from_le_bytes([fixed[6], fixed[7]]) & FLAG_REPLY != 0,
+            id: u64::from_le_bytes(fixed[8..16].try_into().expect("eight bytes")),
+            length,
+        }))
+    }
+}
+
 /// Most bytes the tail of a frame with these flags may have. A failure has none, whatever was asked.
 fn tail_cap(kind: Kind, flags: u16) -> usize {
     if flags & FLAG_FAILED != 0 { 0 } else { kind.tail_bytes_max(flags & FLAG_REPLY != 0) }
@@ -201,6 +232,11 @@ impl Frame {
         }
         let header = bytes.slice(FIXED_BYTES..tail_at);
         Ok(Frame { kind, reply, failed: flags & FLAG_FAILED != 0, id, header, tail })
+    }
+
+    /// Bytes of the whole frame, its length word included.
+    pub fn length(&self) -> usize {
+        FIXED_BYTES + self.header.len() + self.tail.len()
     }
 
     /// The request in this frame.

@@ -71,6 +71,12 @@ impl Roles {
     pub fn contains(self, role: Role) -> bool {
         self.0 & 1 << role as u8 != 0
     }
+
+    /// Whether a request of this kind may come from this certificate, in whichever role: known before the request is
+    /// read.
+    pub fn may_send(self, kind: Kind) -> bool {
+        Role::ALL.into_iter().any(|role| self.contains(role) && role.may_send(kind))
+    }
 }
 
 #[cfg(test)]
@@ -105,5 +111,12 @@ mod tests {
         assert!(roles.contains(Role::Client) && roles.contains(Role::Operator));
         assert!(!roles.contains(Role::Node));
         assert!(Role::ALL.iter().all(|r| !Roles::default().contains(*r)));
+        for kind in Kind::ALL {
+            assert_eq!(roles.may_send(kind), Role::Client.may_send(kind), "{kind:?}");
+            assert!(
+                Roles::of(&[Role::Client, Role::Node]).may_send(kind)
+                    && !Roles::default().may_send(kind)
+            );
+        }
     }
 }

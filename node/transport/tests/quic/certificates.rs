@@ -6,7 +6,9 @@ use std::{
 };
 
 use atoll_ring::NodeId;
-use atoll_transport::{DialError, Expect, Identity, IdentityError, Link, Quic};
+use atoll_transport::{
+    CallError, CloseReason, DialError, Expect, Identity, IdentityError, Link, Quic,
+};
 use atoll_wire::{ALPN, ErrorCode, Hello, Lane, Reply, Request, Role};
 
 use crate::{
@@ -78,6 +80,39 @@ async fn slow_a_certificate_that_was_good_expires() {
         refused(dial().await);
         drop(link);
         refused(dial().await);
+        return;
+    }
+    panic!("never got in");
+}
+
+/// TLS looks at a certificate once, in the handshake, so a connection used to outlive its papers for as long as it was
+/// kept alive: months, for nodes. Now both sides close it when the certificate of the other end is over.
+#[tokio::test]
+async fn slow_a_connection_ends_with_the_certificate_of_either_side() {
+    let papers = Papers::new();
+    for valid in [2, 4, 8, 16, 32].map(Duration::from_secs) {
+        papers.issue_node(1, valid);
+        let (short, long) = (serve(&papers, 1), serve(&papers, 2));
+        let client = Quic::bind(loopback(), &papers.user(&[Role::Client])).unwrap();
+        let expiring = papers.user_for(&[Role::Client], valid);
+        let expiring = Quic::bind(loopback(), &expiring).unwrap();
+        let to_short =
+            within(client.dial(short.address, Expect::AnyNode, Role::Client, None)).await;
+        let from_short =
+            within(expiring.dial(long.address, Expect::AnyNode, Role::Client, None)).await;
+        let stays = within(client.dial(long.address, Expect::AnyNode, Role::Client, None)).await;
+        // a machine this slow needs a longer life
+        let (Ok(to_short), Ok(from_short), Ok(stays)) = (to_short, from_short, stays) else {
+            continue;
+        };
+        for link in [&to_short, &from_short] {
+            assert_ne!(within(link.closed()).await, CloseReason::Silent);
+        }
+        let status = crate::house::of_kind(atoll_wire::Kind::Status);
+        let late = within(to_short.call(Lane::Control, &envelope(Role::Client), &status)).await;
+        assert!(matches!(late, Err(CallError::Down(_))), "{late:?}");
+        assert!(within(stays.call(Lane::Control, &envelope(Role::Client), &status)).await.is_ok());
+        assert!(stays.is_open(), "its papers are good for a day");
         return;
     }
     panic!("never got in");

@@ -50,7 +50,7 @@ async fn whoever_sends_garbage_is_shown_the_door() {
     let (papers, server, neighbour) = house().await;
     for (what, bytes) in nasties() {
         for own_stream in [false, true] {
-            let connection = hostile(&papers, &server).await;
+            let (connection, _lane) = hostile(&papers, &server).await;
             let mut stream = if own_stream {
                 connection.open_uni().await.unwrap()
             } else {
@@ -68,8 +68,7 @@ async fn whoever_sends_garbage_is_shown_the_door() {
 #[tokio::test]
 async fn garbage_after_a_greeting_is_garbage() {
     let (papers, server, neighbour) = house().await;
-    let connection = hostile(&papers, &server).await;
-    let mut lane = raw::Lane::open(&connection).await;
+    let (connection, mut lane) = hostile(&papers, &server).await;
     lane.send.write_all(&encoded(&ping())).await.unwrap();
     assert!(matches!(lane.read().await.reply(), Ok((_, Reply::Pong(_)))));
     lane.send.write_all(&raw::noise("later", 100_000)).await.ok(); // it may end while we write
@@ -81,13 +80,12 @@ async fn garbage_after_a_greeting_is_garbage() {
 #[tokio::test]
 async fn a_long_frame_has_no_business_on_a_lane() {
     let (papers, server, neighbour) = house().await;
-    let connection = hostile(&papers, &server).await;
+    let (connection, mut lane) = hostile(&papers, &server).await;
     let long = encoded(&put("key", pattern(LANE_FRAME_BYTES_MAX)));
     let mut alone = connection.open_uni().await.unwrap();
     alone.write_all(&long).await.unwrap();
     let mut reply = within(connection.accept_uni()).await.unwrap();
     assert!(!within(reply.read_to_end(1 << 20)).await.unwrap().is_empty());
-    let mut lane = raw::Lane::open(&connection).await;
     lane.send.write_all(&long).await.ok();
     shown_the_door(&connection, "a long frame on a lane").await;
     still_served(&neighbour).await;
@@ -98,8 +96,7 @@ async fn a_long_frame_has_no_business_on_a_lane() {
 #[tokio::test]
 async fn a_message_that_is_none_is_answered() {
     let (papers, server, _neighbour) = house().await;
-    let connection = hostile(&papers, &server).await;
-    let mut lane = raw::Lane::open(&connection).await;
+    let (_connection, mut lane) = hostile(&papers, &server).await;
     for (flags, header) in [(0, &[0xff; 60][..]), (0, &[]), (1, &[0; 10]), (2, &[0; 10]), (3, &[])]
     {
         let bytes = raw::frame(Kind::Get.number(), flags, header, &[]);
@@ -116,9 +113,9 @@ async fn a_message_that_is_none_is_answered() {
 #[tokio::test]
 async fn half_a_frame_holds_up_nobody_else() {
     let (papers, server, neighbour) = house().await;
-    let connection = hostile(&papers, &server).await;
+    let (connection, _lane) = hostile(&papers, &server).await;
     let mut held = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..7 {
         let (mut stream, other) = connection.open_bi().await.unwrap();
         stream.write_all(&encoded(&ping())[..20]).await.unwrap();
         held.push((stream, Some(other)));
@@ -146,10 +143,10 @@ async fn a_server_that_sends_garbage_loses_its_callers() {
             let (link, request) = (dialled.unwrap(), ping());
             let (answer, ()) =
                 tokio::join!(ask(&link, atoll_wire::Lane::Control, &request), async {
-                    lanes[0].read().await;
+                    let asked = lanes[0].read().await.id;
                     let mut alone = connection.open_uni().await.unwrap();
                     let stream = if own_stream { &mut alone } else { &mut lanes[0].send };
-                    stream.write_all(&bytes).await.unwrap();
+                    stream.write_all(&raw::answering(asked, &bytes)).await.unwrap();
                 });
             assert!(matches!(answer, Err(CallError::Lost(_))), "{what}: {answer:?}");
             within(link.closed()).await;
@@ -161,7 +158,32 @@ async fn a_server_that_sends_garbage_loses_its_callers() {
     }
 }
 
-/// A reply on its own stream that breaks off is as good as garbage: somebody waits for it, and we cannot tell who.
+/// A server could send what nobody has asked for, 64 streams of 66 MiB at a time, and the dialler kept it all until it
+/// was whole. Now the head is read first, and what nobody waits for is not: the streams are stopped, and the link stays.
+#[tokio::test]
+async fn long_replies_that_nobody_waits_for_are_not_read() {
+    let papers = Papers::new();
+    papers.node(1);
+    let endpoint = raw::listen(&papers, "n1");
+    let (dialled, (connection, mut lanes)) =
+        tokio::join!(dial(&papers, &endpoint), raw::greet(&endpoint));
+    let link = dialled.unwrap();
+    for _ in 0..200 {
+        let mut alone = within(connection.open_uni()).await.unwrap();
+        let mut endless = raw::frame(Kind::Get.number(), 1, &[0; 100], &[]);
+        endless[..4].copy_from_slice(&(60u32 << 20).to_le_bytes());
+        alone.write_all(&endless).await.unwrap();
+        assert!(within(alone.stopped()).await.unwrap().is_some());
+    }
+    let (request, pong) = (ping(), Reply::Pong(atoll_wire::Pong { node: 1, incarnation: 0 }));
+    let (answer, ()) = tokio::join!(ask(&link, atoll_wire::Lane::Control, &request), async {
+        let asked = lanes[0].read().await.id;
+        lanes[0].reply(Kind::Ping, asked, &pong).await;
+    });
+    assert_eq!(answer, Ok(pong.clone()));
+}
+
+/// A reply on its own stream that breaks off is as good as garbage: somebody waits for it.
 #[tokio::test]
 async fn a_long_reply_that_breaks_off_is_not_waited_for() {
     let papers = Papers::new();
@@ -171,9 +193,10 @@ async fn a_long_reply_that_breaks_off_is_not_waited_for() {
         tokio::join!(dial(&papers, &endpoint), raw::greet(&endpoint));
     let (link, request) = (dialled.unwrap(), ping());
     let (answer, ()) = tokio::join!(ask(&link, atoll_wire::Lane::Control, &request), async {
-        lanes[0].read().await;
+        let asked = lanes[0].read().await.id;
         let mut alone = connection.open_uni().await.unwrap();
-        alone.write_all(&raw::frame(Kind::Get.number(), 1, &[0; 100], &[])[..50]).await.unwrap();
+        let reply = raw::answering(asked, &raw::frame(Kind::Get.number(), 1, &[0; 100], &[]));
+        alone.write_all(&reply[..50]).await.unwrap();
         alone.finish().unwrap();
     });
     assert_eq!(answer, Err(CallError::Lost("the stream ended inside a frame".into())));
@@ -233,9 +256,11 @@ async fn house() -> (Papers, Server, Link) {
     (papers, server, neighbour)
 }
 
-/// A connection with the papers of node 2.
-async fn hostile(papers: &Papers, server: &Server) -> quinn::Connection {
-    within(raw::dial(papers, Some("n2"), ALPN, server.address)).await.unwrap()
+/// A connection with the papers of node 2, with one lane that is greeted.
+async fn hostile(papers: &Papers, server: &Server) -> (quinn::Connection, raw::Lane) {
+    let connection = within(raw::dial(papers, Some("n2"), ALPN, server.address)).await.unwrap();
+    let lane = within(raw::Lane::greet(&connection, atoll_wire::Lane::Request)).await;
+    (connection, lane)
 }
 
 async fn dial(papers: &Papers, endpoint: &quinn::Endpoint) -> Result<Link, DialError> {

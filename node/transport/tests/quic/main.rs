@@ -5,7 +5,10 @@
 
 mod calls;
 mod certificates;
+mod floods;
+mod forged;
 mod garbage;
+mod hostile;
 mod house;
 mod peers;
 mod raw;

@@ -4,14 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use atoll_ring::Epoch;
 use atoll_wire::{
-    ALPN, Frame, Kind, Reply, Role, Welcome,
-    frame::{encode_reply, peek_length},
+    ALPN, Frame, Hello, Kind, Reply, Request, Role, Welcome,
+    frame::{encode_reply, encode_request, peek_length},
 };
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
-use crate::house::{CLUSTER, Papers, loopback};
+use crate::house::{CLUSTER, Papers, envelope, loopback};
 
 /// Dials with the papers of that name, or none, offering this protocol.
 pub async fn dial(
@@ -20,6 +20,11 @@ pub async fn dial(
     alpn: &[u8],
     address: SocketAddr,
 ) -> Result<quinn::Connection, quinn::ConnectionError> {
+    client(papers, name, alpn).connect(address, "node.atoll").unwrap().await
+}
+
+/// An endpoint that dials with the papers of that name, or none, offering this protocol.
+pub fn client(papers: &Papers, name: Option<&str>, alpn: &[u8]) -> quinn::Endpoint {
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -33,8 +38,9 @@ pub async fn dial(
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
-    let endpoint = quinn::Endpoint::client(loopback()).unwrap();
-    endpoint.connect_with(config, address, "node.atoll").unwrap().await
+    let mut endpoint = quinn::Endpoint::client(loopback()).unwrap();
+    endpoint.set_default_client_config(config);
+    endpoint
 }
 
 /// Listens with the papers of that name.
@@ -62,9 +68,7 @@ pub async fn greet(endpoint: &quinn::Endpoint) -> (quinn::Connection, Vec<Lane>)
     let mut lanes = Vec::new();
     for _ in atoll_wire::Lane::ALL {
         let mut lane = Lane::accept(&connection).await;
-        let hello = lane.read().await;
-        let welcome = Welcome { node: 1, cluster: CLUSTER.0, role: Role::Node };
-        lane.reply(Kind::Hello, hello.id, &Reply::Welcome(welcome)).await;
+        lane.welcome().await;
         lanes.push(lane);
     }
     (connection, lanes)
@@ -78,8 +82,18 @@ pub struct Lane {
 
 impl Lane {
     pub async fn accept(connection: &quinn::Connection) -> Lane {
-        let (send, receive) = connection.accept_bi().await.unwrap();
+        Lane::of(connection.accept_bi().await.unwrap())
+    }
+
+    pub fn of((send, receive): (quinn::SendStream, quinn::RecvStream)) -> Lane {
         Lane { send, receive }
+    }
+
+    /// Greets back, as node 1 does.
+    pub async fn welcome(&mut self) {
+        let hello = self.read().await;
+        let welcome = Welcome { node: 1, cluster: CLUSTER.0, role: Role::Node };
+        self.reply(Kind::Hello, hello.id, &Reply::Welcome(welcome)).await;
     }
 
     pub async fn open(connection: &quinn::Connection) -> Lane {
@@ -95,6 +109,25 @@ impl Lane {
         bytes.resize(length, 0);
         self.receive.read_exact(&mut bytes[8..]).await.unwrap();
         Frame::parse(&bytes.into()).unwrap()
+    }
+
+    /// Opens a lane and greets as a node without a number; the welcome is read.
+    pub async fn greet(connection: &quinn::Connection, lane: atoll_wire::Lane) -> Lane {
+        Self::greet_as(connection, Role::Node, lane).await
+    }
+
+    /// Opens a lane and greets in this role.
+    pub async fn greet_as(
+        connection: &quinn::Connection,
+        role: Role,
+        lane: atoll_wire::Lane,
+    ) -> Lane {
+        let mut opened = Lane::open(connection).await;
+        let hello = Hello { lane, node: None, cluster: None };
+        let frame = encode_request(1, &envelope(role), &Request::Hello(hello)).unwrap();
+        opened.send.write_all(&frame.concat()).await.unwrap();
+        assert!(matches!(opened.read().await.reply(), Ok((_, Reply::Welcome(_)))));
+        opened
     }
 
     pub async fn reply(&mut self, kind: Kind, id: u64, reply: &Reply) {
@@ -114,6 +147,15 @@ pub fn frame(kind: u8, flags: u16, header: &[u8], tail: &[u8]) -> Vec<u8> {
     frame.extend(header);
     frame.extend(tail);
     frame
+}
+
+/// The same bytes as an answer to this request, if they are long enough to say so.
+pub fn answering(id: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some(place) = bytes.get_mut(8..16) {
+        place.copy_from_slice(&id.to_le_bytes());
+    }
+    bytes
 }
 
 /// Bytes without a meaning, the same in each run.

@@ -198,6 +198,7 @@ async fn slow_a_guest_who_stays_is_closed_out() {
     papers.user_for(&[Role::Client], SOON);
     let guest = raw::dial(&papers, Some("user"), ALPN, server.address);
     let guest = within(guest).await.expect("a machine that takes this long is of no use");
+    let _lane = raw::Lane::greet_as(&guest, Role::Client, Lane::Control).await; // who says nothing is sent away sooner
     match within(guest.closed()).await {
         quinn::ConnectionError::ApplicationClosed(close) => {
             assert_eq!(&close.reason[..], b"certificate expired");

@@ -1,0 +1,468 @@
+//! What is in the corpus and how it is made: no chance, no clock, the same bytes each time.
+
+use std::{fs, path::PathBuf};
+
+use atoll_antientropy::{
+    Actor, Causal, Context, ContextToken, DotFun, DotMap, DotSet, Event, Note, Register, Secret,
+};
+use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
+use atoll_wire::{
+    Kind, NodeStatus,
+    limits::{HEADER_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// Numbers that claim more than anybody has, as LEB128.
+pub const HUGE: [&[u8]; 4] = [
+    &[0xff, 0xff, 0x01],
+    &[0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+    &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+];
+
+/// What a decoder takes: the golden frames, and one of each state and document.
+pub fn good() -> Vec<(String, Bytes)> {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut good: Vec<(String, Bytes)> = fs::read_dir(golden)
+        .expect("the folder is there")
+        .map(|file| {
+            let file = file.expect("readable");
+            let name = file.file_name().into_string().expect("plain names");
+            (name, fs::read(file.path()).expect("readable").into())
+        })
+        .collect();
+    good.sort();
+    let small = |name: &str, bytes: Vec<u8>| (name.to_owned(), Bytes::from(bytes));
+    good.extend([
+        small("context", context(3).encode()),
+        small("register", register(2).encode()),
+        small("set", set().encode()),
+        small("map", map().encode()),
+        small("token", token(&context(3)).as_bytes().to_vec()),
+        small("note", note().encode().to_vec()),
+        small("view", postcard::to_stdvec(&view(4)).expect("in memory")),
+        small("view.json", serde_json::to_vec(&view(4)).expect("in memory")),
+    ]);
+    good
+}
+
+/// All files that are written by us.
+pub fn entries() -> Vec<(String, Bytes)> {
+    let mut all = frames();
+    all.extend(states());
+    all.extend(views());
+    all.into_iter().map(|(name, bytes)| (name, Bytes::from(bytes))).collect()
+}
+
+type Entries = Vec<(String, Vec<u8>)>;
+
+fn frames() -> Entries {
+    let put = Kind::Put.number();
+    let lengthy = |length: u32| {
+        let mut frame = frame(put, 0, &[0; 20], &[]);
+        frame[..4].copy_from_slice(&length.to_le_bytes());
+        frame
+    };
+    let changed = |at: usize, byte: u8| {
+        let mut frame = frame(put, 0, &[0; 20], &[]);
+        frame[at] = byte;
+        frame
+    };
+    let golden = |name: &str| {
+        let all = good();
+        all.into_iter().find(|(own, _)| own == name).expect("is golden").1.to_vec()
+    };
+    let header_with = |name: &str, change: fn(&mut Vec<u8>)| {
+        let bytes = golden(name);
+        let mut header = header_of(&bytes);
+        change(&mut header);
+        frame(bytes[5], u16::from_le_bytes([bytes[6], bytes[7]]), &header, &[])
+    };
+    let mut nested = golden("put.request.bin");
+    for _ in 0..12 {
+        nested = frame(put, 0, &header_of(&golden("put.request.bin")), &nested);
+    }
+    let mut all = vec![
+        named("frame-empty", vec![]),
+        named("frame-all-zeros", vec![0; 64]),
+        named("frame-all-ones", vec![0xff; 64]),
+        named("frame-length-0", lengthy(0)),
+        named("frame-length-below-the-least", lengthy(13)),
+        named("frame-length-4-gib", lengthy(u32::MAX)),
+        named("frame-length-of-a-frame-behind", {
+            let mut two = frame(put, 0, &[0; 20], &[]);
+            let behind = frame(Kind::Ping.number(), 0, &[], &[]);
+            two.extend(behind);
+            two
+        }),
+        named("frame-version-0", changed(4, 0)),
+        named("frame-version-255", changed(4, 255)),
+        named("frame-kind-0", changed(5, 0)),
+        named("frame-kind-255", changed(5, 255)),
+        named("frame-flags-unknown", changed(7, 0x80)),
+        named("frame-failed-and-no-reply", changed(6, 2)),
+        named("frame-header-past-the-end", changed(16, 21)),
+        named("frame-header-length-65535", {
+            let mut frame = changed(16, 0xff);
+            frame[17] = 0xff;
+            frame
+        }),
+        named("frame-header-of-ff", frame(put, 0, &[0xff; 2000], &[])),
+        named("frame-in-a-frame-in-a-frame", nested),
+        named("frame-in-a-header", frame(put, 0, &golden("put.request.bin"), &[])),
+        named("frame-tail-where-none-belongs", frame(Kind::Ping.number(), 0, &[0; 4], b"tail")),
+        named("frame-header-with-a-byte-too-many", header_with("get.request.bin", |h| h.push(0))),
+        named("frame-header-cut", header_with("get.request.bin", |h| h.truncate(h.len() / 2))),
+        named(
+            "frame-role-3",
+            header_with("view.request.bin", |h| *h.last_mut().expect("the role is last") = 3),
+        ),
+        named(
+            "frame-number-overlong",
+            header_with("ping.request.bin", |h| {
+                let last = h.pop().expect("an incarnation");
+                h.extend([last | 0x80, 0x80, 0x00]);
+            }),
+        ),
+        named("frame-status-of-peers-of-zeros", peers_of_zeros()),
+        named("frame-found-of-siblings-of-zeros", siblings_of_zeros()),
+        named("frame-text-that-is-no-text", {
+            let header = [&[0u8, 0, 0, 0, 200][..], &[0xc0; 200]].concat();
+            frame(Kind::Status.number(), 1, &header, &[])
+        }),
+    ];
+    for (index, huge) in HUGE.iter().enumerate() {
+        for (word, kind, flags) in
+            [("get", Kind::Get, 1), ("status", Kind::Status, 1), ("failed", Kind::Put, 3)]
+        {
+            let header = [&[1u8][..], &huge.repeat(40)].concat();
+            all.push(named(
+                &format!("frame-{word}-of-huge-numbers-{index}"),
+                frame(kind.number(), flags, &header, &[]),
+            ));
+        }
+    }
+    all
+}
+
+fn states() -> Entries {
+    let context_of = |actors: &[u8]| actors.to_vec();
+    let wide = {
+        let mut context = Context::new();
+        for counter in 0..7000u64 {
+            context.add_interval(Actor::new(1, 0), 2 * counter, 2 * counter + 1);
+        }
+        context
+    };
+    let many_actors = {
+        let mut context = Context::new();
+        for node in 0..1000 {
+            context.add_interval(Actor::new(node, 0), 0, 1);
+        }
+        context
+    };
+    let mut all = vec![
+        named("context-nothing", vec![0]),
+        named("context-intervals-7000", wide.encode()),
+        named("context-actors-1000", many_actors.encode()),
+        named("context-touching", context_of(&[1, 1, 0, 2, 0, 4, 0, 1])),
+        named("context-empty-interval", context_of(&[1, 1, 0, 1, 4, 0])),
+        named("context-out-of-order", context_of(&[2, 1, 0, 1, 0, 4, 0, 9, 1, 0, 4])),
+        named("context-past-the-last-counter", [&[1, 1, 0, 1][..], HUGE[2], &[1]].concat()),
+        named(
+            "context-node-of-33-bits",
+            [&[1][..], &[0xff, 0xff, 0xff, 0xff, 0x1f], &[0, 1, 0, 4]].concat(),
+        ),
+        named("context-number-overlong", vec![1, 0x81, 0x00, 0, 1, 0, 4]),
+        named("register-nothing", vec![1, 0, 0]),
+        named("register-siblings-of-4-bytes", {
+            let mut context = Context::new();
+            context.add_interval(Actor::new(1, 0), 0, 100);
+            let mut bytes = vec![1];
+            bytes.extend(context.encode());
+            bytes.push(100);
+            (1..=100u8).for_each(|counter| bytes.extend([1, 0, counter, 0]));
+            bytes
+        }),
+        named("register-uncovered", vec![1, 1, 1, 0, 1, 0, 2, 1, 1, 0, 3, 0]),
+        named("register-out-of-order", vec![1, 1, 1, 0, 1, 0, 2, 2, 1, 0, 2, 0, 1, 0, 1, 0]),
+        named("register-one-dot-twice", vec![1, 1, 1, 0, 1, 0, 2, 2, 1, 0, 2, 0, 1, 0, 2, 0]),
+        named("register-with-bytes-behind", [register(2).encode(), vec![0]].concat()),
+        named("kind-unknown", vec![0x7f, 0, 0]),
+        named("kind-of-15-maps", vec![0xf1, 0, 1, 1, 0, 1, 0]),
+        named("map-of-empty-maps", vec![0x21, 0, 2, 0, 0, 1, 1, 0]),
+        named("set-with-an-empty-element", vec![0x12, 0, 1, 1, b'a', 0]),
+        named("token-too-short", vec![1; 28]),
+        named("token-of-another-format", [&[2][..], &token(&context(2)).as_bytes()[1..]].concat()),
+        named("token-forged", {
+            let mut bytes = token(&context(2)).as_bytes().to_vec();
+            *bytes.last_mut().expect("a tag") ^= 1;
+            bytes
+        }),
+        named("token-of-7000-intervals", token(&wide).as_bytes().to_vec()),
+        named("token-around-no-context", [&[1][..], &[0; 12], &[0xff; 40], &[0; 16]].concat()),
+        named("note-cut", note().encode()[..31].to_vec()),
+        named("note-with-a-byte-behind", [&note().encode()[..], &[0]].concat()),
+    ];
+    for (index, huge) in HUGE.iter().enumerate() {
+        all.push(named(&format!("context-of-huge-{index}"), [huge, &[1u8; 40][..]].concat()));
+        all.push(named(
+            &format!("context-intervals-of-huge-{index}"),
+            [&[1, 1, 0][..], huge, &[1; 40]].concat(),
+        ));
+        all.push(named(
+            &format!("register-of-huge-{index}"),
+            [&[1, 0][..], huge, &[1; 40]].concat(),
+        ));
+        all.push(named(
+            &format!("register-value-of-huge-{index}"),
+            [&[1, 1, 1, 0, 1, 0, 1, 1, 1, 0, 1][..], huge].concat(),
+        ));
+        all.push(named(
+            &format!("map-key-of-huge-{index}"),
+            [&[0x21, 0, 1][..], huge, &[1; 40]].concat(),
+        ));
+    }
+    all
+}
+
+fn views() -> Entries {
+    let document = || serde_json::to_value(view(4)).expect("in memory");
+    let with = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut document = document();
+        change(&mut document);
+        named(&format!("view-json-{name}"), document.to_string().into_bytes())
+    };
+    let text = String::from_utf8(serde_json::to_vec(&view(4)).expect("in memory")).expect("text");
+    let binary = postcard::to_stdvec(&view(4)).expect("in memory");
+    let (head, member) = (&binary[..MEMBERS_AT], &binary[MEMBERS_AT + 1..][..MEMBER_BYTES]);
+    let mut all = vec![
+        with("epoch-0", &|d| d["epoch"] = json!(0)),
+        with("epoch-below-0", &|d| d["epoch"] = json!(-1)),
+        with("epoch-a-text", &|d| d["epoch"] = json!("1")),
+        with("epoch-1e300", &|d| d["epoch"] = json!(1e300)),
+        with("partitions-3", &|d| d["partitions"] = json!(3)),
+        with("partitions-2-to-32", &|d| d["partitions"] = json!(1u64 << 32)),
+        with("replicas-0", &|d| d["replicas"] = json!(0)),
+        with("replicas-256", &|d| d["replicas"] = json!(256)),
+        with("no-members", &|d| d["members"] = json!([])),
+        with("members-null", &|d| d["members"] = json!(null)),
+        with("member-twice", &|d| d["members"][1] = d["members"][0].clone()),
+        with("member-nowhere", &|d| d["members"][0]["address"] = json!("nowhere")),
+        with("owners-missing", &|d| d["owners"] = json!([[1, 2, 3]])),
+        with("owners-nested", &|d| d["owners"][0] = json!([[[1]]])),
+        with("owner-unknown", &|d| d["owners"][0][0] = json!(99)),
+        with("owners-17", &|d| d["owners"][0] = json!(vec![1; 17])),
+        with("moves-to-itself", &|d| d["moves"] = json!({ "0": { "target": d["owners"][0] } })),
+        with("moves-nowhere", &|d| d["moves"] = json!({ "9": { "target": d["owners"][0] } })),
+        with("changed-later", &|d| d["last_changed"][0] = json!(2)),
+        with("cluster-short", &|d| d["cluster"] = json!("07")),
+        named("view-json-cut", text.as_bytes()[..text.len() / 2].to_vec()),
+        named("view-json-with-more-behind", format!("{text}{text}").into_bytes()),
+        named("view-json-with-a-byte-order-mark", format!("\u{feff}{text}").into_bytes()),
+        named("view-json-epoch-twice", text.replacen('{', "{\"epoch\":1,", 1).into_bytes()),
+        named("view-json-one-move-twice", {
+            let moves = r#""moves":{"0":{"target":[1]},"0":{"target":[2]}}"#;
+            text.replacen(r#""moves":{}"#, moves, 1).into_bytes()
+        }),
+        named("view-json-half-a-surrogate", text.replacen("z1", r"\ud800", 1).into_bytes()),
+        named("view-json-not-utf8", {
+            text.bytes().map(|byte| if byte == b'z' { 0xff } else { byte }).collect()
+        }),
+        named("view-json-lists-10000-deep", b"[".repeat(10_000)),
+        named("view-json-maps-1000-deep", br#"{"a":"#.repeat(1000)),
+        named("view-json-members-1000-deep", [&br#"{"members":"#[..], &b"[".repeat(1000)].concat()),
+        named(
+            "view-json-owners-of-empty-lists",
+            format!("{{\"owners\":[{}[]]}}", "[],".repeat(8000)).into_bytes(),
+        ),
+        named("view-of-empty-owner-lists", {
+            let mut bytes = head.to_vec();
+            bytes.push(0); // no member
+            bytes.extend([0x80, 0x80, 0x04]); // 65,536 lists
+            bytes.resize(bytes.len() + 20_000, 0);
+            bytes
+        }),
+        named("view-of-4097-members", {
+            let mut bytes = head.to_vec();
+            bytes.extend([0x81, 0x20]);
+            bytes.extend(member.repeat(400)); // and then it ends
+            bytes
+        }),
+        named("view-cut", binary[..binary.len() - 5].to_vec()),
+        named("view-of-partitions-3", {
+            let mut bytes = binary.clone();
+            bytes[17] = 3;
+            bytes
+        }),
+    ];
+    for (index, huge) in HUGE.iter().enumerate() {
+        all.push(named(&format!("view-members-of-huge-{index}"), [head, huge, &[0; 200]].concat()));
+        all.push(named(
+            &format!("view-owners-of-huge-{index}"),
+            [head, &[0], huge, &[0; 200]].concat(),
+        ));
+    }
+    all
+}
+
+/// Documents as large as a frame may carry, of what costs most in memory. Too large for files.
+pub fn largest() -> Vec<(&'static str, Bytes)> {
+    let binary = postcard::to_stdvec(&view(4)).expect("in memory");
+    let head = &binary[..MEMBERS_AT];
+    let count = |number: usize| postcard::to_stdvec(&number).expect("in memory");
+    let room = VIEW_TAIL_BYTES_MAX - 100;
+    let pairs = room / 6;
+    let json = |list: &str, entry: &str| {
+        let entries = vec![entry; room / (entry.len() + 1)].join(",");
+        Bytes::from(format!("{{\"{list}\":[{entries}]}}"))
+    };
+    let mut moving = head.to_vec();
+    moving.extend([0, 0, 0]);
+    moving.extend(count(pairs));
+    moving.extend((0..pairs).flat_map(|pair| {
+        let low = pair as u16;
+        [low as u8 | 0x80, (low >> 7) as u8 | 0x80, (low >> 14) as u8, 2, 1, 2]
+    }));
+    let empty = [head, &[0], &count(room), &vec![0; room]].concat();
+    vec![
+        ("members without end", view_of_members(room / (MEMBER_BYTES + 2)).into()),
+        ("empty owner lists without end", empty.into()),
+        ("moves without end", moving.into()),
+        ("json of empty owner lists", json("owners", "[]")),
+        ("json of epochs", json("last_changed", "1")),
+        ("json of members", {
+            let one = serde_json::to_value(view(4)).expect("in memory")["members"][0].to_string();
+            json("members", &one)
+        }),
+        ("json a million deep", Bytes::from(b"[".repeat(1 << 20))),
+    ]
+}
+
+/// A good view with as many partitions as there can be, each of which moves.
+pub fn largest_view() -> Vec<u8> {
+    let mut document = serde_json::to_value(view(4)).expect("in memory");
+    document["partitions"] = json!(1 << 16);
+    document["owners"] = json!(vec![[1, 2, 3]; 1 << 16]);
+    document["last_changed"] = json!(vec![1; 1 << 16]);
+    let moves =
+        (0..1 << 16).map(|partition: u32| (partition.to_string(), json!({ "target": [1, 2, 4] })));
+    document["moves"] = Value::Object(moves.collect());
+    let view: View = serde_json::from_value(document).expect("a view");
+    postcard::to_stdvec(&view).expect("in memory")
+}
+
+/// A view that is good but for the number of its members.
+pub fn view_of_members(members: usize) -> Vec<u8> {
+    let binary = postcard::to_stdvec(&view(4)).expect("in memory");
+    let rest_at = MEMBERS_AT + 1 + 4 * MEMBER_BYTES;
+    let mut bytes = binary[..MEMBERS_AT].to_vec();
+    bytes.extend(postcard::to_stdvec(&members).expect("in memory"));
+    for id in 1..=members {
+        bytes.extend(postcard::to_stdvec(&id).expect("in memory"));
+        bytes.extend(&binary[MEMBERS_AT + 2..][..MEMBER_BYTES - 1]);
+    }
+    bytes.extend(&binary[rest_at..]);
+    bytes
+}
+
+/// Cluster, epoch, partitions and replicas come before the members.
+const MEMBERS_AT: usize = 16 + 3;
+/// The first member of [`view`].
+const MEMBER_BYTES: usize = 14;
+
+fn named(name: &str, bytes: Vec<u8>) -> (String, Vec<u8>) {
+    (name.to_owned(), bytes)
+}
+
+/// A frame put together by hand, without any of the checks.
+fn frame(kind: u8, flags: u16, header: &[u8], tail: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(14 + header.len() + tail.len()).expect("short");
+    let header_length = u16::try_from(header.len()).expect("short");
+    let mut frame = length.to_le_bytes().to_vec();
+    frame.extend([1, kind]);
+    frame.extend(flags.to_le_bytes());
+    frame.extend(77u64.to_le_bytes());
+    frame.extend(header_length.to_le_bytes());
+    frame.extend(header);
+    frame.extend(tail);
+    frame
+}
+
+fn header_of(frame: &[u8]) -> Vec<u8> {
+    let length = usize::from(u16::from_le_bytes([frame[16], frame[17]]));
+    frame[18..18 + length].to_vec()
+}
+
+/// The most that a header can make of itself: peers of five bytes each.
+fn peers_of_zeros() -> Vec<u8> {
+    let head = postcard::to_stdvec(&(Epoch(0), NodeStatus::default())).expect("in memory");
+    let head = &head[..head.len() - 1]; // without the count of peers
+    let peers = (HEADER_BYTES_MAX - head.len() - 3) / 5;
+    let count = postcard::to_stdvec(&peers).expect("in memory");
+    frame(Kind::Status.number(), 1, &[head, &count, &vec![0; peers * 5]].concat(), &[])
+}
+
+/// Siblings of four bytes each, with lengths that add up to nothing.
+fn siblings_of_zeros() -> Vec<u8> {
+    let values = (HEADER_BYTES_MAX - 64) / 4;
+    let count = postcard::to_stdvec(&values).expect("in memory");
+    let context_and_receipt = [0; 11];
+    let header = [&[0], &count[..], &vec![0; values * 4], &context_and_receipt].concat();
+    frame(Kind::Get.number(), 1, &header, &[])
+}
+
+fn context(actors: u32) -> Context {
+    let mut context = Context::new();
+    for node in 1..=actors {
+        context.add_interval(Actor::new(node, 0), 0, 4);
+        context.add_interval(Actor::new(node, 0), 6, 300);
+    }
+    context
+}
+
+fn register(siblings: u32) -> Register {
+    let mut register = Register::default();
+    for node in 1..=siblings {
+        let event = Event { actor: Actor::new(node, 0), after: 300, counter: 305 };
+        register.join(Register::put(&context(1), event, Bytes::from_static(b"tea")));
+    }
+    register
+}
+
+fn set() -> Causal<DotMap<Bytes, DotSet>> {
+    let event = Event::alone(Actor::new(1, 0), 7);
+    Causal::delta(
+        &Context::new(),
+        event,
+        DotMap::one(Bytes::from("tea"), DotSet::one(event.dot(), ())),
+    )
+}
+
+fn map() -> Causal<DotMap<Bytes, DotMap<Bytes, DotFun<Bytes>>>> {
+    let event = Event::alone(Actor::new(1, 0), 7);
+    let field = DotMap::one(Bytes::from("field"), DotFun::one(event.dot(), Bytes::from("value")));
+    Causal::delta(&Context::new(), event, DotMap::one(Bytes::from("map"), field))
+}
+
+fn token(context: &Context) -> ContextToken {
+    ContextToken::seal(&Secret([0; 32]), &[0; 16], &[0; 16], b"key", context)
+}
+
+fn note() -> Note {
+    Note { actor: Actor::new(1, 2), last: 3, unclean_starts: 4, role_changes: 5 }
+}
+
+fn view(partitions: u32) -> View {
+    let member = |id: u32| Member {
+        id: NodeId(id),
+        incarnation: 1,
+        address: ([10, 0, 0, 1], 4000).into(),
+        zone: format!("z{id}"),
+        weight: 1,
+        state: MemberState::Active,
+    };
+    let partitions = Partitions::new(partitions).expect("a power of two");
+    View::create(ClusterId([7; 16]), partitions, 3, (1..=4).map(member).collect()).expect("four").0
+}
