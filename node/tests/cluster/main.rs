@@ -3,9 +3,14 @@
 //! `cluster` builds them and speaks to them as a client does; the other modules ask, one subject each, what a user could
 //! notice. Disks lose what was not synced when their node crashes, so "acknowledged" means what it says.
 
+mod blocking;
 mod cluster;
 mod durability;
 mod failures;
+mod hedge;
+mod hints;
+mod histories;
 mod quorums;
 mod repair;
 mod siblings;
+mod sloppy;
