@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atoll_node::storage::Space;
 use atoll_ring::NodeId;
 use atoll_wire::{Effect, ErrorCode, Outcome};
 use tokio::time::Instant;
@@ -50,13 +51,17 @@ async fn a_write_goes_on_with_two_owners_down() {
     cluster.assert_whole("k", &["v"]).await;
 }
 
-/// What a fallback acknowledges is on its disk. Owner, fallbacks and all lose power with the acknowledgement; the owner
+/// What a fallback acknowledges is on its disk. Owner and fallbacks lose power with the acknowledgement; the owner
 /// that had the write stays away, and the others get it from the fallbacks alone.
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_hint_survives_a_power_loss() {
     let mut cluster = Cluster::start(5).await;
     let (owners, fallbacks) = (cluster.owners("k"), cluster.fallbacks("k"));
     cluster.crash_all(&owners[1..]);
+    cluster.crash_all(&fallbacks);
+    for fallback in &fallbacks {
+        cluster.boot_slow(*fallback, Duration::from_millis(50)).await; // an early answer would be seen
+    }
     cluster.settle().await;
     let first = cluster.put(owners[0], "k", "a", &blind(), &sloppy_w(3)).await.expect("up");
     cluster.put(owners[0], "k", "b", &first.context, &sloppy_w(3)).await.expect("up");
@@ -210,22 +215,27 @@ async fn only_a_fallback_with_a_hint_is_an_answer() {
 }
 
 /// Owner and fallback answer for the same seat: that is one answer. Of three seats the second is filled twice and the
-/// third never, so neither a write nor a read of three is met.
+/// third never, so neither a write nor a read of three is met, however many of them had to be fsynced.
 #[tokio::test(start_paused = true)]
 async fn a_seat_counts_once() {
-    let cluster = Cluster::start(4).await; // one fallback
-    let owners = cluster.owners("k");
-    cluster.isolate(owners[2]);
-    cluster.network.slow(owners[1], owners[0], Duration::from_millis(600)); // late, after its stand-in
-    let failure = cluster.put(owners[0], "k", "v", &blind(), &sloppy_w(3)).await.expect_err("two");
-    assert_eq!((failure.got, failure.needed), (2, 3));
-    assert_eq!(failure.effect, Effect::Applied(3), "on three disks all the same");
-    let stood_in = lines(&failure.receipt.expect("a receipt"));
-    assert!(stood_in.iter().any(|(_, owner, _)| *owner == Some(owners[1])), "{stood_in:?}");
-    assert!(stood_in.contains(&(owners[1], None, Outcome::Durable)), "{stood_in:?}");
+    for dw in [3, 1] {
+        let cluster = Cluster::start(4).await; // one fallback
+        let (owners, fallbacks) = (cluster.owners("k"), cluster.fallbacks("k"));
+        cluster.network.cut(fallbacks[0], owners[1]); // so that its hint stays
+        cluster.isolate(owners[2]);
+        cluster.network.slow(owners[1], owners[0], Duration::from_millis(600)); // after its stand-in
+        let with = With { dw: Some(dw), ..sloppy_w(3) };
+        let failure = cluster.put(owners[0], "k", "v", &blind(), &with).await.expect_err("two");
+        assert_eq!((failure.got, failure.needed), (2, 3));
+        assert!(matches!(failure.effect, Effect::Applied(2..=3)), "three disks have it");
+        let lines = lines(&failure.receipt.expect("a receipt"));
+        assert!(lines.contains(&(fallbacks[0], Some(owners[1]), Outcome::Durable)), "{lines:?}");
+        assert!(lines.iter().any(|line| line.0 == owners[1] && line.2 != Outcome::Silent));
 
-    let failure = cluster.get(owners[0], "k", &sloppy_r(3)).await.expect_err("two");
-    assert_eq!((failure.got, failure.needed), (2, 3));
+        assert!(cluster.hint(fallbacks[0], owners[1], "k").is_some());
+        let failure = cluster.get(owners[0], "k", &sloppy_r(3)).await.expect_err("two");
+        assert_eq!((failure.got, failure.needed), (2, 3));
+    }
 }
 
 /// All owners are down. Fallbacks coordinate, whichever node is asked, and it is as if an owner had: what a context has
@@ -391,4 +401,114 @@ async fn an_owner_outside_n_stands_in_for_nobody() {
     assert_eq!(texts(&cluster.state(owners[0], "k").expect("hinted")), ["narrow", "wide"]);
     let found = cluster.get(NodeId(1), "k", &r(3)).await.expect("up");
     assert_eq!(values(&found), ["narrow", "wide"]);
+}
+
+/// A fallback keeps different things of one key for different owners. Asked for the key it answers with all of them, and
+/// each owner gets its own.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_answers_with_what_it_keeps_for_all_owners() {
+    let mut cluster = Cluster::start(4).await;
+    let (owners, fallbacks) = (cluster.owners("k"), cluster.fallbacks("k"));
+    for (away, value) in owners[1..].iter().zip(["a", "b"]) {
+        cluster.crash(*away);
+        cluster.settle().await;
+        cluster.put(owners[0], "k", value, &blind(), &sloppy_w(3)).await.expect("stood in");
+        cluster.network.cut(fallbacks[0], *away);
+        cluster.boot(*away).await;
+        cluster.settle().await;
+    }
+    for (owner, expected) in owners[1..].iter().zip(["a", "b"]) {
+        let hint = cluster.hint(fallbacks[0], *owner, "k").expect("kept");
+        assert_eq!(texts(&hint), [expected], "{owner}");
+    }
+    cluster.crash_all(&owners);
+    cluster.settle().await;
+    let found = cluster.get(fallbacks[0], "k", &sloppy_r(1)).await.expect("the fallback");
+    assert_eq!(values(&found), ["a", "b"]);
+    cluster.heal();
+    cluster.boot_all(&owners).await;
+    cluster.settle().await;
+    cluster.assert_whole("k", &["a", "b"]).await;
+}
+
+/// A fallback coordinates again and again, other keys and the writes of others in between. Its events extend from its
+/// last one, so the context of the key, and with it the token, does not grow. (It would if the note were lost when the
+/// hint takes in somebody else's write.)
+#[tokio::test(start_paused = true)]
+async fn the_context_of_a_busy_fallback_stays_short() {
+    let mut cluster = Cluster::start(5).await;
+    let (owners, fallbacks) = (cluster.owners("k"), cluster.fallbacks("k"));
+    let keys = cluster.neighbours("k", 2);
+    cluster.crash_all(&owners);
+    cluster.network.cut(fallbacks[0], owners[0]); // so that its hint stays
+    cluster.settle().await;
+    let mut context = blind();
+    for number in 0..5 {
+        for key in &keys {
+            let with = if key == "k" { &context } else { &blind() };
+            let put = cluster.put(fallbacks[0], key, &number.to_string(), with, &SLOPPY).await;
+            let stored = put.expect("fallbacks");
+            assert_eq!(stored.receipt.coordinator, fallbacks[0].0);
+            if key == "k" {
+                context = stored.context;
+            }
+        }
+        cluster.boot(owners[1]).await;
+        cluster.settle().await;
+        let stored = cluster.put(owners[1], "k", "other", &context, &sloppy_w(3)).await;
+        let stored = stored.expect("both fallbacks");
+        assert!(lines(&stored.receipt).contains(&(
+            fallbacks[0],
+            Some(owners[0]),
+            Outcome::Durable
+        )));
+        context = stored.context;
+        cluster.stop(owners[1]).await;
+        cluster.crash(owners[1]);
+        cluster.settle().await;
+    }
+    let hint = cluster.hint(fallbacks[0], owners[0], "k").expect("kept");
+    let actors = 2; // the fallback, and the owner that came and went in order
+    assert_eq!(hint.context().intervals(), actors);
+}
+
+/// No fallback is left to ask, but one that was given up as silent is only slow. Its answer is in time and counts; until
+/// then nobody may say that no more can come.
+#[tokio::test(start_paused = true)]
+#[ignore = "bug: a read is called lost while a fallback that was asked may still answer"]
+async fn a_slow_fallback_may_still_answer_when_no_other_is_left() {
+    let mut cluster = Cluster::start(5).await;
+    let (owners, fallbacks) = (cluster.owners("k"), cluster.fallbacks("k"));
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    cluster.put(owners[0], "k", "v", &blind(), &sloppy_w(3)).await.expect("the first fallback");
+    cluster.crash(owners[1]);
+    cluster.settle().await;
+    cluster.network.slow(fallbacks[0], owners[0], Duration::from_millis(400));
+    let found = cluster.get(owners[0], "k", &sloppy_r(2)).await;
+    let found = found.unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(values(&found), ["v"]);
+}
+
+/// The only owner that is up has a damaged record of the key. It is no answer and can coordinate nothing, so it is as good
+/// as down: fallbacks take all seats, and a fallback coordinates.
+#[tokio::test(start_paused = true)]
+#[ignore = "bug: the fallback hands the write back to the damaged owner"]
+async fn a_damaged_owner_does_not_keep_fallbacks_from_coordinating() {
+    for asked in 0..2 {
+        let mut cluster = Cluster::start(5).await;
+        let (owners, fallbacks) = (cluster.owners("k"), cluster.fallbacks("k"));
+        let old = cluster.put(owners[0], "k", "old", &blind(), &w(3)).await.expect("up");
+        cluster.crash_all(&owners[1..]);
+        cluster.settle().await;
+        assert!(cluster.store(owners[0]).damage(Space::Data, &cluster.row("k")));
+        let via = [owners[0], fallbacks[0]][asked];
+        let put = cluster.put(via, "k", "v", &old.context, &SLOPPY).await;
+        let stored = put.unwrap_or_else(|failure| panic!("via {via}: {failure}"));
+        assert!(fallbacks.contains(&NodeId(stored.receipt.coordinator)));
+        cluster.boot_all(&owners[1..]).await;
+        cluster.settle().await;
+        let found = cluster.get(owners[1], "k", &r(2)).await.expect("two undamaged owners");
+        assert_eq!(values(&found), ["v"]);
+    }
 }
