@@ -25,7 +25,7 @@ use std::{
 
 use atoll_node::HintLimits;
 use atoll_ring::NodeId;
-use atoll_wire::{Effect, Failure, Found, Repair, Stored};
+use atoll_wire::{Effect, Failure, Found, Outcome, Receipt, Repair, Stored};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
@@ -141,7 +141,7 @@ struct Books {
     dots: BTreeSet<(u32, u32, u64)>,
     /// Shown by any read.
     seen: BTreeSet<u32>,
-    /// Shown by blocking reads of owners.
+    /// Shown by blocking reads of two of three owners.
     sure: BTreeSet<u32>,
 }
 
@@ -149,8 +149,9 @@ struct Entry {
     shown: BTreeSet<u32>,
     is_delete: bool,
     fate: Fate,
-    /// Owners that had it fsynced when it was acknowledged, and that alone were counted.
+    /// How many owners were certain to have it fsynced when it was acknowledged, and of how many.
     owners: u8,
+    n: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,8 +181,17 @@ struct Ask {
     via: NodeId,
     with: With,
     what: What,
-    /// What the books demanded of reads when it began.
-    demanded: BTreeSet<u32>,
+    /// Empty for writes.
+    demanded: Demand,
+}
+
+/// What a read has to see, by what had been acknowledged when it began.
+#[derive(Default)]
+struct Demand {
+    /// These values, unless they have been replaced.
+    there: BTreeSet<u32>,
+    /// That these are gone.
+    gone: BTreeSet<u32>,
 }
 
 enum What {
@@ -327,9 +337,12 @@ impl History {
         let (client, key) = (self.chance.below(CLIENTS as u64) as usize, self.chance.of(&KEYS));
         let via = self.chance.of(&self.cluster.up());
         let sloppy = self.chance.below(3) > 0;
-        let (r, w) = (self.chance.of(&[1, 1, 2, 2, 3]), self.chance.of(&[1, 1, 2, 2, 3]));
-        let (pr, pw) = (self.chance.of(&[0, 0, 2]), self.chance.of(&[0, 0, 2]));
+        let n = self.chance.of(&[3, 3, 3, 2, 1]); // with few copies each one matters
+        let (r, w) =
+            (self.chance.of(&[1, 1, 2, 2, 3]).min(n), self.chance.of(&[1, 1, 2, 2, 3]).min(n));
+        let (pr, pw) = (self.chance.of(&[0, 0, 1, 2]), self.chance.of(&[0, 0, 1, 2]));
         let with = With {
+            n: Some(n),
             r: Some(r),
             w: Some(w),
             pr: Some(pr).filter(|pr| sloppy && *pr <= r),
@@ -351,7 +364,7 @@ impl History {
         };
         let demanded = match &what {
             What::Get => self.demanded(key, &with),
-            What::Put(..) | What::Delete(..) => BTreeSet::new(),
+            What::Put(..) | What::Delete(..) => Demand::default(),
         };
         Some(Ask { client, key, via, with, what, demanded })
     }
@@ -359,18 +372,26 @@ impl History {
     fn begin(&mut self, key: &str, told: &Told, is_delete: bool) -> u32 {
         let writes = &mut self.books.get_mut(key).expect("a key").writes;
         let shown = told.shown.clone();
-        writes.push(Entry { shown, is_delete, fate: Fate::Unknown, owners: 0 });
+        writes.push(Entry { shown, is_delete, fate: Fate::Unknown, owners: 0, n: 0 });
         writes.len() as u32 - 1
     }
 
-    /// The writes that a read which begins now has to show, unless they are replaced.
-    fn demanded(&self, key: &str, with: &With) -> BTreeSet<u32> {
+    /// What a read which begins now has to see.
+    fn demanded(&self, key: &str, with: &With) -> Demand {
+        let n = with.n.expect("always said");
         let r = if with.sloppy { with.pr.unwrap_or(0) } else { with.r.unwrap_or(0) };
         let books = &self.books[key];
-        let writes = books.writes.iter().zip(0..).filter(|(write, _)| !write.is_delete);
-        let met = writes.filter(|(write, _)| write.owners + r > 3).map(|(_, number)| number);
-        let sure = books.sure.iter().copied().filter(|_| r >= 2);
-        met.chain(sure).collect()
+        let mut demand = Demand::default();
+        for (write, number) in books.writes.iter().zip(0..) {
+            if write.owners > 0 && write.owners + r > n.max(write.n) {
+                demand.gone.extend(&write.shown);
+                demand.there.extend(Some(number).filter(|_| !write.is_delete));
+            }
+        }
+        if n == 3 && r >= 2 {
+            demand.there.extend(&books.sure);
+        }
+        demand
     }
 
     fn judge(&mut self, ask: Ask, answer: Answer) {
@@ -428,9 +449,16 @@ impl History {
                 let by_fallback = fallbacks.contains(&NodeId(stored.receipt.coordinator));
                 self.figures.coordinated_by_fallbacks += u64::from(by_fallback);
                 entry.fate = Fate::Certain;
-                entry.owners = stored.receipt.owners_needed;
+                (entry.owners, entry.n) = (stored.receipt.owners_needed, stored.receipt.n);
+                let told_false = untrue(&stored.receipt);
                 if !books.dots.insert(stored.dot) {
                     self.fail(key, &format!("the dot of {number} was given twice"));
+                }
+                if let Some(what) = told_false {
+                    self.fail(
+                        key,
+                        &format!("the receipt of {number} {what}: {:?}", stored.receipt),
+                    );
                 }
                 if !stored.context.is_empty() {
                     told.context = stored.context;
@@ -457,21 +485,25 @@ impl History {
         client: usize,
         key: &'static str,
         with: &With,
-        demanded: &BTreeSet<u32>,
+        demanded: &Demand,
         found: &Found,
     ) {
         self.figures.reads += 1;
         let shown = self.numbers(key, &values(found));
         self.books.get_mut(key).expect("a key").seen.extend(shown.iter().copied());
         let books = &self.books[key];
-        for number in demanded {
+        if let Some(number) = shown.intersection(&demanded.gone).next() {
+            self.fail(key, &format!("a read that had to see what replaced {number} saw {shown:?}"));
+        }
+        for number in &demanded.there {
             if !shown.contains(number) && !books.may_be_replaced(*number) {
                 self.fail(key, &format!("a read that had to see {number} saw {shown:?}"));
             }
         }
-        self.figures.promised_reads += u64::from(!demanded.is_empty());
+        self.figures.promised_reads += u64::from(!demanded.there.is_empty());
         let owners_only = !with.sloppy || with.pr.unwrap_or(0) >= 2;
-        if with.repair == Repair::Blocking && with.r >= Some(2) && owners_only {
+        if with.repair == Repair::Blocking && with.n == Some(3) && with.r >= Some(2) && owners_only
+        {
             let sure = &mut self.books.get_mut(key).expect("a key").sure;
             sure.extend(shown.iter().copied());
         }
@@ -538,6 +570,26 @@ impl History {
             }
         }
         self.figures
+    }
+}
+
+/// What is wrong with the receipt of an acknowledged write whose acknowledgements all had to be fsynced.
+fn untrue(receipt: &Receipt) -> Option<&'static str> {
+    let durable = receipt.replicas.iter().filter(|line| line.outcome == Outcome::Durable);
+    let seats: BTreeSet<u32> =
+        durable.clone().map(|line| line.stands_in_for.unwrap_or(line.node)).collect();
+    let owners = durable.filter(|line| line.stands_in_for.is_none()).count();
+    let nodes: BTreeSet<u32> = receipt.replicas.iter().map(|line| line.node).collect();
+    if seats.len() < usize::from(receipt.needed) {
+        Some("shows too few seats")
+    } else if owners < usize::from(receipt.owners_needed) {
+        Some("shows too few owners")
+    } else if nodes.len() < receipt.replicas.len() {
+        Some("names a node twice")
+    } else if receipt.hinted.iter().any(|owner| receipt.unhinted.contains(owner)) {
+        Some("calls an owner hinted and unhinted")
+    } else {
+        None
     }
 }
 
