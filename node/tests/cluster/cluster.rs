@@ -99,6 +99,14 @@ pub fn w(w: u8) -> With {
     With { w: Some(w), ..DEFAULT }
 }
 
+pub fn sloppy_r(r: u8) -> With {
+    With { r: Some(r), ..SLOPPY }
+}
+
+pub fn sloppy_w(w: u8) -> With {
+    With { w: Some(w), ..SLOPPY }
+}
+
 impl Cluster {
     pub async fn start(nodes: u32) -> Cluster {
         Cluster::start_with(nodes, HintLimits::default()).await

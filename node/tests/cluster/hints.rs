@@ -10,13 +10,11 @@ use atoll_node::{
 use atoll_ring::NodeId;
 use atoll_wire::{Effect, ErrorCode, Outcome};
 
-use crate::cluster::{Cluster, SLOPPY, With, blind, lines, r, texts, values, w};
+use crate::cluster::{
+    Cluster, SLOPPY, With, blind, lines, r, sloppy_r, sloppy_w, texts, values, w,
+};
 
-fn sloppy_w(w: u8) -> With {
-    With { w: Some(w), ..SLOPPY }
-}
-
-/// Room for one hint with [`VALUE`] and not for two.
+/// Room for one hint with such a [`value`] and not for two.
 const ONE_HINT: HintLimits =
     HintLimits { bytes_per_owner_max: 1500, away_max: Duration::from_secs(24 * 60 * 60) };
 
@@ -255,16 +253,12 @@ async fn a_hint_for_a_damaged_record_waits_and_holds_up_nobody() {
     let corrupt = cluster.status(owners[2]).await.corrupt_records;
     assert!((5..60).contains(&corrupt), "tried {corrupt} times in two minutes");
 
-    let found = cluster.get(owners[0], "k", &sloppy_all()).await.expect("two owners and the hint");
+    let found = cluster.get(owners[0], "k", &sloppy_r(3)).await.expect("two owners and the hint");
     assert_eq!(values(&found), ["before", "v"]);
     tokio::time::sleep(Duration::from_secs(61)).await; // the longest pause
     for key in &keys {
         cluster.assert_whole(key, &["before", "v"]).await;
     }
-}
-
-fn sloppy_all() -> With {
-    With { r: Some(3), ..SLOPPY }
 }
 
 /// One hint has been refused for long, so the pauses between the tries have become long. A hint that is new does not
@@ -308,7 +302,7 @@ async fn a_damaged_hint_is_kept_and_holds_up_nobody() {
         let row = rows::hint(owners[2], &cluster.row(key));
         assert!(cluster.store(fallbacks[0]).damage(Space::Hints, &row));
     }
-    let found = cluster.get(owners[0], "k", &With { r: Some(3), ..SLOPPY }).await;
+    let found = cluster.get(owners[0], "k", &sloppy_r(3)).await;
     let failure = found.expect_err("a damaged hint is no answer");
     let line = (fallbacks[0], Some(owners[2]), Outcome::Corrupt);
     assert!(lines(&failure.receipt.expect("a receipt")).contains(&line));

@@ -5,15 +5,7 @@
 //! link, healing) or a few requests at once, some of which are caught by a power loss. Requests are sloppy or strict, with
 //! any quorum. In the end everything heals, hints arrive, and the books are compared.
 //!
-//! **The books** ([`Books`]) know of every write which values its client had been shown when it made its context. That
-//! alone decides:
-//! - a value may be missing in the end only if a write that was begun had been shown it;
-//! - it must be missing if a write that is certain to exist had been shown it;
-//! - a write that was called `not applied` is never seen by anybody.
-//!
-//! Certain are writes that were acknowledged, and those that failed with `applied on k`, k > 0: disks here forget only
-//! what was not synced. While the history runs, reads that promise it (all owners' answers on both sides, w + r > n; or
-//! after a blocking read) are held to seeing what was there before them.
+//! What must and what must not be seen is decided by the books: `books.rs`.
 //!
 //! A failure names its seed: `ATOLL_SEED=7 cargo test -p atoll-node --test cluster one_history -- --nocapture`.
 
@@ -25,11 +17,13 @@ use std::{
 
 use atoll_node::HintLimits;
 use atoll_ring::NodeId;
-use atoll_wire::{Effect, Failure, Found, Outcome, Receipt, Repair, Stored};
-use bytes::Bytes;
+use atoll_wire::{Effect, Failure, Found, Repair, Stored};
 use futures_util::future::join_all;
 
-use crate::cluster::{Client, Cluster, SLOPPY, With, blind, texts, values};
+use crate::{
+    books::{Books, Demand, Fate, Told, untrue},
+    cluster::{Client, Cluster, SLOPPY, With, texts, values},
+};
 
 /// How many histories, unless the environment variable `ATOLL_HISTORIES` says otherwise.
 const HISTORIES: u64 = 300;
@@ -127,53 +121,6 @@ struct History {
     figures: Figures,
 }
 
-/// A context, and the writes whose values its client has been shown.
-#[derive(Clone, Default)]
-struct Told {
-    context: Bytes,
-    shown: BTreeSet<u32>,
-}
-
-/// What is known of one key.
-#[derive(Default)]
-struct Books {
-    writes: Vec<Entry>,
-    dots: BTreeSet<(u32, u32, u64)>,
-    /// Shown by any read.
-    seen: BTreeSet<u32>,
-    /// Shown by blocking reads of two of three owners.
-    sure: BTreeSet<u32>,
-}
-
-struct Entry {
-    shown: BTreeSet<u32>,
-    is_delete: bool,
-    fate: Fate,
-    /// How many owners were certain to have it fsynced when it was acknowledged, and of how many.
-    owners: u8,
-    n: u8,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Certain,
-    /// It may exist.
-    Unknown,
-    /// It was called `not applied`.
-    Never,
-}
-
-impl Books {
-    /// Writes that may have replaced this one.
-    fn may_be_replaced(&self, number: u32) -> bool {
-        self.writes.iter().any(|write| write.fate != Fate::Never && write.shown.contains(&number))
-    }
-
-    fn is_replaced(&self, number: u32) -> bool {
-        self.writes.iter().any(|write| write.fate == Fate::Certain && write.shown.contains(&number))
-    }
-}
-
 /// One request of a step.
 struct Ask {
     client: usize,
@@ -183,15 +130,6 @@ struct Ask {
     what: What,
     /// Empty for writes.
     demanded: Demand,
-}
-
-/// What a read has to see, by what had been acknowledged when it began.
-#[derive(Default)]
-struct Demand {
-    /// These values, unless they have been replaced.
-    there: BTreeSet<u32>,
-    /// That these are gone.
-    gone: BTreeSet<u32>,
 }
 
 enum What {
@@ -356,42 +294,18 @@ impl History {
         if self.chance.below(4) == 0 {
             told = Told::default();
         }
+        let books = self.books.get_mut(key).expect("a key");
         let what = match self.chance.below(8) {
-            0..=3 => What::Put(self.begin(key, &told, false), told),
+            0..=3 => What::Put(books.begin(&told, false), told),
             4 if told.context.is_empty() => return None,
-            4 => What::Delete(self.begin(key, &told, true), told),
+            4 => What::Delete(books.begin(&told, true), told),
             _ => What::Get,
         };
         let demanded = match &what {
-            What::Get => self.demanded(key, &with),
+            What::Get => self.books[key].demanded(&with),
             What::Put(..) | What::Delete(..) => Demand::default(),
         };
         Some(Ask { client, key, via, with, what, demanded })
-    }
-
-    fn begin(&mut self, key: &str, told: &Told, is_delete: bool) -> u32 {
-        let writes = &mut self.books.get_mut(key).expect("a key").writes;
-        let shown = told.shown.clone();
-        writes.push(Entry { shown, is_delete, fate: Fate::Unknown, owners: 0, n: 0 });
-        writes.len() as u32 - 1
-    }
-
-    /// What a read which begins now has to see.
-    fn demanded(&self, key: &str, with: &With) -> Demand {
-        let n = with.n.expect("always said");
-        let r = if with.sloppy { with.pr.unwrap_or(0) } else { with.r.unwrap_or(0) };
-        let books = &self.books[key];
-        let mut demand = Demand::default();
-        for (write, number) in books.writes.iter().zip(0..) {
-            if write.owners > 0 && write.owners + r > n.max(write.n) {
-                demand.gone.extend(&write.shown);
-                demand.there.extend(Some(number).filter(|_| !write.is_delete));
-            }
-        }
-        if n == 3 && r >= 2 {
-            demand.there.extend(&books.sure);
-        }
-        demand
     }
 
     fn judge(&mut self, ask: Ask, answer: Answer) {
@@ -550,16 +464,8 @@ impl History {
             let found = self.cluster.get(owners[0], key, &all).await.expect("all are up");
             let found = self.numbers(key, &values(&found));
             self.tell(|| format!("{key} in the end: {found:?}"));
-            let books = &self.books[key];
-            for (write, number) in books.writes.iter().zip(0..) {
-                let is_there = found.contains(&number);
-                if is_there && books.is_replaced(number) {
-                    self.fail(key, &format!("{number} has come back"));
-                }
-                let must_be = write.fate == Fate::Certain && !write.is_delete;
-                if !is_there && must_be && !books.may_be_replaced(number) {
-                    self.fail(key, &format!("{number} is lost"));
-                }
+            if let Err(why) = self.books[key].in_the_end(&found) {
+                self.fail(key, &why);
             }
             self.cluster.settle().await; // whoever crashed in the middle left no hint; the read has mended that
             let states: Vec<_> =
@@ -573,26 +479,6 @@ impl History {
     }
 }
 
-/// What is wrong with the receipt of an acknowledged write whose acknowledgements all had to be fsynced.
-fn untrue(receipt: &Receipt) -> Option<&'static str> {
-    let durable = receipt.replicas.iter().filter(|line| line.outcome == Outcome::Durable);
-    let seats: BTreeSet<u32> =
-        durable.clone().map(|line| line.stands_in_for.unwrap_or(line.node)).collect();
-    let owners = durable.filter(|line| line.stands_in_for.is_none()).count();
-    let nodes: BTreeSet<u32> = receipt.replicas.iter().map(|line| line.node).collect();
-    if seats.len() < usize::from(receipt.needed) {
-        Some("shows too few seats")
-    } else if owners < usize::from(receipt.owners_needed) {
-        Some("shows too few owners")
-    } else if nodes.len() < receipt.replicas.len() {
-        Some("names a node twice")
-    } else if receipt.hinted.iter().any(|owner| receipt.unhinted.contains(owner)) {
-        Some("calls an owner hinted and unhinted")
-    } else {
-        None
-    }
-}
-
 impl Ask {
     fn send(&self, cluster: &Cluster) -> impl Future<Output = Answer> + 'static {
         let client: Client = cluster.client();
@@ -600,7 +486,7 @@ impl Ask {
         let (write, told) = match &self.what {
             What::Put(number, told) => (Some((*number, true)), told.clone()),
             What::Delete(number, told) => (Some((*number, false)), told.clone()),
-            What::Get => (None, Told { context: blind(), shown: BTreeSet::new() }),
+            What::Get => (None, Told::default()),
         };
         async move {
             match write {
