@@ -66,6 +66,22 @@ async fn fallbacks_coordinate_when_all_owners_are_down() {
     cluster.assert_whole("k", &["c", "d", "e"]).await;
 }
 
+/// As long as one owner can be reached it coordinates, whichever node is asked, and fallbacks only stand in.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_leaves_the_coordination_to_an_owner() {
+    let mut cluster = Cluster::start(5).await;
+    let (owners, fallbacks) = (cluster.owners("k"), cluster.fallbacks("k"));
+    for up in (1..=3).rev() {
+        for via in owners[..up].iter().chain(&fallbacks) {
+            let stored = cluster.put(*via, "k", "v", &blind(), &SLOPPY).await.expect("up");
+            assert!(owners.contains(&NodeId(stored.receipt.coordinator)), "{up} up, via {via}");
+        }
+        assert_eq!(cluster.hints().await == 0, up == 3);
+        cluster.crash(owners[up - 1]);
+        cluster.settle().await;
+    }
+}
+
 /// On each side of a split another fallback coordinates the same key, while all owners are away. Both histories are kept.
 #[tokio::test(start_paused = true)]
 async fn two_fallbacks_coordinate_in_a_split() {
