@@ -1,5 +1,5 @@
-//! `repair=blocking`: a read answers when as many replicas as it needed hold for certain what it found. So no later quorum
-//! read sees less.
+//! What a read repairs. With `repair=blocking` it answers when as many replicas as it needed hold for certain what it
+//! found, so no later quorum read sees less.
 
 use std::time::Duration;
 
@@ -174,4 +174,19 @@ async fn a_blocking_read_repairs_nobody_who_is_current() {
     cluster.put(NodeId(1), "k", "v", &blind(), &w(3)).await.expect("up");
     let found = cluster.get(NodeId(2), "k", &read(3, Repair::Blocking)).await.expect("up");
     assert_eq!((values(&found), found.receipt.repaired.len()), (vec!["v".into()], 0));
+}
+
+/// `repair=none` looks and touches nothing; the usual read mends whoever was behind as soon as it has answered.
+#[tokio::test(start_paused = true)]
+async fn a_read_that_shall_not_repair_leaves_everything_as_it_is() {
+    for (repair, repaired) in [(Repair::None, 0), (Repair::Async, 2)] {
+        let cluster = Cluster::start(3).await;
+        let owners = only_on_one(&cluster).await;
+        let found = cluster.get(owners[1], "k", &read(3, repair)).await.expect("up");
+        assert_eq!(values(&found), ["v"]);
+        assert_eq!(found.receipt.repaired.len(), repaired);
+        tokio::time::sleep(ms(100)).await; // a repair would be done, and no hint is written yet
+        let hold = owners.iter().filter(|owner| cluster.state(**owner, "k").is_some()).count();
+        assert_eq!(hold, 1 + repaired, "{repair:?}");
+    }
 }
