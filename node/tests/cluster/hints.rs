@@ -124,10 +124,12 @@ async fn a_full_fallback_leaves_the_coordination_to_the_next() {
     let one = sloppy_w(1);
     let first = cluster.put(fallbacks[0], &keys[0], &value(), &blind(), &one).await.expect("room");
     assert_eq!(first.receipt.coordinator, fallbacks[0].0);
+    let mut context = blind();
     for via in [fallbacks[0], fallbacks[1]] {
-        let put = cluster.put(via, &keys[1], &value(), &blind(), &one).await;
+        let put = cluster.put(via, &keys[1], &value(), &context, &one).await;
         let stored = put.unwrap_or_else(|failure| panic!("{via}: {failure}"));
         assert_eq!(stored.receipt.coordinator, fallbacks[1].0);
+        context = stored.context; // the second takes the place of the first
     }
     let put = cluster.put(fallbacks[0], &keys[2], &value(), &blind(), &one).await;
     let failure = put.expect_err("both are full");
