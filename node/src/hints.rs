@@ -12,7 +12,7 @@
 //! Read [`Hints`] for what is kept and [`deliver`] for how it leaves.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -70,9 +70,16 @@ const PAGE: usize = 64;
 /// How long one may take.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(4);
 
-/// How long to wait before hints that were refused are tried again: at first, and at most. It doubles each time nothing
-/// could be delivered.
+/// How long hints wait that were refused, the first time, and how long to wait for an owner that did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long to wait for a hint that is queued for the disk and not yet among its rows.
+const APPLIED_SOON: Duration = Duration::from_millis(20);
+
+/// Refused hints that are remembered and passed over until they have waited; past that all of them wait.
+const REFUSED_MAX: usize = 1024;
+
+/// The longest wait of refused hints. It doubles each time they are refused again.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The hints of a node.
@@ -217,53 +224,90 @@ impl Hints {
 /// Delivers the hints for one owner whenever it is up and there are any; to others if it stays away for too long. For
 /// ever.
 pub(crate) async fn deliver(node: Arc<Node>, target: NodeId) {
-    let mut pause = PAUSE;
     let mut away_since: Option<Instant> = None;
+    let mut refused = Refused::default();
     loop {
         let added = node.hints().added.notified();
         let came_up = node.liveness().came_up.notified();
         tokio::pin!(added, came_up);
         added.as_mut().enable();
         came_up.as_mut().enable(); // before looking, or a change in between would be missed
+        let now = node.clock().now();
+        refused.forget_when_due(now);
         let up = node.liveness().is_up(target);
-        let away = match up {
-            true => away_since.take(),
-            false => Some(*away_since.get_or_insert(node.clock().now())),
+        let away_until = match up {
+            true => {
+                away_since = None;
+                None
+            }
+            false => Some(*away_since.get_or_insert(now) + node.hints().limits.away_max),
         };
-        let away_until = away.map(|since| since + node.hints().limits.away_max);
         let to = match away_until {
-            _ if up => To::Target,
-            Some(until) if node.clock().now() >= until => To::AnyOtherOwner,
-            _ => To::Nobody,
+            None => To::Target,
+            Some(until) if now >= until => To::AnyOtherOwner,
+            Some(_) => To::Nobody,
         };
-        if to == To::Nobody || node.hints().count(target) == 0 {
-            let look_again = away_until.filter(|_| to == To::Nobody);
+        let something_new = node.hints().count(target) > refused.rows.len() as u64;
+        if to == To::Nobody || !something_new {
+            let look_again = if to == To::Nobody { away_until } else { refused.again_at };
             tokio::select! { biased;
-                () = came_up => pause = PAUSE,
+                () = came_up => refused = Refused::default(),
                 () = added => {}
                 () = sleep_until(look_again) => {}
             }
             continue;
         }
-        match deliver_all(&node, target, to).await {
-            Ok(0) => {}
-            Ok(count) => {
-                pause = PAUSE;
-                match to {
-                    To::AnyOtherOwner => {
-                        tracing::info!(%target, count, "away for long: hints given to other owners");
-                    }
-                    To::Target | To::Nobody => tracing::info!(%target, count, "hints delivered"),
-                }
+        let refused_before = refused.rows.len();
+        let Ok(pass) = deliver_all(&node, target, to, &mut refused.rows).await else {
+            return; // the storage has failed, the node stops
+        };
+        let count = pass.delivered;
+        match to {
+            To::AnyOtherOwner if count > 0 => {
+                tracing::info!(%target, count, "away for long: hints given to other owners");
             }
-            Err(_) => return, // the storage has failed, the node stops
+            To::Target if count > 0 => tracing::info!(%target, count, "hints delivered"),
+            To::Target | To::AnyOtherOwner | To::Nobody => {}
         }
-        if node.hints().count(target) > 0 {
-            // refused, or written meanwhile: not at full speed again, but at once if it comes back
-            let came_up = node.liveness().came_up.notified();
-            if tokio::time::timeout(pause, came_up).await.is_err() {
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+        refused.wait_from(node.clock().now());
+        let nothing = pass.delivered == 0 && refused.rows.len() == refused_before;
+        let rest = match pass.complete {
+            false => PAUSE,
+            true if nothing => APPLIED_SOON,
+            true => continue,
+        };
+        tokio::select! { biased;
+            () = came_up => {}
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+}
+
+/// Hints that their owner did not take, for instance because its record is damaged. They wait, the others do not.
+#[derive(Default)]
+struct Refused {
+    rows: BTreeSet<Bytes>,
+    again_at: Option<Instant>,
+    /// How long the last wait was.
+    pause: Duration,
+}
+
+impl Refused {
+    /// Begins to wait, twice as long as the last time, if anything was refused.
+    fn wait_from(&mut self, now: Instant) {
+        if self.rows.is_empty() {
+            *self = Refused::default();
+        } else if self.again_at.is_none() {
+            self.pause = (self.pause * 2).clamp(PAUSE, PAUSE_MAX);
+            self.again_at = Some(now + self.pause);
+        }
+    }
+
+    /// All may be tried again when they have waited long enough.
+    fn forget_when_due(&mut self, now: Instant) {
+        if self.again_at.is_some_and(|at| now >= at) {
+            self.rows.clear();
+            self.again_at = None;
         }
     }
 }
@@ -286,28 +330,41 @@ enum To {
     Nobody,
 }
 
-/// Goes once through the hints for an owner, until a delivery finds nobody there.
-async fn deliver_all(node: &Arc<Node>, target: NodeId, to: To) -> Result<u64, StoreError> {
+/// What came of going through the hints for an owner once.
+struct Pass {
+    delivered: u64,
+    /// All were tried; otherwise somebody did not answer.
+    complete: bool,
+}
+
+/// Goes once through the hints for an owner, but for those it has refused, until a delivery finds nobody there.
+async fn deliver_all(
+    node: &Arc<Node>,
+    target: NodeId,
+    to: To,
+    refused: &mut BTreeSet<Bytes>,
+) -> Result<Pass, StoreError> {
     let prefix = rows::hints_for(target);
     let mut after: Option<Bytes> = None;
     let mut waiting: VecDeque<(Bytes, Bytes)> = VecDeque::new();
     let mut flying = FuturesUnordered::new();
     let mut flying_bytes = 0;
-    let mut delivered = 0;
-    let mut failed = false;
+    let mut pass = Pass { delivered: 0, complete: true };
     loop {
-        while !failed && flying.len() < IN_FLIGHT_MAX {
+        while pass.complete && flying.len() < IN_FLIGHT_MAX {
             if waiting.is_empty() {
-                waiting = node.disk().scan(Space::Hints, &prefix, after.as_deref(), PAGE)?.into();
+                let page = node.disk().scan(Space::Hints, &prefix, after.as_deref(), PAGE)?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                waiting = page.into_iter().filter(|(row, _)| !refused.contains(row)).collect();
+                continue;
             }
-            let Some((row, value)) = waiting.front() else { break };
-            let bytes = value.len();
+            let bytes = waiting.front().map_or(0, |(_, value)| value.len());
             if !flying.is_empty() && flying_bytes + bytes > IN_FLIGHT_BYTES_MAX {
                 break;
             }
-            after = Some(row.clone());
+            let Some((row, value)) = waiting.pop_front() else { break };
             flying_bytes += bytes;
-            let (row, value) = waiting.pop_front().expect("it is the front");
             flying.push(async move {
                 let outcome = match to {
                     To::Target => send(node, target, target, &row, &value).await,
@@ -317,15 +374,17 @@ async fn deliver_all(node: &Arc<Node>, target: NodeId, to: To) -> Result<u64, St
                 (row, value, outcome)
             });
         }
-        let Some((row, value, outcome)) = flying.next().await else { return Ok(delivered) };
+        let Some((row, value, outcome)) = flying.next().await else { return Ok(pass) };
         flying_bytes -= value.len();
         match outcome {
             Delivery::Done => {
                 node.hints().delivered(target, &row, &value)?;
-                delivered += 1;
+                pass.delivered += 1;
             }
-            Delivery::NotNow => {}
-            Delivery::Unreachable => failed = true,
+            Delivery::NotNow if refused.len() < REFUSED_MAX => {
+                refused.insert(row);
+            }
+            Delivery::NotNow | Delivery::Unreachable => pass.complete = false,
         }
     }
 }
@@ -374,7 +433,8 @@ async fn send(
     value: &Bytes,
 ) -> Delivery {
     let Ok(record) = Record::decode(row, value) else {
-        // nothing in it can be trusted, and it may have counted: it stays, and `status` goes on showing it
+        // nothing in it can be trusted, and it may have counted: it stays until a newer one takes its place, and `status`
+        // goes on showing it
         tracing::warn!(%target, "a hint is damaged and cannot be delivered");
         node.count_corrupt();
         return Delivery::NotNow;

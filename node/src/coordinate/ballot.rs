@@ -90,11 +90,23 @@ impl Ballot {
         owners.map(|report| NodeId(report.node)).collect()
     }
 
-    /// Owners that have not answered.
-    pub(crate) fn silent(&self) -> Vec<NodeId> {
-        let open = |outcome| matches!(outcome, Outcome::Pending | Outcome::Silent);
-        let owners = self.reports.iter().filter(|report| report.stands_in_for.is_none());
-        owners.filter(|report| open(report.outcome)).map(|report| NodeId(report.node)).collect()
+    /// Notes that whoever has not answered yet, but for this node, was silent for too long: who it is, and the owner in
+    /// whose seat it was asked.
+    pub(crate) fn give_up(&mut self, me: NodeId) -> Vec<(NodeId, NodeId)> {
+        let pending = self.reports.iter_mut().filter(|report| report.outcome == Outcome::Pending);
+        pending
+            .filter(|report| report.node != me.0)
+            .map(|report| {
+                report.outcome = Outcome::Silent;
+                (NodeId(report.node), NodeId(report.stands_in_for.unwrap_or(report.node)))
+            })
+            .collect()
+    }
+
+    /// Whether somebody who was asked to stand in for this owner may still answer.
+    pub(crate) fn may_be_stood_in_for(&self, owner: NodeId) -> bool {
+        let mut reports = self.reports.iter();
+        reports.any(|report| report.stands_in_for == Some(owner.0) && is_open(report.outcome))
     }
 
     /// Whoever has not answered yet has not answered in time.
@@ -117,6 +129,9 @@ impl Ballot {
         if let Some(report) = self.reports.iter_mut().find(|report| report.node == node.0) {
             report.outcome = outcome;
             report.micros = now;
+        }
+        if matches!(outcome, Outcome::Durable | Outcome::Written) {
+            self.unhinted.retain(|owner| *owner != node.0); // late, and it has not missed the write
         }
     }
 
@@ -146,4 +161,9 @@ impl Ballot {
             repaired: Vec::new(),
         }
     }
+}
+
+/// Whether a replica with this outcome may still answer.
+pub(crate) fn is_open(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Pending | Outcome::Silent)
 }

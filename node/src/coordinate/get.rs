@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{Place, SILENCE_SHARE, bad_quorum, micros, stand_ins::StandIns};
+use super::{Place, SILENCE_SHARE, bad_quorum, ballot::is_open, micros, stand_ins::StandIns};
 use crate::{
     Node,
     node::Due,
@@ -221,9 +221,13 @@ impl Read {
         }
         let Some(owner) = self.vacant.pop_front() else { return false };
         let Some(fallback) = self.stand_ins.next(&self.node) else {
-            self.tally.add_stand_in(owner, Vote::Refused);
+            self.vacant.push_front(owner);
             for owner in std::mem::take(&mut self.vacant) {
-                self.tally.add_stand_in(owner, Vote::Refused);
+                let mut reports = self.reports.iter();
+                let asked = |report: &ReplicaReport| report.stands_in_for == Some(owner.0);
+                if !reports.any(|report| asked(report) && is_open(report.outcome)) {
+                    self.tally.add_stand_in(owner, Vote::Refused);
+                }
             }
             return false;
         };
@@ -280,11 +284,10 @@ impl Read {
                 }
             }
             // the next one before the seats that wait: its owner has waited longest
-            Who::StandIn(_, owner) if !given_up => self.vacant.push_front(owner),
-            Who::StandIn(..) => {}
+            Who::StandIn(_, owner) => self.vacant.push_front(owner),
         }
-        if !given_up {
-            self.ask_another();
+        if !given_up || matches!(who, Who::StandIn(..)) {
+            self.ask_another(); // for an owner that was given up somebody was asked already
         }
     }
 
@@ -332,15 +335,21 @@ impl Read {
                 }
             }
         }
+        let now = self.node.clock().now();
+        let patience = self.due.deadline.saturating_duration_since(now) / SILENCE_SHARE;
+        let mut silence_ends = now + patience;
         while sure.is_pending() {
-            if sending.is_empty() {
-                let Some(owner) = self.reserve.pop_front() else { break };
-                sending.push(self.repair(Who::Owner(owner), joined, &state));
-            }
-            let deadline = self.due.deadline;
-            let Ok(Some((who, done))) = tokio::time::timeout_at(deadline, sending.next()).await
-            else {
+            if sending.is_empty() && !self.repair_another(&mut sending, joined, &state) {
                 break;
+            }
+            let next = silence_ends.min(self.due.deadline);
+            let Ok(Some((who, done))) = tokio::time::timeout_at(next, sending.next()).await else {
+                if next == self.due.deadline {
+                    break;
+                }
+                silence_ends += patience;
+                self.repair_another(&mut sending, joined, &state);
+                continue;
             };
             let vote = if done { Vote::Durable } else { Vote::Refused };
             match who {
@@ -378,6 +387,22 @@ impl Read {
                 })
             }
         }
+    }
+
+    /// Brings a state to the next owner in reserve, if there is one.
+    fn repair_another(
+        &mut self,
+        sending: &mut FuturesUnordered<Boxed<(Who, bool)>>,
+        joined: &Register,
+        state: &Bytes,
+    ) -> bool {
+        while let Some(owner) = self.reserve.pop_front() {
+            if !self.node.liveness().is_down(owner) {
+                sending.push(self.repair(Who::Owner(owner), joined, state));
+                return true;
+            }
+        }
+        false
     }
 
     /// Brings a state to a replica, fsynced.
@@ -613,7 +638,7 @@ fn fetch(
     Box::pin(async move {
         let answer = call.await;
         node.liveness().learn(who.node(), &answer);
-        if answer.is_ok() {
+        if answer.is_ok() && repair != Repair::Blocking {
             node.hedge().answered(node.clock().now() - asked);
         }
         let fetched = match (answer, who) {

@@ -13,7 +13,7 @@ use super::{
     stand_ins::StandIns,
     write::{Change, What},
 };
-use crate::{Node, node::Due};
+use crate::{Node, node::Due, replica};
 
 /// How often a request may be handed from node to node. Once is usual; more only while views differ, or when owners
 /// cannot be reached.
@@ -44,14 +44,14 @@ pub(crate) async fn hand_over(
         return Err(Failure::refused(ErrorCode::NoOwnerReachable, detail));
     }
     let request = request(change);
-    let mut tried = Vec::new();
+    let mut tried = Tried::default();
 
     let mut owners = place.owners(quorum.n()).all();
     owners.retain(|owner| *owner != node.id());
     owners.sort_by_key(|owner| node.liveness().rank(*owner));
     for owner in owners {
         if node.liveness().is_down(owner) {
-            tried.push(format!("{owner}: down"));
+            tried.unreachable(owner, "down");
         } else if let Some(reply) = ask(node, owner, &request, due, &mut tried).await? {
             return Ok(HandOver::Answered(reply));
         }
@@ -61,9 +61,9 @@ pub(crate) async fn hand_over(
         while let Some(fallback) = stand_ins.next(node) {
             if fallback == node.id() {
                 if let Err(failure) = node.takes_writes() {
-                    tried.push(format!("{fallback}: {}", failure.code));
+                    tried.refused(failure);
                 } else if !node.hints().has_room(place.first_owner(), change.bytes()) {
-                    tried.push(format!("{fallback}: {}", ErrorCode::HintsFull));
+                    tried.refused(replica::hints_full(node, place.first_owner()));
                 } else {
                     return Ok(HandOver::Here);
                 }
@@ -74,11 +74,33 @@ pub(crate) async fn hand_over(
             }
         }
     }
+    if let Some(refusal) = tried.refusal {
+        return Err(refusal);
+    }
     let who = if quorum.sloppy() { "no owner or fallback" } else { "no owner" };
-    Err(Failure::refused(
-        ErrorCode::NoOwnerReachable,
-        format!("{who} of the key can be reached from {} ({})", node.id(), tried.join(", ")),
-    ))
+    let tried = tried.unreachable.join(", ");
+    let detail = format!("{who} of the key can be reached from {} ({tried})", node.id());
+    Err(Failure::refused(ErrorCode::NoOwnerReachable, detail))
+}
+
+/// Why nobody has taken the request so far.
+#[derive(Default)]
+struct Tried {
+    unreachable: Vec<String>,
+    /// The last refusal of somebody who was reached.
+    refusal: Option<Failure>,
+}
+
+impl Tried {
+    fn unreachable(&mut self, node: NodeId, why: impl std::fmt::Display) {
+        self.unreachable.push(format!("{node}: {why}"));
+    }
+
+    fn refused(&mut self, failure: Failure) {
+        if failure.code != ErrorCode::NoOwnerReachable {
+            self.refusal = Some(failure);
+        }
+    }
 }
 
 fn request(change: &Change) -> Request {
@@ -97,7 +119,7 @@ async fn ask(
     to: NodeId,
     request: &Request,
     due: Due,
-    tried: &mut Vec<String>,
+    tried: &mut Tried,
 ) -> Result<Option<Reply>, Failure> {
     let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
     let call = node.transport().call(to, Lane::Request, envelope, request.clone());
@@ -107,12 +129,12 @@ async fn ask(
             node.liveness().learn(to, &answer);
             match answer {
                 Ok((_, Reply::Failed(failure))) if takes_none(&failure) => {
-                    tried.push(format!("{to}: {}", failure.code));
+                    tried.refused(*failure);
                     Ok(None)
                 }
                 Ok((_, reply)) => Ok(Some(reply)),
                 Err(error) if error.not_sent() => {
-                    tried.push(format!("{to}: {error}"));
+                    tried.unreachable(to, error);
                     Ok(None)
                 }
                 Err(error) => Err(unknown(to, &error.to_string())),
@@ -122,10 +144,17 @@ async fn ask(
     }
 }
 
-/// Whether a node has refused because it takes no writes now, and has done nothing.
+/// Whether a node has refused for a reason of its own, and has done nothing: another may do it.
 fn takes_none(failure: &Failure) -> bool {
-    failure.effect == Effect::NotApplied
-        && matches!(failure.code, ErrorCode::HintsFull | ErrorCode::ReadOnly | ErrorCode::Stopping)
+    let own_reason = matches!(
+        failure.code,
+        ErrorCode::HintsFull
+            | ErrorCode::ReadOnly
+            | ErrorCode::Stopping
+            | ErrorCode::Overloaded
+            | ErrorCode::NoOwnerReachable
+    );
+    own_reason && failure.effect == Effect::NotApplied
 }
 
 fn unknown(to: NodeId, why: &str) -> Failure {

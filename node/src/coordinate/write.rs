@@ -132,7 +132,9 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
         }
         Turn::Corrupt => match hand_over(node, &place, &quorum, &change, due).await? {
             HandOver::Answered(reply) => Ok(Answer::Elsewhere(reply)),
-            HandOver::Here => unreachable!("an owner is no fallback"),
+            HandOver::Here => {
+                unreachable!("only an owner's own record stops it, and no owner is a fallback")
+            }
         },
     }
 }
@@ -201,7 +203,8 @@ fn take_turn(
         Own::Missing => (None, Register::default()),
         Own::Known(record) => match record.register() {
             Ok(state) => (record.note, state),
-            Err(_) => return Ok(Turn::Corrupt),
+            Err(_) if seat == Seat::Owner => return Ok(Turn::Corrupt),
+            Err(_) => (None, Register::default()),
         },
         Own::Corrupt if seat == Seat::Owner => return Ok(Turn::Corrupt),
         Own::Corrupt => (None, Register::default()), // nothing in a damaged hint can be brought to anybody
@@ -290,8 +293,9 @@ struct Spread {
     place: Place,
     quorum: Quorum,
     due: Due,
-    /// When who is still silent has been silent for too long.
-    silence_ends: Option<Instant>,
+    /// A quarter of the time: whoever was asked so long ago and is silent is given up.
+    patience: Duration,
+    silence_ends: Instant,
     ballot: Ballot,
     delta: Register,
     state: Bytes,
@@ -331,12 +335,14 @@ impl Spread {
         ways: Ways,
     ) -> Self {
         let now = node.clock().now();
+        let patience = due.deadline.saturating_duration_since(now) / SILENCE_SHARE;
         let mut spread = Spread {
             node: node.clone(),
             place,
             quorum,
             due,
-            silence_ends: Some(now + due.deadline.saturating_duration_since(now) / SILENCE_SHARE),
+            patience,
+            silence_ends: now + patience,
             ballot,
             state: Bytes::from(delta.encode()),
             delta,
@@ -431,23 +437,24 @@ impl Spread {
         if self.steps.is_empty() {
             return Heard::Nothing;
         }
-        let silence_ends = self.silence_ends.unwrap_or(self.due.deadline);
         tokio::select! { biased;
             Some(step) = self.steps.next() => Heard::Answer(step),
             () = tokio::time::sleep_until(self.due.deadline) => Heard::Deadline,
-            () = tokio::time::sleep_until(silence_ends) => Heard::SilentForTooLong,
+            () = tokio::time::sleep_until(self.silence_ends) => Heard::SilentForTooLong,
         }
     }
 
-    /// A quarter of the time is over: nobody waits for the silent alone any longer.
+    /// A quarter of the time is over: nobody waits for the silent alone any longer. They may still answer; a hint then
+    /// brings them nothing new.
     fn give_up_the_silent(&mut self) {
-        self.silence_ends = None;
-        for owner in self.ballot.silent() {
-            if owner != self.node.id() {
-                self.node.liveness().silent(owner);
-                if self.quorum.sloppy() {
-                    self.missed(owner); // it may still answer; the hint then brings it nothing new
-                }
+        self.silence_ends += self.patience;
+        let me = self.node.id();
+        for (node, owner) in self.ballot.give_up(me) {
+            self.node.liveness().silent(node);
+            if node != owner {
+                self.ask_next_stand_in(owner);
+            } else if self.quorum.sloppy() {
+                self.missed(owner);
             }
         }
     }
@@ -528,7 +535,9 @@ impl Spread {
                 self.steps.push(other_step(&self.node, who, replicate, self.due));
             }
             None => {
-                self.ballot.tally.add_stand_in(owner, Vote::Refused);
+                if !self.ballot.may_be_stood_in_for(owner) {
+                    self.ballot.tally.add_stand_in(owner, Vote::Refused);
+                }
                 self.hint(owner);
             }
         }

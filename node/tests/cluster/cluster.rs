@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use atoll_antientropy::Secret;
+use atoll_antientropy::{Register, Secret};
 use atoll_node::{
     HintLimits, Node, Parts, SimulatedClock,
     storage::{
@@ -10,6 +10,7 @@ use atoll_node::{
         commit::Disk,
         faulty::{Faults, FaultyStore},
         memory::MemoryStore,
+        record::Record,
         rows,
     },
 };
@@ -18,8 +19,8 @@ use atoll_ring::{
 };
 use atoll_transport::memory::Network;
 use atoll_wire::{
-    BucketId, Delete, Envelope, Failure, Found, Get, Lane, NodeStatus, Put, Repair, Reply, Request,
-    Role, StatusQuery, Stored,
+    BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane, NodeStatus, Outcome,
+    Put, Receipt, Repair, ReplicaReport, Reply, Request, Role, StatusQuery, Stored,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -43,6 +44,16 @@ pub const CLIENT: NodeId = NodeId(99);
 
 /// How long a sync takes.
 pub const SYNC: Duration = Duration::from_millis(2);
+
+/// A client of the cluster. It owns what it needs, so that it can wait for an answer while nodes come and go.
+#[derive(Clone)]
+pub struct Client {
+    network: Arc<Network>,
+    bucket: BucketId,
+}
+
+/// How long a client waits beyond the time it gave its request. Nobody should need it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Settings of one request.
 #[derive(Clone, Debug)]
@@ -71,6 +82,9 @@ pub const DEFAULT: With = With {
     timeout_ms: 1000,
 };
 
+/// As a user finds it: fallbacks may stand in for owners.
+pub const SLOPPY: With = With { sloppy: true, ..DEFAULT };
+
 impl With {
     fn quorum(&self) -> QuorumRequest {
         let level = |count: Option<u8>| count.map(Level::Count);
@@ -94,8 +108,21 @@ pub fn w(w: u8) -> With {
     With { w: Some(w), ..DEFAULT }
 }
 
+pub fn sloppy_r(r: u8) -> With {
+    With { r: Some(r), ..SLOPPY }
+}
+
+pub fn sloppy_w(w: u8) -> With {
+    With { w: Some(w), ..SLOPPY }
+}
+
 impl Cluster {
     pub async fn start(nodes: u32) -> Cluster {
+        Cluster::start_with(nodes, HintLimits::default()).await
+    }
+
+    /// A cluster whose nodes keep no more than this for others.
+    pub async fn start_with(nodes: u32, hint_limits: HintLimits) -> Cluster {
         let address: SocketAddr = "127.0.0.1:1".parse().expect("an address");
         let members = (1..=nodes)
             .map(|id| Member {
@@ -117,7 +144,7 @@ impl Cluster {
             faults: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             running: BTreeMap::new(),
-            hint_limits: HintLimits::default(),
+            hint_limits,
         };
         for id in 1..=nodes {
             cluster.stores.insert(NodeId(id), Arc::new(MemoryStore::new()));
@@ -156,12 +183,34 @@ impl Cluster {
 
     /// Power loss: the node is gone, and so is all its disk had not synced.
     pub fn crash(&mut self, id: NodeId) {
+        self.crash_keeping(id, 0);
+    }
+
+    /// Power loss that spares the first few batches of what was not synced.
+    pub fn crash_keeping(&mut self, id: NodeId, batches: usize) {
         self.network.unplug(id);
         if let Some((node, writer)) = self.running.remove(&id) {
             node.halt();
             writer.abort();
         }
-        self.stores[&id].crash(0);
+        self.stores[&id].crash(batches);
+    }
+
+    /// Power loss of several nodes.
+    pub fn crash_all(&mut self, nodes: &[NodeId]) {
+        nodes.iter().for_each(|node| self.crash(*node));
+    }
+
+    /// Starts several nodes.
+    pub async fn boot_all(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            self.boot(*node).await;
+        }
+    }
+
+    /// The nodes that run.
+    pub fn up(&self) -> Vec<NodeId> {
+        self.running.keys().copied().collect()
     }
 
     /// Starts a node whose sync takes this long.
@@ -215,6 +264,29 @@ impl Cluster {
         }
     }
 
+    /// Nothing passes between these nodes and the others; clients still reach all.
+    pub fn split(&self, side: &[NodeId]) {
+        for (near, far) in self.links(side) {
+            self.network.cut(near, far);
+            self.network.cut(far, near);
+        }
+    }
+
+    /// Every link carries again, at once.
+    pub fn heal(&self) {
+        for near in self.stores.keys() {
+            for far in self.stores.keys() {
+                self.network.mend(*near, *far);
+                self.network.slow(*near, *far, Duration::ZERO);
+            }
+        }
+    }
+
+    fn links(&self, side: &[NodeId]) -> Vec<(NodeId, NodeId)> {
+        let far = self.stores.keys().filter(|node| !side.contains(node));
+        far.flat_map(|far| side.iter().map(|near| (*near, *far))).collect()
+    }
+
     fn others(&self, id: NodeId) -> Vec<NodeId> {
         self.stores.keys().copied().filter(|other| *other != id).collect()
     }
@@ -247,6 +319,21 @@ impl Cluster {
         *self.stores.keys().find(|node| !owners.contains(node)).expect("more nodes than copies")
     }
 
+    /// Who stands in for the owners of a key, the first one first.
+    pub fn fallbacks(&self, key: &str) -> Vec<NodeId> {
+        let token = Token::of(&self.bucket().0, key.as_bytes());
+        let order = self.view.preference(self.view.partition(token));
+        let owners = self.owners(key);
+        order.filter(|node| !owners.contains(node)).collect()
+    }
+
+    /// Keys with the owners and fallbacks of this one, itself the first.
+    pub fn neighbours(&self, key: &str, count: usize) -> Vec<String> {
+        let others = (0..).map(|number| format!("{key}{number}"));
+        let near = others.filter(|other| self.row(other)[..2] == self.row(key)[..2]);
+        std::iter::once(key.to_owned()).chain(near).take(count).collect()
+    }
+
     /// The row of a key.
     pub fn row(&self, key: &str) -> Bytes {
         let token = Token::of(&self.bucket().0, key.as_bytes());
@@ -258,16 +345,103 @@ impl Cluster {
         self.stores[&id].get(Space::Data, &self.row(key)).expect("memory")
     }
 
-    async fn call(&self, via: NodeId, request: Request, timeout_ms: u32) -> Reply {
+    /// What a node's disk holds of a key, without the note beside it.
+    pub fn state(&self, id: NodeId, key: &str) -> Option<Register> {
+        let record = Record::decode(&self.row(key), &self.on_disk(id, key)?);
+        Some(record.and_then(|record| record.register()).expect("undamaged"))
+    }
+
+    /// What a node's disk holds of a key for an owner.
+    pub fn hint(&self, id: NodeId, target: NodeId, key: &str) -> Option<Register> {
+        let row = rows::hint(target, &self.row(key));
+        let value = self.stores[&id].get(Space::Hints, &row).expect("memory")?;
+        let record = Record::decode(&row, &value);
+        Some(record.and_then(|record| record.register()).expect("undamaged"))
+    }
+
+    /// The owners of a key hold the same state, with these values, and nobody holds a hint.
+    pub async fn assert_whole(&self, key: &str, expected: &[&str]) {
+        for owner in self.owners(key) {
+            let state = self.state(owner, key).unwrap_or_default();
+            assert_eq!(texts(&state), expected, "{key} at {owner}");
+            let first = self.state(self.owners(key)[0], key).unwrap_or_default();
+            assert_eq!(state, first, "{key} at {owner}");
+        }
+        assert_eq!(self.hints().await, 0, "hints");
+    }
+
+    /// Hints kept by the nodes that run.
+    pub async fn hints(&self) -> u64 {
+        let mut hints = 0;
+        for node in self.up() {
+            hints += self.status(node).await.hints;
+        }
+        hints
+    }
+
+    pub fn client(&self) -> Client {
+        Client { network: self.network.clone(), bucket: self.bucket() }
+    }
+
+    pub async fn put(
+        &self,
+        via: NodeId,
+        key: &str,
+        value: &str,
+        context: &Bytes,
+        with: &With,
+    ) -> Result<Stored, Failure> {
+        self.client().put(via, key, value, context, with).await
+    }
+
+    pub async fn delete(
+        &self,
+        via: NodeId,
+        key: &str,
+        context: &Bytes,
+        with: &With,
+    ) -> Result<Stored, Failure> {
+        self.client().delete(via, key, context, with).await
+    }
+
+    pub async fn get(&self, via: NodeId, key: &str, with: &With) -> Result<Found, Failure> {
+        self.client().get(via, key, with).await
+    }
+
+    pub async fn status(&self, via: NodeId) -> NodeStatus {
+        self.says_of_itself(via).await.expect("it is not about to end")
+    }
+
+    /// As [`Cluster::status`], for a node that may be about to end.
+    pub async fn says_of_itself(&self, via: NodeId) -> Result<NodeStatus, Failure> {
+        match self.client().call(via, Request::Status(StatusQuery {}), 1000).await? {
+            Reply::Status(status) => Ok(*status),
+            other => panic!("a status query was answered with {other:?}"),
+        }
+    }
+}
+
+impl Client {
+    async fn call(&self, via: NodeId, request: Request, left_ms: u32) -> Result<Reply, Failure> {
         let envelope = Envelope {
             epoch: Epoch(1),
-            left_ms: timeout_ms,
+            left_ms,
             operation: 1,
-            bucket: self.bucket(),
+            bucket: self.bucket,
             role: Role::Client,
         };
         let call = self.network.port(CLIENT).call(via, Lane::Request, envelope, request);
-        call.await.expect("the client reaches the node").1
+        let patience = Duration::from_millis(left_ms.into()) + PATIENCE;
+        let answer = tokio::time::timeout(patience, call).await.expect("an answer in time");
+        match answer {
+            Ok((_, Reply::Failed(failure))) => Err(*failure),
+            Ok((_, reply)) => Ok(reply),
+            Err(error) => {
+                let effect = if error.not_sent() { Effect::NotApplied } else { Effect::Unknown };
+                let failure = Failure::refused(ErrorCode::NoOwnerReachable, error.to_string());
+                Err(Failure { effect, ..failure })
+            }
+        }
     }
 
     pub async fn put(
@@ -285,9 +459,8 @@ impl Cluster {
             hops: 0,
             value: Bytes::copy_from_slice(value.as_bytes()),
         };
-        match self.call(via, Request::Put(put), with.timeout_ms).await {
+        match self.call(via, Request::Put(put), with.timeout_ms).await? {
             Reply::Put(stored) => Ok(stored),
-            Reply::Failed(failure) => Err(*failure),
             other => panic!("a put was answered with {other:?}"),
         }
     }
@@ -305,9 +478,8 @@ impl Cluster {
             quorum: with.quorum(),
             hops: 0,
         };
-        match self.call(via, Request::Delete(delete), with.timeout_ms).await {
+        match self.call(via, Request::Delete(delete), with.timeout_ms).await? {
             Reply::Deleted(stored) => Ok(stored),
-            Reply::Failed(failure) => Err(*failure),
             other => panic!("a delete was answered with {other:?}"),
         }
     }
@@ -318,23 +490,9 @@ impl Cluster {
             quorum: with.quorum(),
             repair: with.repair,
         };
-        match self.call(via, Request::Get(get), with.timeout_ms).await {
+        match self.call(via, Request::Get(get), with.timeout_ms).await? {
             Reply::Found(found) => Ok(found),
-            Reply::Failed(failure) => Err(*failure),
             other => panic!("a get was answered with {other:?}"),
-        }
-    }
-
-    pub async fn status(&self, via: NodeId) -> NodeStatus {
-        self.says_of_itself(via).await.expect("it is not about to end")
-    }
-
-    /// As [`Cluster::status`], for a node that may be about to end.
-    pub async fn says_of_itself(&self, via: NodeId) -> Result<NodeStatus, Failure> {
-        match self.call(via, Request::Status(StatusQuery {}), 1000).await {
-            Reply::Status(status) => Ok(*status),
-            Reply::Failed(failure) => Err(*failure),
-            other => panic!("a status query was answered with {other:?}"),
         }
     }
 }
@@ -351,4 +509,20 @@ pub fn values(found: &Found) -> Vec<String> {
         siblings.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect();
     values.sort();
     values
+}
+
+/// The values in a state, as text, sorted.
+pub fn texts(state: &Register) -> Vec<String> {
+    let mut texts: Vec<String> =
+        state.values().map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect();
+    texts.sort();
+    texts
+}
+
+/// What the receipt says of each node that took part: node, for whom it stands in, outcome.
+pub fn lines(receipt: &Receipt) -> Vec<(NodeId, Option<NodeId>, Outcome)> {
+    let line = |report: &ReplicaReport| {
+        (NodeId(report.node), report.stands_in_for.map(NodeId), report.outcome)
+    };
+    receipt.replicas.iter().map(line).collect()
 }
