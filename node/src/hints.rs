@@ -58,8 +58,8 @@ impl Default for HintLimits {
 }
 
 /// Hints on their way to one owner at the same time. The next one leaves when one is acknowledged, so the owner sets the
-/// pace. Enough to fill the groups that it syncs together.
-const IN_FLIGHT_MAX: usize = 64;
+/// pace. Enough to share its syncs, and few enough that its clients hardly notice.
+const IN_FLIGHT_MAX: usize = 16;
 
 /// Bytes of hints on their way to one owner at the same time, unless a single one is larger.
 const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;

@@ -446,8 +446,14 @@ impl Spread {
 
     /// A quarter of the time is over: nobody waits for the silent alone any longer. They may still answer; a hint then
     /// brings them nothing new.
+    ///
+    /// Once the write is won nobody waits: then a hint of ours at the deadline is enough. A cluster that is slow because it
+    /// has too much to do would otherwise write everything twice, and be slower still.
     fn give_up_the_silent(&mut self) {
         self.silence_ends += self.patience;
+        if !self.ballot.tally.is_pending() {
+            return;
+        }
         let me = self.node.id();
         for (node, owner) in self.ballot.give_up(me) {
             self.node.liveness().silent(node);
