@@ -13,7 +13,11 @@ fn bad_input_is_refused_by_name() {
         (&["get", "k", "-n", "2", "-r", "3"], 2, "r=3"),
         (&["put", "k", "v", "-n", "2", "-w", "3"], 2, "w=3"),
         (&["put", "k", "v", "-w", "1", "--dw", "2"], 2, "dw=2"),
+        (&["get", "k", "-r", "1", "--pr", "2"], 2, "pr=2 is more than r=1"),
+        (&["put", "k", "v", "-w", "1", "--pw", "two"], 2, "pw=2 is more than w=1"),
+        (&["get", "k", "--repair", "later"], 2, "blocking"),
         (&["get", "k", "-n", "4"], 2, "n=4"),
+        (&["get", "k", "-n", "quorum"], 2, "-n"),
         (&["get", "k", "-r", "most"], 2, "quorum"),
         (&["get", "k", "--bucket", "carts"], 2, "carts"),
         (&["get", "k", "--timeout", "soon"], 2, "timeout"),
@@ -22,7 +26,7 @@ fn bad_input_is_refused_by_name() {
         (&["get", &long_key], 2, "1025"),
         (&["get", ""], 2, "empty"),
         (&["get", "nobody-wrote-this"], 3, "never written"),
-        (&["get", "k", "--via", "n9"], 4, "n9"),
+        (&["get", "k", "--via", "n9"], 2, "its nodes are n1"),
         (&["get", "k", "--cluster", "elsewhere"], 2, "elsewhere"),
     ];
     for (arguments, code, word) in cases {
