@@ -2,7 +2,7 @@
 //!
 //! [`write`] is the story of a put and of a delete, [`get`] that of a read. Both begin with a [`Place`]: where the key
 //! lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to another node,
-//! [`stand_ins`] says who takes the seat of an owner that is out of reach.
+//! [`stand_ins`] says who takes the seat of an owner that is out of reach, and [`turn`] is the local step of a write.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,6 +21,7 @@ mod ballot;
 pub(crate) mod get;
 mod hand_over;
 mod stand_ins;
+mod turn;
 pub(crate) mod write;
 
 /// Where a key lives.

@@ -1,0 +1,140 @@
+//! The key's turn: the local step of a write, between two awaits.
+//!
+//! The own copy is read, the change gets its event and is joined in, and the result is queued for the disk. Nobody else can
+//! read the copy in between. The own copy is the record of an owner, or the hint of a fallback that coordinates.
+
+use std::sync::Arc;
+
+use atoll_antientropy::{Context, Event, Register};
+use atoll_ring::{NodeId, Partition, Quorum};
+use atoll_wire::{Ack, ErrorCode, Failure, limits::SIBLINGS_MAX};
+use tokio::time::Instant;
+
+use super::{
+    Place,
+    write::{Change, What},
+};
+use crate::{
+    Node,
+    replica::{self, Own},
+    storage::{StoreError, commit::Ticket},
+};
+
+/// In which capacity the coordinator keeps its own copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// In its own record of the key.
+    Owner,
+    /// In its hint for this owner. Always the first one's: the note of the own last event lies beside one row then.
+    StandsInFor(NodeId),
+}
+
+impl Seat {
+    /// The owner for whom the vote counts.
+    pub(super) fn of(self, me: NodeId) -> NodeId {
+        match self {
+            Seat::Owner => me,
+            Seat::StandsInFor(owner) => owner,
+        }
+    }
+}
+
+/// Waits for counters, but not longer than the request has time: past that nothing may be begun.
+pub(super) async fn lease(
+    node: &Arc<Node>,
+    partition: Partition,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let waiting = node.clone();
+    let mut ready = Box::pin(async move { waiting.leases().ready(partition).await });
+    match tokio::time::timeout_at(deadline, &mut ready).await {
+        Ok(leased) => leased.map_err(|error| replica::stopping(&error)),
+        Err(_) => {
+            node.spawn(async move { drop(ready.await) }); // whoever comes next finds it leased
+            let detail = "the disk was slower than the request's time, nothing was begun";
+            Err(Failure::refused(ErrorCode::DeadlinePassed, detail))
+        }
+    }
+}
+
+/// What came of the key's turn.
+pub(super) enum Turn {
+    Taken {
+        event: Event,
+        delta: Register,
+        on_disk: Ticket,
+    },
+    /// The own record is damaged: another owner has to coordinate.
+    Corrupt,
+}
+
+/// The key's turn: no await in here, so nobody else reads the record between our read and our write.
+pub(super) fn take_turn(
+    node: &Node,
+    place: &Place,
+    quorum: &Quorum,
+    seen: &Context,
+    change: &Change,
+    seat: Seat,
+) -> Result<Turn, Failure> {
+    let stop = |error: StoreError| replica::stopping(&error);
+    // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
+    node.takes_writes()?; // again: many may have waited for the same lease
+    let own = match seat {
+        Seat::Owner => replica::read(node, &place.row),
+        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row),
+    };
+    let (note, mut state) = match own.map_err(stop)? {
+        Own::Missing => (None, Register::default()),
+        Own::Known(record) => match record.register() {
+            Ok(state) => (record.note, state),
+            Err(_) if seat == Seat::Owner => return Ok(Turn::Corrupt),
+            Err(_) => (None, Register::default()),
+        },
+        Own::Corrupt if seat == Seat::Owner => return Ok(Turn::Corrupt),
+        Own::Corrupt => (None, Register::default()), // nothing in a damaged hint can be brought to anybody
+    };
+    let siblings_before = state.siblings();
+    let Some(counter) = node.leases().take(place.partition) else {
+        return Err(replica::overloaded()); // 65,536 others were faster since we looked
+    };
+    let (event, note) = node.standing().event(note.as_ref(), counter);
+    if seen.contains(&event.dot()) || state.context().contains(&event.dot()) {
+        // somebody knows an event we are only now giving out: this directory is older than its incarnation. Whoever
+        // remembers the first use of a dot drops the second without a word
+        let error = StoreError(format!(
+            "{} was given out before; was the data directory restored from a copy?",
+            event.dot()
+        ));
+        node.disk().give_up(error.clone());
+        return Err(stop(error));
+    }
+    let delta = match &change.what {
+        What::Put(value) => Register::put(seen, event, value.clone()),
+        What::Delete => Register::delete(seen, event),
+    };
+    state.join(delta.clone());
+    if state.siblings() > SIBLINGS_MAX.max(siblings_before) {
+        // the counter is skipped: nothing carries it
+        let detail = format!(
+            "the key has {siblings_before} siblings, at most {SIBLINGS_MAX} are kept, and the context does not replace \
+             enough of them; read the key and put with that context"
+        );
+        return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
+    }
+    let on_disk = match seat {
+        Seat::Owner => replica::store(node, &place.row, Some(&note), &state, first_ack(quorum)),
+        Seat::StandsInFor(owner) => node
+            .hints()
+            .put(owner, &place.row, Some(&note), &state)
+            .map_err(stop)?
+            .ok_or_else(|| replica::hints_full(node, owner))?,
+    };
+    Ok(Turn::Taken { event, delta, on_disk })
+}
+
+/// What an owner is asked for first. If fewer fsynced acks than acks are needed, the fast one comes first and the
+/// fsynced one is asked for afterwards.
+pub(super) fn first_ack(quorum: &Quorum) -> Ack {
+    if quorum.dw() < quorum.w() { Ack::Written } else { Ack::Durable }
+}
