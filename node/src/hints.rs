@@ -184,10 +184,10 @@ impl Hints {
         kept + bytes as u64 <= self.limits.bytes_per_owner_max
     }
 
-    /// Removes a hint if it is still the one that was delivered.
-    fn delivered(&self, target: NodeId, row: &Bytes, value: &Bytes) -> Result<(), StoreError> {
+    /// Removes a hint if it is still the one that was delivered. Returns whether it was.
+    fn delivered(&self, target: NodeId, row: &Bytes, value: &Bytes) -> Result<bool, StoreError> {
         if self.disk.get(Space::Hints, row)?.as_ref() != Some(value) {
-            return Ok(()); // a write was missed meanwhile and joined; the new hint goes its own way
+            return Ok(false); // a write was missed meanwhile and joined, and the new hint goes its own way; or it is gone
         }
         let mut all = self.held.lock().expect("no panic holds it");
         let held = all.entry(target).or_default();
@@ -196,7 +196,7 @@ impl Hints {
         drop(all);
         let write = Write { space: Space::Hints, row: row.clone(), value: None };
         self.disk.write(vec![write], Ack::Written);
-        Ok(())
+        Ok(true)
     }
 
     /// Hints kept for an owner.
@@ -378,8 +378,8 @@ async fn deliver_all(
         flying_bytes -= value.len();
         match outcome {
             Delivery::Done => {
-                node.hints().delivered(target, &row, &value)?;
-                pass.delivered += 1;
+                // a row whose removal is only queued is found again: that is no progress, and must not be tried at once
+                pass.delivered += u64::from(node.hints().delivered(target, &row, &value)?);
             }
             Delivery::NotNow if refused.len() < REFUSED_MAX => {
                 refused.insert(row);
