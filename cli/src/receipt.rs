@@ -134,7 +134,8 @@ fn answered(outcome: Outcome) -> bool {
         | Outcome::Corrupt
         | Outcome::Refused
         | Outcome::KnowsNothing
-        | Outcome::HintsFull => true,
+        | Outcome::HintsFull
+        | Outcome::InDoubt => true,
         Outcome::NotAsked | Outcome::Pending | Outcome::Down | Outcome::Silent => false,
     }
 }
@@ -215,6 +216,7 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::OtherCluster
         | ErrorCode::Overloaded
         | ErrorCode::StaleView
+        | ErrorCode::Rising
         | ErrorCode::HintsFull
         | ErrorCode::Corrupt
         | ErrorCode::ReadOnly

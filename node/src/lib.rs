@@ -9,9 +9,11 @@
 //! without an await: read the own record, join, take a dot, queue the write. That is why no two puts of a key can read
 //! the same record, without any lock on keys.
 
+pub mod canary;
 pub mod clock;
 pub mod config;
 mod coordinate;
+mod doubt;
 mod headroom;
 mod hedge;
 mod hints;
@@ -25,6 +27,6 @@ pub mod storage;
 pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
 pub use hints::HintLimits;
-pub use node::{Node, Parts};
+pub use node::{Node, Parts, Past};
 pub use run::{RunError, run};
 pub use storage::faulty::Faults;

@@ -12,7 +12,7 @@ use std::{
 
 use atoll_ring::NodeId;
 use atoll_transport::CallError;
-use atoll_wire::{Lane, PeerStatus, Ping, Request};
+use atoll_wire::{Commit, Lane, PeerStatus, Ping, Request, Roots};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::Node;
@@ -150,7 +150,12 @@ impl Liveness {
 /// Pings one peer for ever.
 pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
     loop {
-        let ping = Ping { node: node.id().0, incarnation: node.actor().incarnation };
+        let ping = Ping {
+            node: node.id().0,
+            incarnation: node.actor().incarnation,
+            commit: Commit { sequence: node.disk().sequence(), chain: 0 },
+            roots: Roots::default(),
+        };
         let asked: Instant = node.clock().now();
         let envelope = node.envelope(asked + PING_LIMIT, 0);
         let call = node.transport().call(peer, Lane::Control, envelope, Request::Ping(ping));

@@ -16,8 +16,8 @@ use atoll_antientropy::{Actor, Secret, Standing};
 use atoll_ring::{ClusterId, Epoch, NodeId, View};
 use atoll_transport::{Answer, Caller, CertificateState, Handler, Transport};
 use atoll_wire::{
-    Ack, BucketId, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role, ViewReply,
-    limits::TIMEOUT_MS_MAX,
+    Ack, BucketId, Commit, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role,
+    Roots, ViewReply, limits::TIMEOUT_MS_MAX,
 };
 use bytes::Bytes;
 use tokio::{
@@ -32,6 +32,7 @@ use crate::{
         get::get,
         write::{Change, What, write},
     },
+    doubt::Doubt,
     headroom::{self, Headroom},
     hedge::Hedge,
     hints::{self, HintLimits, Hints},
@@ -59,10 +60,23 @@ pub struct Parts {
     pub disk: Arc<Disk>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// What is known of its memory.
+    pub past: Past,
     /// How much it keeps for others.
     pub hint_limits: HintLimits,
     /// What is known of its own certificate; shown in its status.
     pub certificate: Arc<CertificateState>,
+}
+
+/// What is known of a node's memory before it has asked anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// It has never run: somebody says so. Believed unless a peer remembers otherwise.
+    None,
+    /// Nothing seems to be missing. Believed unless a peer remembers more.
+    Whole,
+    /// Something is missing, and what.
+    Lost(String),
 }
 
 /// A node at work.
@@ -77,6 +91,7 @@ pub struct Node {
     certificate: Arc<CertificateState>,
     leases: Leases,
     headroom: Headroom,
+    doubt: Doubt,
     hints: Hints,
     liveness: Liveness,
     hedge: Hedge,
@@ -120,7 +135,8 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate } = parts;
+        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate, past: _ } =
+            parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let actor = Actor { node: id.0, incarnation: member.incarnation };
         let unclean_starts = begin(&disk, &view).await?;
@@ -135,6 +151,7 @@ impl Node {
             transport,
             leases: Leases::open(actor, disk.clone())?,
             headroom: Headroom::of(disk.clone()),
+            doubt: Doubt::open(disk.clone())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
@@ -152,6 +169,15 @@ impl Node {
             node.spawn(hints::deliver(node.clone(), other));
         }
         Ok(node)
+    }
+
+    /// Finds out whether it may speak as the node it was, and begins to serve. Whoever starts a node lets its peers reach
+    /// it first.
+    ///
+    /// # Errors
+    /// The storage failed.
+    pub async fn rise(self: &Arc<Self>) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Stops in order: ends what runs in the background, notes that nothing is missing, and makes no event after that.
@@ -212,6 +238,10 @@ impl Node {
 
     pub(crate) fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    pub(crate) fn doubt(&self) -> &Doubt {
+        &self.doubt
     }
 
     pub(crate) fn hints(&self) -> &Hints {
@@ -320,11 +350,20 @@ impl Node {
             certificate_expires_ms: self.certificate.expires_ms(),
             certificate_problem: self.certificate.problem(),
             durable_sequence: self.disk.sequence(),
+            rising: String::new(),
+            doubt: String::new(),
+            partitions_in_doubt: 0,
+            keys_in_doubt: 0,
+            tombstones: 0,
+            scrubbed: (0, 0),
+            scrubs: 0,
             hints: self.hints.total(),
             hint_bytes: self.hints.bytes(),
             hints_refused: self.hints.refused(),
             corrupt_records: self.counts.corrupt.load(Ordering::Relaxed),
             repaired: self.counts.repaired.load(Ordering::Relaxed),
+            exchanged: 0,
+            compared_ms_ago: u64::MAX,
             writes: self.counts.writes.load(Ordering::Relaxed),
             reads: self.counts.reads.load(Ordering::Relaxed),
             hedges: self.hedge.sent(),
@@ -382,8 +421,12 @@ impl Handler for Node {
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
             Request::Ping(_) => {
-                let (node, incarnation) = (self.id.0, self.actor().incarnation);
-                return Answer::Now(Reply::Pong(Pong { node, incarnation }));
+                return Answer::Now(Reply::Pong(Pong {
+                    node: self.id.0,
+                    incarnation: self.actor().incarnation,
+                    commit: Commit { sequence: self.disk.sequence(), chain: 0 },
+                    roots: Roots::default(),
+                }));
             }
             Request::View(_) => {
                 let view = postcard::to_stdvec(&*self.view()).expect("a view is plain data");
@@ -395,6 +438,17 @@ impl Handler for Node {
                     Ok(()) => Reply::Status(Box::new(self.status())),
                     Err(error) => failed(replica::stopping(&error)),
                 });
+            }
+            Request::RepairStatus(_)
+            | Request::RepairRun(_)
+            | Request::Dump(_)
+            | Request::Recall(_)
+            | Request::Enrol(_)
+            | Request::CompareRoots(_)
+            | Request::Compare(_)
+            | Request::Entries(_) => {
+                let detail = "not spoken yet";
+                return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
             }
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
@@ -430,9 +484,18 @@ impl Handler for Node {
             Request::Replicate(request) => {
                 Answer::Later(Box::pin(replica::replicate(self, envelope, request, due.deadline)))
             }
-            Request::Hello(_) | Request::Ping(_) | Request::View(_) | Request::Status(_) => {
-                unreachable!("answered above")
-            }
+            Request::Hello(_)
+            | Request::Ping(_)
+            | Request::View(_)
+            | Request::Status(_)
+            | Request::RepairStatus(_)
+            | Request::RepairRun(_)
+            | Request::Dump(_)
+            | Request::Recall(_)
+            | Request::Enrol(_)
+            | Request::CompareRoots(_)
+            | Request::Compare(_)
+            | Request::Entries(_) => unreachable!("answered above"),
         }
     }
 }

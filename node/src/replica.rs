@@ -65,8 +65,10 @@ pub(crate) fn fetch(node: &Arc<Node>, envelope: &Envelope, fetch: &Fetch) -> Ans
         true => hints_of(node, envelope.bucket, &fetch.key),
     };
     let reply = match known {
-        Ok(Known::Nothing) => Reply::Fetched(Fetched { known: false, state: Bytes::new() }),
-        Ok(Known::State(state)) => Reply::Fetched(Fetched { known: true, state }),
+        Ok(Known::Nothing) => {
+            Reply::Fetched(Fetched { known: false, in_doubt: false, state: Bytes::new() })
+        }
+        Ok(Known::State(state)) => Reply::Fetched(Fetched { known: true, in_doubt: false, state }),
         Ok(Known::Corrupt) => failed(corrupt(node)),
         Err(error) => failed(stopping(&error)),
     };

@@ -18,7 +18,7 @@ use atoll_transport::{
 use atoll_wire::Role;
 
 use crate::{
-    ConfigError, Node, NodeConfig, Parts, SystemClock,
+    ConfigError, Node, NodeConfig, Parts, Past, SystemClock,
     storage::{
         Space, Store, StoreError,
         commit::Disk,
@@ -140,6 +140,7 @@ pub async fn run(
         transport: peers.clone(),
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
+        past: if first_start { Past::None } else { Past::Whole },
         hint_limits: config.hint_limits,
         certificate: renewal.state(),
     })
@@ -151,6 +152,7 @@ pub async fn run(
         async move { quic.serve(node).await }
     });
     let renewing = tokio::spawn(renewal.run());
+    node.rise().await.map_err(|error| storage_failed(store.clone(), error))?;
     ready(config.node, config.listen);
 
     tokio::pin!(stop);

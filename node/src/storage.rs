@@ -26,11 +26,16 @@ pub enum Space {
     Hints,
     /// The node's own: leases, starts, the view, the commit number.
     Meta,
+    /// Per record a fingerprint of its state, under the record's name: the trees are rebuilt from these.
+    Digests,
+    /// Damaged records, under their names; while one is here its key is in doubt.
+    Quarantine,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Space; 3] = [Space::Data, Space::Hints, Space::Meta];
+    pub const ALL: [Space; 5] =
+        [Space::Data, Space::Hints, Space::Meta, Space::Digests, Space::Quarantine];
 }
 
 /// One row to be written or removed.

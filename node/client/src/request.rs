@@ -165,8 +165,16 @@ impl Client {
             | Request::Ping(_)
             | Request::View(_)
             | Request::Status(_)
+            | Request::RepairStatus(_)
+            | Request::RepairRun(_)
+            | Request::Dump(_)
             | Request::Replicate(_)
-            | Request::Fetch(_) => (Lane::Control, true),
+            | Request::Fetch(_)
+            | Request::Recall(_)
+            | Request::Enrol(_)
+            | Request::CompareRoots(_)
+            | Request::Compare(_)
+            | Request::Entries(_) => (Lane::Control, true),
         };
         let operation = rand::random();
         let view = self.view();
@@ -292,6 +300,7 @@ fn only_there(code: ErrorCode) -> bool {
         ErrorCode::NoOwnerReachable
         | ErrorCode::Overloaded
         | ErrorCode::StaleView
+        | ErrorCode::Rising
         | ErrorCode::Corrupt
         | ErrorCode::ReadOnly
         | ErrorCode::Stopping => true,

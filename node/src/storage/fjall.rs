@@ -17,7 +17,7 @@ use super::{Room, Space, Store, StoreError, Write};
 /// The store of a node.
 pub struct FjallStore {
     database: Database,
-    spaces: [Keyspace; 3],
+    spaces: [Keyspace; 5],
     path: PathBuf,
 }
 
@@ -48,6 +48,8 @@ impl FjallStore {
             database.keyspace("data", data).map_err(failed)?,
             database.keyspace("hints", data).map_err(failed)?,
             database.keyspace("meta", KeyspaceCreateOptions::default).map_err(failed)?,
+            database.keyspace("digests", KeyspaceCreateOptions::default).map_err(failed)?,
+            database.keyspace("quarantine", KeyspaceCreateOptions::default).map_err(failed)?,
         ];
         Ok(FjallStore { database, spaces, path: path.into() })
     }

@@ -72,6 +72,28 @@ pub fn partition_of_lease(row: &[u8]) -> Option<Partition> {
     Some(Partition(u16::from_be_bytes(row.get(14..16)?.try_into().ok()?)))
 }
 
+/// Where it is kept with which owners a partition must still be compared.
+pub fn doubt(partition: Partition) -> Bytes {
+    let mut row = BytesMut::from(DOUBT);
+    row.put_u16(partition.0);
+    row.freeze()
+}
+
+/// The partition in the name of such a row; none for [`DOUBT_WHY`].
+pub fn partition_of_doubt(row: &[u8]) -> Option<Partition> {
+    let number = row.strip_prefix(DOUBT)?.try_into().ok()?;
+    Some(Partition(u16::from_be_bytes(number)))
+}
+
+/// The partition in the name of a data row.
+pub fn partition_of_data(row: &[u8]) -> Option<Partition> {
+    Some(Partition(u16::from_be_bytes(*row.first_chunk()?)))
+}
+
+/// What the names of all rows about doubt begin with.
+pub const DOUBT: &[u8] = b"doubt/";
+/// Why there is doubt, for people. Longer than the name of any partition's row.
+pub const DOUBT_WHY: &[u8] = b"doubt/why";
 /// The number of the last commit.
 pub const SEQUENCE: &[u8] = b"sequence";
 /// How often the node started without having been stopped.

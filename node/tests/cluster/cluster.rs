@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, SimulatedClock,
+    HintLimits, Node, Parts, Past, SimulatedClock,
     storage::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
@@ -164,7 +164,9 @@ impl Cluster {
         let store = Arc::new(FaultyStore::new(self.stores[&id].clone(), faults.clone()));
         let sync = self.slow_disks.get(&id).copied().unwrap_or(SYNC);
         let (disk, writer) = Disk::on_task(store, sync)?;
+        let past = if self.faults.contains_key(&id) { Past::Whole } else { Past::None };
         let parts = Parts {
+            past,
             hint_limits: self.hint_limits,
             id,
             view: self.view.clone(),
@@ -176,6 +178,7 @@ impl Cluster {
         };
         let node = Node::start(parts).await?;
         self.network.plug(node.clone());
+        node.rise().await?;
         self.running.insert(id, (node, writer));
         self.faults.insert(id, faults);
         Ok(())

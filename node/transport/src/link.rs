@@ -398,7 +398,12 @@ mod tests {
     use super::*;
 
     fn pong(id: u64) -> Frame {
-        let reply = Reply::Pong(Pong { node: 1, incarnation: 0 });
+        let reply = Reply::Pong(Pong {
+            node: 1,
+            incarnation: 0,
+            commit: atoll_wire::Commit::default(),
+            roots: atoll_wire::Roots::default(),
+        });
         let bytes = encode_reply(Kind::Ping, id, Epoch(3), &reply).unwrap().concat();
         Frame::parse(&bytes.into()).unwrap()
     }

@@ -362,10 +362,20 @@ impl Guest {
             return (reply, room);
         }
         let effect = match kind {
-            Kind::Hello | Kind::Ping | Kind::View | Kind::Status | Kind::Get | Kind::Fetch => {
-                Effect::NotApplied
-            }
-            Kind::Put | Kind::Delete | Kind::Replicate => Effect::Unknown,
+            Kind::Hello
+            | Kind::Ping
+            | Kind::View
+            | Kind::Status
+            | Kind::RepairStatus
+            | Kind::RepairRun
+            | Kind::Dump
+            | Kind::Get
+            | Kind::Fetch
+            | Kind::Recall
+            | Kind::CompareRoots
+            | Kind::Compare
+            | Kind::Entries => Effect::NotApplied,
+            Kind::Put | Kind::Delete | Kind::Replicate | Kind::Enrol => Effect::Unknown,
         };
         let detail = "too many replies wait to be taken; read them, or ask for less at a time";
         let failure = Failure {

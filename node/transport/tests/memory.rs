@@ -11,8 +11,8 @@ use std::{
 use atoll_ring::{ClusterId, Epoch, NodeId};
 use atoll_transport::{Answer, CallError, Caller, Handler, memory::Network};
 use atoll_wire::{
-    BucketId, Envelope, Fetch, FrameError, Lane, Ping, Pong, Put, Reply, Request, Role,
-    limits::VALUE_BYTES_MAX,
+    BucketId, Commit, Envelope, Fetch, FrameError, Lane, Ping, Pong, Put, Reply, Request, Role,
+    Roots, limits::VALUE_BYTES_MAX,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -58,7 +58,12 @@ impl Handler for Host {
     fn handle(self: Arc<Self>, caller: Caller, _: Envelope, request: Request) -> Answer {
         assert_eq!(caller.node, Some(ONE));
         self.begun.fetch_add(1, Ordering::SeqCst);
-        let reply = Reply::Pong(Pong { node: self.id.0, incarnation: 0 });
+        let reply = Reply::Pong(Pong {
+            node: self.id.0,
+            incarnation: 0,
+            commit: Commit::default(),
+            roots: Roots::default(),
+        });
         if let Request::Ping(_) = request {
             self.done.fetch_add(1, Ordering::SeqCst);
             return Answer::Now(reply);
@@ -67,13 +72,18 @@ impl Handler for Host {
             sleep(SECOND).await;
             self.done.fetch_add(1, Ordering::SeqCst);
             let state = bytes::Bytes::from_static(b"state");
-            Reply::Fetched(atoll_wire::Fetched { known: true, state })
+            Reply::Fetched(atoll_wire::Fetched { known: true, in_doubt: false, state })
         }))
     }
 }
 
 fn ping() -> Request {
-    Request::Ping(Ping { node: 1, incarnation: 0 })
+    Request::Ping(Ping {
+        node: 1,
+        incarnation: 0,
+        commit: Commit::default(),
+        roots: Roots::default(),
+    })
 }
 
 fn slow_work() -> Request {
@@ -107,7 +117,18 @@ async fn calls_are_answered() {
     network.plug(host.clone());
     let start = Instant::now();
     let (epoch, reply) = ask(&network, ping()).await.unwrap();
-    assert_eq!((epoch, reply), (Epoch(5), Reply::Pong(Pong { node: 2, incarnation: 0 })));
+    assert_eq!(
+        (epoch, reply),
+        (
+            Epoch(5),
+            Reply::Pong(Pong {
+                node: 2,
+                incarnation: 0,
+                commit: Commit::default(),
+                roots: Roots::default()
+            })
+        )
+    );
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(matches!(ask(&network, slow_work()).await, Ok((_, Reply::Fetched(_)))));
     assert_eq!(start.elapsed(), SECOND);

@@ -75,6 +75,8 @@ codes! {
     StaleView = 105, "stale view";
     /// The node may keep no more hints for the owner it should stand in for.
     HintsFull = 106, "hint store full";
+    /// The node has just started and does not know yet what it may say.
+    Rising = 107, "starting";
     /// The node's own copy of this key is damaged.
     Corrupt = 200, "corrupt";
     /// The node accepts no writes.

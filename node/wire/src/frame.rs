@@ -17,7 +17,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::{
-    HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+    COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX,
+    VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
 };
 use crate::{Envelope, Failure, Reply, Request};
 
@@ -40,6 +41,12 @@ pub enum Kind {
     View,
     /// See [`crate::StatusQuery`].
     Status,
+    /// See [`crate::RepairQuery`].
+    RepairStatus,
+    /// See [`crate::RepairRun`].
+    RepairRun,
+    /// See [`crate::Dump`].
+    Dump,
     /// See [`crate::Put`].
     Put,
     /// See [`crate::Get`].
@@ -50,20 +57,38 @@ pub enum Kind {
     Replicate,
     /// See [`crate::Fetch`].
     Fetch,
+    /// See [`crate::Recall`].
+    Recall,
+    /// See [`crate::Enrol`].
+    Enrol,
+    /// See [`crate::CompareRoots`].
+    CompareRoots,
+    /// See [`crate::Compare`].
+    Compare,
+    /// See [`crate::Entries`].
+    Entries,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
         Kind::Status,
+        Kind::RepairStatus,
+        Kind::RepairRun,
+        Kind::Dump,
         Kind::Put,
         Kind::Get,
         Kind::Delete,
         Kind::Replicate,
         Kind::Fetch,
+        Kind::Recall,
+        Kind::Enrol,
+        Kind::CompareRoots,
+        Kind::Compare,
+        Kind::Entries,
     ];
 
     /// The number on the wire: below 16 about the cluster, from 16 from clients, from 32 between nodes.
@@ -73,11 +98,19 @@ impl Kind {
             Kind::Ping => 2,
             Kind::View => 3,
             Kind::Status => 4,
+            Kind::RepairStatus => 5,
+            Kind::RepairRun => 6,
+            Kind::Dump => 7,
             Kind::Put => 16,
             Kind::Get => 17,
             Kind::Delete => 18,
             Kind::Replicate => 32,
             Kind::Fetch => 33,
+            Kind::Recall => 34,
+            Kind::Enrol => 35,
+            Kind::CompareRoots => 36,
+            Kind::Compare => 37,
+            Kind::Entries => 38,
         }
     }
 
@@ -90,8 +123,12 @@ impl Kind {
         match (self, reply) {
             (Kind::Put, false) => VALUE_TAIL_BYTES_MAX,
             (Kind::Get | Kind::Fetch, true) | (Kind::Replicate, false) => STATE_TAIL_BYTES_MAX,
-            (Kind::View, true) => VIEW_TAIL_BYTES_MAX,
-            (Kind::Hello | Kind::Ping | Kind::View | Kind::Status | Kind::Delete, _) => 0,
+            (Kind::View | Kind::RepairStatus, true) => VIEW_TAIL_BYTES_MAX,
+            (Kind::Dump, true) => DUMP_TAIL_BYTES_MAX,
+            (Kind::CompareRoots | Kind::Compare | Kind::Entries, _) => COMPARE_TAIL_BYTES_MAX,
+            (Kind::Hello | Kind::Ping | Kind::Status | Kind::Delete, _) => 0,
+            (Kind::RepairRun | Kind::Recall | Kind::Enrol, _) => 0,
+            (Kind::View | Kind::RepairStatus | Kind::Dump, false) => 0,
             (Kind::Put | Kind::Replicate, true) | (Kind::Get | Kind::Fetch, false) => 0,
         }
     }
@@ -253,6 +290,20 @@ impl Frame {
             Kind::Get => self.body(Request::Get)?,
             Kind::Delete => self.body(Request::Delete)?,
             Kind::Fetch => self.body(Request::Fetch)?,
+            Kind::RepairStatus => self.body(Request::RepairStatus)?,
+            Kind::RepairRun => self.body(Request::RepairRun)?,
+            Kind::Dump => self.body(Request::Dump)?,
+            Kind::Recall => self.body(Request::Recall)?,
+            Kind::Enrol => self.body(Request::Enrol)?,
+            Kind::CompareRoots => self.body(|_: crate::CompareRoots| {
+                Request::CompareRoots(crate::CompareRoots { roots: tail })
+            })?,
+            Kind::Compare => {
+                self.body(|compare| Request::Compare(crate::Compare { hashes: tail, ..compare }))?
+            }
+            Kind::Entries => self.body(|entries| {
+                Request::Entries(crate::Entries { fingerprints: tail, ..entries })
+            })?,
             Kind::Put => self.body(|put| Request::Put(crate::Put { value: tail, ..put }))?,
             Kind::Replicate => self.body(|replicate| {
                 Request::Replicate(crate::Replicate { state: tail, ..replicate })
@@ -283,6 +334,20 @@ impl Frame {
             Kind::Fetch => {
                 self.body(|fetched| Reply::Fetched(crate::Fetched { state: tail, ..fetched }))?
             }
+            Kind::RepairStatus => self.body(|_: crate::RepairReport| {
+                Reply::RepairStatus(crate::RepairReport { partitions: tail })
+            })?,
+            Kind::RepairRun => self.body(Reply::RepairRun)?,
+            Kind::Dump => {
+                self.body(|dumped| Reply::Dumped(crate::Dumped { rows: tail, ..dumped }))?
+            }
+            Kind::Recall => self.body(Reply::Recalled)?,
+            Kind::Enrol => self.body(Reply::Enrolled)?,
+            Kind::CompareRoots | Kind::Compare => {
+                self.body(|_: crate::Differing| Reply::Differing(crate::Differing { which: tail }))?
+            }
+            Kind::Entries => self
+                .body(|_: crate::Unmatched| Reply::Unmatched(crate::Unmatched { entries: tail }))?,
         })
     }
 
@@ -323,6 +388,18 @@ pub fn encode_request(
         Request::Delete(body) => encode(Kind::Delete, 0, id, &(envelope, body), &none),
         Request::Replicate(body) => encode(Kind::Replicate, 0, id, &(envelope, body), &body.state),
         Request::Fetch(body) => encode(Kind::Fetch, 0, id, &(envelope, body), &none),
+        Request::RepairStatus(body) => encode(Kind::RepairStatus, 0, id, &(envelope, body), &none),
+        Request::RepairRun(body) => encode(Kind::RepairRun, 0, id, &(envelope, body), &none),
+        Request::Dump(body) => encode(Kind::Dump, 0, id, &(envelope, body), &none),
+        Request::Recall(body) => encode(Kind::Recall, 0, id, &(envelope, body), &none),
+        Request::Enrol(body) => encode(Kind::Enrol, 0, id, &(envelope, body), &none),
+        Request::CompareRoots(body) => {
+            encode(Kind::CompareRoots, 0, id, &(envelope, body), &body.roots)
+        }
+        Request::Compare(body) => encode(Kind::Compare, 0, id, &(envelope, body), &body.hashes),
+        Request::Entries(body) => {
+            encode(Kind::Entries, 0, id, &(envelope, body), &body.fingerprints)
+        }
     }
 }
 
@@ -357,6 +434,25 @@ pub fn encode_reply(
         (Kind::Fetch, Reply::Fetched(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.state)
         }
+        (Kind::RepairStatus, Reply::RepairStatus(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.partitions)
+        }
+        (Kind::RepairRun, Reply::RepairRun(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
+        (Kind::Dump, Reply::Dumped(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.rows)
+        }
+        (Kind::Recall, Reply::Recalled(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
+        (Kind::Enrol, Reply::Enrolled(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
+        (Kind::CompareRoots | Kind::Compare, Reply::Differing(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.which)
+        }
+        (Kind::Entries, Reply::Unmatched(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.entries)
+        }
         (
             Kind::Hello
             | Kind::Ping
@@ -366,7 +462,15 @@ pub fn encode_reply(
             | Kind::Get
             | Kind::Delete
             | Kind::Replicate
-            | Kind::Fetch,
+            | Kind::Fetch
+            | Kind::RepairStatus
+            | Kind::RepairRun
+            | Kind::Dump
+            | Kind::Recall
+            | Kind::Enrol
+            | Kind::CompareRoots
+            | Kind::Compare
+            | Kind::Entries,
             _,
         ) => Err(FrameError::Direction),
     }

@@ -19,11 +19,13 @@ pub use bucket::BucketId;
 pub use failure::{Effect, ErrorCode, Failure};
 pub use frame::{Frame, FrameError, Kind};
 pub use reply::{
-    DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise, Receipt,
-    ReplicaReport, Replicated, Reply, Stored, ValueHead, ViewReply, Welcome,
+    Differing, DotParts, Dumped, DumpedRow, Enrolled, Fetched, Found, NodeStatus, Outcome,
+    PartitionRepair, PeerStatus, Pong, Promise, Recalled, Receipt, RepairReport, RepairStarted,
+    ReplicaReport, Replicated, Reply, Stored, Unmatched, ValueHead, ViewReply, Welcome,
 };
 pub use request::{
-    Ack, Delete, Envelope, Fetch, Get, Hello, Lane, Ping, Put, Repair, Replicate, Request,
+    Ack, Commit, Compare, CompareRoots, Delete, Dump, Enrol, Entries, Envelope, Fetch, Get, Hello,
+    Lane, Ping, Put, Recall, Repair, RepairQuery, RepairRun, Replicate, Request, Roots,
     StatusQuery, ViewQuery,
 };
 pub use role::{Role, Roles};

@@ -30,6 +30,13 @@ pub const STATE_TAIL_BYTES_MAX: usize = (SIBLINGS_MAX + 2) * VALUE_BYTES_MAX;
 /// Largest tail of a frame that carries a view. 65,536 partitions with 5 owners of three bytes each fit.
 pub const VIEW_TAIL_BYTES_MAX: usize = 4 << 20;
 
+/// Largest tail of a frame in which trees are compared. The roots of 65,536 partitions fit, and so do the entries of
+/// leaves with 32,768 keys; whoever has more asks several times.
+pub const COMPARE_TAIL_BYTES_MAX: usize = 512 << 10;
+
+/// Largest tail of a page of raw states: one state of the largest size, and the names of a page of small ones.
+pub const DUMP_TAIL_BYTES_MAX: usize = STATE_TAIL_BYTES_MAX + (1 << 20);
+
 /// Frames longer than this travel on a stream of their own, so that they do not hold up the lane.
 pub const LANE_FRAME_BYTES_MAX: usize = 64 << 10;
 

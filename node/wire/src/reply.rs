@@ -7,7 +7,7 @@ use atoll_ring::Epoch;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Role};
+use crate::{Commit, Failure, Role, Roots};
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
 pub type DotParts = (u32, u32, u64);
@@ -33,6 +33,20 @@ pub enum Reply {
     Replicated(Replicated),
     /// To a fetch.
     Fetched(Fetched),
+    /// To a query for the state of repair.
+    RepairStatus(RepairReport),
+    /// To a demand to compare.
+    RepairRun(RepairStarted),
+    /// To a dump.
+    Dumped(Dumped),
+    /// To a recall.
+    Recalled(Recalled),
+    /// To an enrolment.
+    Enrolled(Enrolled),
+    /// To a comparison of roots, or of places in a tree.
+    Differing(Differing),
+    /// To a comparison of entries.
+    Unmatched(Unmatched),
     /// To anything.
     Failed(Box<Failure>),
 }
@@ -55,6 +69,10 @@ pub struct Pong {
     pub node: u32,
     /// Its incarnation.
     pub incarnation: u32,
+    /// The last commit that it has fsynced.
+    pub commit: Commit,
+    /// What it holds of the partitions that both own.
+    pub roots: Roots,
 }
 
 /// A view.
@@ -98,6 +116,20 @@ pub struct NodeStatus {
     pub certificate_problem: String,
     /// Number of the last commit that is on stable storage.
     pub durable_sequence: u64,
+    /// What the node waits for before it serves anybody; empty = it serves.
+    pub rising: String,
+    /// Why the node doubted what it holds when it started; empty = it did not.
+    pub doubt: String,
+    /// Partitions of which its answers do not count, because it has not been compared with every other owner.
+    pub partitions_in_doubt: u32,
+    /// Keys of which its answers do not count, because its record was damaged.
+    pub keys_in_doubt: u64,
+    /// Keys that are deleted and remembered as such.
+    pub tombstones: u64,
+    /// Records that the running scrub has read, and how many there were when it began.
+    pub scrubbed: (u64, u64),
+    /// Full scrubs since the start.
+    pub scrubs: u64,
     /// Hints kept for others.
     pub hints: u64,
     /// Bytes of them.
@@ -108,6 +140,11 @@ pub struct NodeStatus {
     pub corrupt_records: u64,
     /// Keys that a read repair has mended since the start.
     pub repaired: u64,
+    /// Keys that were found different by a comparison of trees, and mended, since the start.
+    pub exchanged: u64,
+    /// Milliseconds since the partition that was compared least lately was last found equal, or made equal, with another
+    /// owner; `u64::MAX` = never since the start.
+    pub compared_ms_ago: u64,
     /// Requests coordinated since the start: puts and deletes, gets.
     pub writes: u64,
     /// Gets coordinated since the start.
@@ -196,6 +233,8 @@ pub struct Replicated {
 pub struct Fetched {
     /// Whether the replica has a record, be it a tombstone; a fallback, whether it holds a hint.
     pub known: bool,
+    /// The replica may have lost something of this key: the state can be joined, and the answer does not count.
+    pub in_doubt: bool,
     /// Tail: the canonical bytes of the state; empty if not known.
     #[serde(skip)]
     pub state: Bytes,
@@ -300,6 +339,8 @@ pub enum Outcome {
     KnowsNothing,
     /// Is a fallback and may keep no more hints for this owner.
     HintsFull,
+    /// Answered a read, but may have lost something of this key; what it holds was joined, and did not count.
+    InDoubt,
 }
 
 impl Outcome {
@@ -318,6 +359,129 @@ impl Outcome {
             Outcome::Refused => "refused",
             Outcome::KnowsNothing => "knows nothing",
             Outcome::HintsFull => "hint store full",
+            Outcome::InDoubt => "in doubt",
         }
     }
+}
+
+/// How the repair of a node stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// Tail: one [`PartitionRepair`] per partition that the node owns, in postcard; see [`RepairReport::read`].
+    #[serde(skip)]
+    pub partitions: Bytes,
+}
+
+/// How the repair of one partition stands on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRepair {
+    /// The partition.
+    pub partition: u16,
+    /// Milliseconds since it was last known to be equal with the other owner that was compared least lately;
+    /// `u64::MAX` = not since the start.
+    pub agreed_ms_ago: u64,
+    /// The node's answers do not count here.
+    pub in_doubt: bool,
+    /// Keys repaired since the start, here or there.
+    pub keys_repaired: u64,
+    /// Bytes sent and received to find and mend them.
+    pub bytes: u64,
+    /// Keys found different and not mended yet.
+    pub backlog: u32,
+}
+
+impl RepairReport {
+    /// A report of these.
+    pub fn of(partitions: &[PartitionRepair]) -> Self {
+        let bytes = postcard::to_stdvec(partitions).expect("plain data");
+        RepairReport { partitions: bytes.into() }
+    }
+
+    /// What it says; `None` if the bytes are no report.
+    pub fn read(&self) -> Option<Vec<PartitionRepair>> {
+        postcard::from_bytes(&self.partitions).ok()
+    }
+}
+
+/// Comparisons have been put first in line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStarted {
+    /// How many partitions.
+    pub partitions: u32,
+}
+
+/// A page of raw states.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dumped {
+    /// There may be more after the last row.
+    pub more: bool,
+    /// Tail: [`DumpedRow`]s in postcard; see [`Dumped::read`].
+    #[serde(skip)]
+    pub rows: Bytes,
+}
+
+/// One row as it lies on a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpedRow {
+    /// The row, after which a next page may begin.
+    pub row: Bytes,
+    /// The key.
+    pub key: Bytes,
+    /// For whom it is kept, if it is a hint.
+    pub hint_for: Option<u32>,
+    /// What the node says of this key does not count.
+    pub in_doubt: bool,
+    /// Canonical bytes of the state; none = the record is damaged.
+    pub state: Option<Bytes>,
+}
+
+impl Dumped {
+    /// A page of these.
+    pub fn of(rows: &[DumpedRow], more: bool) -> Self {
+        Dumped { more, rows: postcard::to_stdvec(rows).expect("plain data").into() }
+    }
+
+    /// The rows; `None` if the bytes are no page.
+    pub fn read(&self) -> Option<Vec<DumpedRow>> {
+        postcard::from_bytes(&self.rows).ok()
+    }
+}
+
+/// What a node remembers of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recalled {
+    /// Whether it may speak for the cluster's memory: a node that has lost its own may not.
+    pub vouches: bool,
+    /// The highest incarnation it has heard of.
+    pub incarnation: u32,
+    /// The last commit it was told of, under that incarnation.
+    pub commit: Commit,
+    /// The highest incarnations it has heard of, of all nodes that ever took a new one: (node, incarnation).
+    pub incarnations: Vec<(u32, u32)>,
+}
+
+/// The answer to an enrolment, fsynced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// Whether it was accepted.
+    pub accepted: bool,
+    /// The highest incarnation heard of, the accepted one included.
+    pub highest: u32,
+}
+
+/// Which of the things compared are different.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differing {
+    /// Tail: one bit each, in the order of the question, the lowest bit first.
+    #[serde(skip)]
+    pub which: Bytes,
+}
+
+/// Which entries have no equal on the other side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmatched {
+    /// Tail: places of the asker's fingerprints that are not here, and the keys of those here that the asker has not;
+    /// `antientropy` says how.
+    #[serde(skip)]
+    pub entries: Bytes,
 }

@@ -45,6 +45,22 @@ pub enum Request {
     Replicate(Replicate),
     /// Give me your state of a key.
     Fetch(Fetch),
+    /// How does your repair stand?
+    RepairStatus(RepairQuery),
+    /// Compare now.
+    RepairRun(RepairRun),
+    /// Give me your raw states.
+    Dump(Dump),
+    /// What do you remember of me?
+    Recall(Recall),
+    /// Remember that I begin a new life.
+    Enrol(Enrol),
+    /// Which of our partitions differ?
+    CompareRoots(CompareRoots),
+    /// Which places below these differ?
+    Compare(Compare),
+    /// Which keys in these leaves differ?
+    Entries(Entries),
 }
 
 impl Request {
@@ -60,6 +76,14 @@ impl Request {
             Request::Delete(_) => Kind::Delete,
             Request::Replicate(_) => Kind::Replicate,
             Request::Fetch(_) => Kind::Fetch,
+            Request::RepairStatus(_) => Kind::RepairStatus,
+            Request::RepairRun(_) => Kind::RepairRun,
+            Request::Dump(_) => Kind::Dump,
+            Request::Recall(_) => Kind::Recall,
+            Request::Enrol(_) => Kind::Enrol,
+            Request::CompareRoots(_) => Kind::CompareRoots,
+            Request::Compare(_) => Kind::Compare,
+            Request::Entries(_) => Kind::Entries,
         }
     }
 }
@@ -98,6 +122,32 @@ pub struct Ping {
     pub node: u32,
     /// The sender's incarnation.
     pub incarnation: u32,
+    /// The last commit that the sender has fsynced. The receiver remembers it, see [`Recall`].
+    pub commit: Commit,
+    /// What the sender holds of the partitions that both own.
+    pub roots: Roots,
+}
+
+/// A commit: its number, and a fingerprint of it and all before it. Two histories with the same number and different
+/// chains are not the same history.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Commit {
+    /// From 1; 0 = none.
+    pub sequence: u64,
+    /// The first 8 bytes of blake3 over the chain before and what this commit wrote.
+    pub chain: u64,
+}
+
+/// The trees of all partitions that two nodes share, in one number. Equal numbers under the same epoch: equal states, so
+/// that equality costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roots {
+    /// The combination of the roots.
+    pub sum: u64,
+    /// Whether the sender may say so: a node in doubt confirms no equality.
+    pub vouched: bool,
 }
 
 /// Asks for the current view.
@@ -211,4 +261,78 @@ pub struct Fetch {
     pub durable: bool,
     /// The receiver is no owner: it shall answer with the hints it holds for the key.
     pub hints: bool,
+}
+
+/// Asks for the state of repair, partition by partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairQuery {}
+
+/// Asks the receiver to compare with every other owner, at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairRun {
+    /// One partition; none = all that the receiver owns.
+    pub partition: Option<u16>,
+}
+
+/// Asks for raw states of one partition as they lie on the receiver's disk, a page at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dump {
+    /// The partition.
+    pub partition: u16,
+    /// What is kept for others instead of the own records.
+    pub hints: bool,
+    /// The row after which to go on; empty = from the beginning.
+    pub after: Bytes,
+}
+
+/// Asks what the receiver remembers of the sender, before the sender gives out its first dot after a start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recall {
+    /// The sender.
+    pub node: u32,
+}
+
+/// The sender has lost memory and goes on under a new incarnation, once enough others have this fsynced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrol {
+    /// The sender.
+    pub node: u32,
+    /// The incarnation it wants; must be above every one that the receiver has heard of.
+    pub incarnation: u32,
+}
+
+/// The roots of all partitions that both own, in the order of the partitions: 8 bytes each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareRoots {
+    /// Tail: the roots.
+    #[serde(skip)]
+    pub roots: Bytes,
+}
+
+/// The hashes of the children of some places of a partition's tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// The partition.
+    pub partition: u16,
+    /// Which tree of the partition: that of buckets with so many copies.
+    pub n: u8,
+    /// How deep the places lie; 0 = the root.
+    pub level: u8,
+    /// Tail: per place its path and the hashes of its children; `antientropy` says how.
+    #[serde(skip)]
+    pub hashes: Bytes,
+}
+
+/// The fingerprints of all keys in some places of a partition's tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entries {
+    /// The partition.
+    pub partition: u16,
+    /// Which tree of the partition.
+    pub n: u8,
+    /// How deep the places lie.
+    pub level: u8,
+    /// Tail: per place its path and the fingerprints; `antientropy` says how.
+    #[serde(skip)]
+    pub fingerprints: Bytes,
 }

@@ -30,11 +30,23 @@ impl Role {
     /// |---|---|---|---|
     /// | hello, view, status | yes | yes | yes |
     /// | put, get, delete | yes (handing over) | yes | yes |
-    /// | ping, replicate, fetch | yes | no | no |
+    /// | repair status, repair run, dump | no | no | yes |
+    /// | ping, replicate, fetch, recall, enrol, compare roots, compare, entries | yes | no | no |
     pub fn may_send(self, kind: Kind) -> bool {
         match kind {
             Kind::Hello | Kind::View | Kind::Status | Kind::Put | Kind::Get | Kind::Delete => true,
-            Kind::Ping | Kind::Replicate | Kind::Fetch => match self {
+            Kind::RepairStatus | Kind::RepairRun | Kind::Dump => match self {
+                Role::Operator => true,
+                Role::Node | Role::Client => false,
+            },
+            Kind::Ping
+            | Kind::Replicate
+            | Kind::Fetch
+            | Kind::Recall
+            | Kind::Enrol
+            | Kind::CompareRoots
+            | Kind::Compare
+            | Kind::Entries => match self {
                 Role::Node => true,
                 Role::Client | Role::Operator => false,
             },
@@ -96,6 +108,14 @@ mod tests {
             (Kind::Delete, [true, true, true]),
             (Kind::Replicate, [true, false, false]),
             (Kind::Fetch, [true, false, false]),
+            (Kind::RepairStatus, [false, false, true]),
+            (Kind::RepairRun, [false, false, true]),
+            (Kind::Dump, [false, false, true]),
+            (Kind::Recall, [true, false, false]),
+            (Kind::Enrol, [true, false, false]),
+            (Kind::CompareRoots, [true, false, false]),
+            (Kind::Compare, [true, false, false]),
+            (Kind::Entries, [true, false, false]),
         ];
         assert_eq!(expected.len(), Kind::ALL.len(), "a new kind needs its line here");
         for (kind, may) in expected {
@@ -112,11 +132,8 @@ mod tests {
         assert!(!roles.contains(Role::Node));
         assert!(Role::ALL.iter().all(|r| !Roles::default().contains(*r)));
         for kind in Kind::ALL {
-            assert_eq!(roles.may_send(kind), Role::Client.may_send(kind), "{kind:?}");
-            assert!(
-                Roles::of(&[Role::Client, Role::Node]).may_send(kind)
-                    && !Roles::default().may_send(kind)
-            );
+            assert_eq!(roles.may_send(kind), Role::Operator.may_send(kind), "{kind:?}");
+            assert!(Roles::of(&Role::ALL).may_send(kind) && !Roles::default().may_send(kind));
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
-    FrameError, Get, Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt,
-    Repair, ReplicaReport, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored,
-    ValueHead, ViewQuery, ViewReply, Welcome,
+    Ack, BucketId, Commit, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found,
+    Frame, FrameError, Get, Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put,
+    Receipt, Repair, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots,
+    StatusQuery, Stored, ValueHead, ViewQuery, ViewReply, Welcome,
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
 };
@@ -333,7 +333,9 @@ fn write_with_tail(
             receipt: empty_receipt(),
             bytes: tail,
         })),
-        (Kind::Fetch, FLAG_REPLY) => reply(Reply::Fetched(Fetched { known: true, state: tail })),
+        (Kind::Fetch, FLAG_REPLY) => {
+            reply(Reply::Fetched(Fetched { known: true, in_doubt: false, state: tail }))
+        }
         (_, _) => None,
     }
 }
@@ -407,8 +409,12 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         (lane, option::of(any::<u32>()), option::of(any::<[u8; 16]>()))
             .prop_map(|(lane, node, cluster)| Request::Hello(Hello { lane, node, cluster })),
-        any::<(u32, u32)>()
-            .prop_map(|(node, incarnation)| Request::Ping(Ping { node, incarnation })),
+        any::<(u32, u32)>().prop_map(|(node, incarnation)| Request::Ping(Ping {
+            node,
+            incarnation,
+            commit: Commit::default(),
+            roots: Roots::default()
+        })),
         Just(Request::View(ViewQuery {})),
         Just(Request::Status(StatusQuery {})),
         (bytes(), bytes(), quorum(), any::<u8>(), bytes()).prop_map(
@@ -514,6 +520,7 @@ fn status() -> BoxedStrategy<NodeStatus> {
             reads: counts[10],
             hedges: counts[16],
             peers,
+            ..NodeStatus::default()
         })
         .boxed()
 }
@@ -538,10 +545,11 @@ fn failure() -> impl Strategy<Value = Failure> {
 fn reply() -> impl Strategy<Value = (Kind, Reply)> {
     let welcome = (any::<u32>(), any::<[u8; 16]>(), select(&Role::ALL[..]))
         .prop_map(|(node, cluster, role)| Reply::Welcome(Welcome { node, cluster, role }));
-    let pong =
-        any::<(u32, u32)>().prop_map(|(node, incarnation)| Reply::Pong(Pong { node, incarnation }));
+    let pong = any::<(u32, u32)>().prop_map(|(node, incarnation)| {
+        Reply::Pong(Pong { node, incarnation, commit: Commit::default(), roots: Roots::default() })
+    });
     let fetched = (any::<bool>(), bytes())
-        .prop_map(|(known, state)| Reply::Fetched(Fetched { known, state }));
+        .prop_map(|(known, state)| Reply::Fetched(Fetched { known, in_doubt: false, state }));
     let replicated = any::<bool>().prop_map(|durable| Reply::Replicated(Replicated { durable }));
     let of = |kind: Kind| move |reply: Reply| (kind, reply);
     prop_oneof![

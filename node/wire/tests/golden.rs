@@ -14,10 +14,10 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame, Get,
-    Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt, Repair,
-    ReplicaReport, Replicate, Replicated, Reply, Request, Role, StatusQuery, Stored, ValueHead,
-    ViewQuery, ViewReply, Welcome,
+    Ack, BucketId, Commit, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found,
+    Frame, Get, Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt,
+    Repair, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored,
+    ValueHead, ViewQuery, ViewReply, Welcome,
     frame::{encode_reply, encode_request},
 };
 use bytes::Bytes;
@@ -156,7 +156,12 @@ fn requests() -> Vec<Request> {
     let context = Bytes::from_static(b"what was seen");
     vec![
         Request::Hello(Hello { lane: Lane::Bulk, node: Some(7), cluster: Some([0xc1; 16]) }),
-        Request::Ping(Ping { node: 7, incarnation: 200 }),
+        Request::Ping(Ping {
+            node: 7,
+            incarnation: 200,
+            commit: Commit::default(),
+            roots: Roots::default(),
+        }),
         Request::View(ViewQuery {}),
         Request::Status(StatusQuery {}),
         Request::Put(Put {
@@ -196,7 +201,15 @@ fn replies() -> Vec<(Kind, Reply)> {
     let bytes: Vec<u8> = b"four".iter().copied().chain((0..300).map(|i| i as u8)).collect();
     vec![
         (Kind::Hello, Reply::Welcome(Welcome { node: 3, cluster: [0xc1; 16], role: Role::Client })),
-        (Kind::Ping, Reply::Pong(Pong { node: 3, incarnation: 201 })),
+        (
+            Kind::Ping,
+            Reply::Pong(Pong {
+                node: 3,
+                incarnation: 201,
+                commit: Commit::default(),
+                roots: Roots::default(),
+            }),
+        ),
         (Kind::View, Reply::View(ViewReply { view: Bytes::from_static(b"a view, as it is") })),
         (Kind::Status, Reply::Status(Box::new(status()))),
         (Kind::Put, Reply::Put(stored(b"context after a put"))),
@@ -213,7 +226,11 @@ fn replies() -> Vec<(Kind, Reply)> {
         (Kind::Replicate, Reply::Replicated(Replicated { durable: true })),
         (
             Kind::Fetch,
-            Reply::Fetched(Fetched { known: true, state: Bytes::from_static(b"own state") }),
+            Reply::Fetched(Fetched {
+                known: true,
+                in_doubt: false,
+                state: Bytes::from_static(b"own state"),
+            }),
         ),
     ]
 }
@@ -312,5 +329,6 @@ fn status() -> NodeStatus {
                 reason: "down".into(),
             },
         ],
+        ..NodeStatus::default()
     }
 }

@@ -175,7 +175,15 @@ async fn long_replies_that_nobody_waits_for_are_not_read() {
         alone.write_all(&endless).await.unwrap();
         assert!(within(alone.stopped()).await.unwrap().is_some());
     }
-    let (request, pong) = (ping(), Reply::Pong(atoll_wire::Pong { node: 1, incarnation: 0 }));
+    let (request, pong) = (
+        ping(),
+        Reply::Pong(atoll_wire::Pong {
+            node: 1,
+            incarnation: 0,
+            commit: atoll_wire::Commit::default(),
+            roots: atoll_wire::Roots::default(),
+        }),
+    );
     let (answer, ()) = tokio::join!(ask(&link, atoll_wire::Lane::Control, &request), async {
         let asked = lanes[0].read().await.id;
         lanes[0].reply(Kind::Ping, asked, &pong).await;
@@ -212,7 +220,12 @@ async fn a_refused_dial_leaves_nothing_behind() {
     let refusal = Failure::refused(ErrorCode::NotPermitted, "not today");
     let answers = [
         Some(Reply::Failed(Box::new(refusal))),
-        Some(Reply::Pong(atoll_wire::Pong { node: 1, incarnation: 0 })),
+        Some(Reply::Pong(atoll_wire::Pong {
+            node: 1,
+            incarnation: 0,
+            commit: atoll_wire::Commit::default(),
+            roots: atoll_wire::Roots::default(),
+        })),
         None,
     ];
     for answer in answers {

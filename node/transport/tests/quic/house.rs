@@ -16,9 +16,9 @@ use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
-    Ack, BucketId, Delete, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, NodeStatus,
-    Ping, Pong, Put, Receipt, Repair, Replicate, Replicated, Reply, Request, Role, StatusQuery,
-    Stored, ViewQuery, ViewReply,
+    Ack, BucketId, Commit, Delete, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane,
+    NodeStatus, Ping, Pong, Put, Receipt, Repair, Replicate, Replicated, Reply, Request, Role,
+    Roots, StatusQuery, Stored, ViewQuery, ViewReply,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -127,7 +127,12 @@ impl Host {
     fn reply(&self, request: Request) -> Reply {
         match request {
             Request::Hello(_) => panic!("the transport answers a hello"),
-            Request::Ping(_) => Reply::Pong(Pong { node: self.id.0, incarnation: 0 }),
+            Request::Ping(_) => Reply::Pong(Pong {
+                node: self.id.0,
+                incarnation: 0,
+                commit: Commit::default(),
+                roots: Roots::default(),
+            }),
             Request::View(_) => Reply::View(ViewReply { view: Bytes::from_static(b"a view") }),
             Request::Status(_) => Reply::Status(Box::default()),
             Request::Put(put) => Reply::Put(stored(&put.value)),
@@ -139,9 +144,11 @@ impl Host {
             }),
             Request::Delete(_) => Reply::Deleted(stored(b"")),
             Request::Replicate(_) => Reply::Replicated(Replicated { durable: true }),
-            Request::Fetch(fetch) => {
-                Reply::Fetched(Fetched { known: true, state: pattern(length_in(&fetch.key)) })
-            }
+            Request::Fetch(fetch) => Reply::Fetched(Fetched {
+                known: true,
+                in_doubt: false,
+                state: pattern(length_in(&fetch.key)),
+            }),
         }
     }
 }
@@ -250,7 +257,12 @@ pub fn envelope(role: Role) -> Envelope {
 }
 
 pub fn ping() -> Request {
-    Request::Ping(Ping { node: 9, incarnation: 0 })
+    Request::Ping(Ping {
+        node: 9,
+        incarnation: 0,
+        commit: Commit::default(),
+        roots: Roots::default(),
+    })
 }
 
 pub fn put(key: &'static str, value: Bytes) -> Request {
