@@ -453,6 +453,7 @@ async fn send(
                 Ok((_, Reply::Failed(failure))) => match failure.code {
                     ErrorCode::Overloaded
                     | ErrorCode::Stopping
+                    | ErrorCode::Rising
                     | ErrorCode::ReadOnly
                     | ErrorCode::DeadlinePassed => Delivery::Unreachable,
                     _ => Delivery::NotNow,

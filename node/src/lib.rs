@@ -19,8 +19,10 @@ mod hedge;
 mod hints;
 mod leases;
 mod liveness;
+mod memory;
 pub mod node;
 mod replica;
+mod rise;
 pub mod run;
 pub mod storage;
 

@@ -9,6 +9,7 @@ use atoll_node::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
         faulty::{Faults, FaultyStore},
+        mark::DurableMark,
         memory::MemoryStore,
         record::Record,
         rows,
@@ -30,6 +31,7 @@ pub struct Cluster {
     pub network: Arc<Network>,
     pub view: Arc<View>,
     stores: BTreeMap<NodeId, Arc<MemoryStore>>,
+    marks: BTreeMap<NodeId, DurableMark>,
     /// What shall go wrong with the disk of a running node.
     faults: BTreeMap<NodeId, Arc<Faults>>,
     /// Nodes whose sync takes longer than [`SYNC`].
@@ -141,6 +143,7 @@ impl Cluster {
             network: Network::new(),
             view: Arc::new(view),
             stores: BTreeMap::new(),
+            marks: BTreeMap::new(),
             faults: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -148,6 +151,7 @@ impl Cluster {
         };
         for id in 1..=nodes {
             cluster.stores.insert(NodeId(id), Arc::new(MemoryStore::new()));
+            cluster.marks.insert(NodeId(id), DurableMark::in_memory());
             cluster.boot(NodeId(id)).await;
         }
         cluster.settle().await;
@@ -163,7 +167,7 @@ impl Cluster {
     pub async fn boot_with(&mut self, id: NodeId, faults: Arc<Faults>) -> Result<(), StoreError> {
         let store = Arc::new(FaultyStore::new(self.stores[&id].clone(), faults.clone()));
         let sync = self.slow_disks.get(&id).copied().unwrap_or(SYNC);
-        let (disk, writer) = Disk::on_task(store, sync)?;
+        let (disk, writer) = Disk::on_task(store, sync, Some(self.marks[&id].clone()))?;
         let past = if self.faults.contains_key(&id) { Past::Whole } else { Past::None };
         let parts = Parts {
             past,
