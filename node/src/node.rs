@@ -21,7 +21,7 @@ use atoll_wire::{
 };
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::AbortHandle,
     time::Instant,
 };
@@ -195,7 +195,13 @@ impl Node {
     /// # Errors
     /// The storage failed, or something is lost and there is nobody who could vouch.
     pub async fn rise(self: &Arc<Self>) -> Result<(), StoreError> {
-        rise::rise(self, self.past.clone()).await
+        let (risen, outcome) = oneshot::channel();
+        let (node, past) = (self.clone(), self.past.clone());
+        // a task of the node's: whoever ends the node ends this, wherever it waits
+        self.spawn(async move {
+            let _ = risen.send(rise::rise(&node, past).await);
+        });
+        outcome.await.unwrap_or_else(|_| Err(StoreError("the node is stopping".into())))
     }
 
     /// Begins to serve, under this name.

@@ -64,11 +64,12 @@ pub(crate) fn fetch(node: &Arc<Node>, envelope: &Envelope, fetch: &Fetch) -> Ans
         false => read(node, &row).map(Known::from),
         true => hints_of(node, envelope.bucket, &fetch.key),
     };
+    let in_doubt = !fetch.hints && node.doubt().covers(&row);
     let reply = match known {
         Ok(Known::Nothing) => {
-            Reply::Fetched(Fetched { known: false, in_doubt: false, state: Bytes::new() })
+            Reply::Fetched(Fetched { known: false, in_doubt, state: Bytes::new() })
         }
-        Ok(Known::State(state)) => Reply::Fetched(Fetched { known: true, in_doubt: false, state }),
+        Ok(Known::State(state)) => Reply::Fetched(Fetched { known: true, in_doubt, state }),
         Ok(Known::Corrupt) => failed(corrupt(node)),
         Err(error) => failed(stopping(&error)),
     };

@@ -73,9 +73,7 @@ pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError>
         return Ok(());
     };
     tracing::warn!(why, "something is lost: needs a new incarnation");
-    // a peer that knows may be out of reach at the next start
-    let noted = meta::write(Bytes::from_static(rows::LOST), why.as_bytes());
-    node.disk().write(vec![noted], Ack::Durable).done().await?;
+    keep_in_mind(node, &why).await?;
     let needed = majority(others.len());
     if needed == 0 {
         return Err(StoreError(format!(
@@ -233,11 +231,70 @@ pub(crate) async fn ask_late(node: &Arc<Node>, peer: NodeId) {
     }
     let recall = Request::Recall(Recall { node: node.id().0 });
     let Some((_, Reply::Recalled(recalled))) = ask(node, peer, recall).await else { return };
-    match remembers_more(node.disk().found(), node.incarnation(), &recalled) {
-        None => node.memory().has_said(peer),
-        Some(what) => node.disk().give_up(StoreError(format!(
+    let Some(what) = remembers_more(node.disk().found(), node.incarnation(), &recalled) else {
+        node.memory().has_said(peer);
+        return;
+    };
+    if keep_in_mind(node, &format!("{peer} remembers {what}")).await.is_ok() {
+        node.disk().give_up(StoreError(format!(
             "{peer} was out of reach when this node started, and remembers {what}. Start the node again: it then takes a \
              new incarnation"
-        ))),
+        )));
+    }
+}
+
+/// Lets the next start know that something is lost: who has said so may be out of reach then, and what was lost may have
+/// been overtaken.
+async fn keep_in_mind(node: &Node, why: &str) -> Result<(), StoreError> {
+    let noted = meta::write(Bytes::from_static(rows::LOST), why.as_bytes());
+    node.disk().write(vec![noted], Ack::Durable).done().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What peers remember against what the node finds: more of the same life, another history of the same length, and a
+    /// later life are losses; less, and an earlier life, are not.
+    #[test]
+    fn a_loss_is_seen_by_what_others_remember() {
+        let found = Commit { sequence: 10, chain: 7 };
+        let cases = [
+            (0, 0, 0, false),
+            (0, 9, 1, false),
+            (0, 10, 7, false),
+            (0, 10, 8, true),
+            (0, 11, 7, true),
+            (1, 0, 0, false),
+            (1, 9, 1, false),
+            (1, 10, 7, false),
+            (1, 10, 8, true),
+            (1, 11, 8, true),
+            (2, 0, 0, true),
+        ];
+        for (incarnation, sequence, chain, is_more) in cases {
+            let commit = Commit { sequence, chain };
+            let recalled =
+                Recalled { vouches: true, incarnation, commit, incarnations: Vec::new() };
+            let ours = incarnation.min(1);
+            let more = remembers_more(found, ours, &recalled);
+            assert_eq!(more.is_some(), is_more, "{recalled:?}: {more:?}");
+        }
+        let earlier = Commit { sequence: 99, chain: 9 };
+        let recalled =
+            Recalled { vouches: true, incarnation: 0, commit: earlier, incarnations: Vec::new() };
+        assert_eq!(remembers_more(found, 1, &recalled), None, "of an earlier life");
+    }
+
+    /// The least majority of the others: two such sets of the others of one node always share a node, and so do one of
+    /// them without a member and one of the others of that member.
+    #[test]
+    fn majorities_meet() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(majority), [0, 1, 2, 2, 3, 3, 4]);
+        for others in 1..100 {
+            let q = majority(others);
+            assert!(2 * q > others, "two among {others}");
+            assert!((q - 1) + q > others - 1, "a witness is wiped, {others}");
+        }
     }
 }

@@ -5,6 +5,9 @@
 //! time is given up. When no owner is left to ask and the request is sloppy, fallbacks are asked for their hints; one that
 //! has none has not answered. At `r` answers the states are joined and the client has its reply.
 //!
+//! An owner in doubt ([`crate::doubt`]) may have lost something of the key. What it holds is joined, and its answer does
+//! not count: somebody else is asked in its place.
+//!
 //! Owners that were behind get the joined state: afterwards, or before the client hears anything (`repair = blocking`), or
 //! not at all. An owner whose record is damaged gives no answer, and gets a new record only when every other owner has
 //! contributed to it.
@@ -99,6 +102,8 @@ impl Who {
 
 enum Fetched {
     State(Bytes),
+    /// The state of an owner in doubt.
+    InDoubt(Bytes),
     /// A fallback without a hint for the key.
     Nothing,
     Corrupt,
@@ -198,7 +203,10 @@ impl Read {
             Who::Owner(_) => replica::read(&self.node, &self.place.row).map(Known::from),
             Who::StandIn(..) => replica::hints_of(&self.node, self.place.bucket, &self.place.key),
         };
+        let in_doubt = self.node.doubt().covers(&self.place.row);
         let fetched = match (known, who) {
+            (Ok(Known::State(state)), Who::Owner(_)) if in_doubt => Fetched::InDoubt(state),
+            (Ok(Known::Nothing), Who::Owner(_)) if in_doubt => Fetched::InDoubt(Bytes::new()),
             (Ok(Known::State(state)), _) => Fetched::State(state),
             (Ok(Known::Nothing), Who::Owner(_)) => Fetched::State(Bytes::new()),
             (Ok(Known::Nothing), Who::StandIn(..)) => Fetched::Nothing,
@@ -268,6 +276,10 @@ impl Read {
                     Who::StandIn(_, owner) => self.tally.add_stand_in(owner, Vote::Durable),
                 };
             }
+            Fetched::InDoubt(state) => {
+                self.answers.push((who, state));
+                self.refused(who, Outcome::InDoubt);
+            }
             Fetched::Nothing => self.refused(who, Outcome::KnowsNothing),
             Fetched::Corrupt => self.refused(who, Outcome::Corrupt),
             Fetched::Down => self.refused(who, Outcome::Down),
@@ -324,7 +336,8 @@ impl Read {
         let was_behind = self.answers.iter().filter(|(_, answer)| *answer != state);
         let was_behind: Vec<u32> = was_behind.map(|(who, _)| who.node().0).collect();
         for report in &mut self.reports {
-            if was_behind.contains(&report.node) || self.repaired.contains(&report.node) {
+            let behind = was_behind.contains(&report.node) || self.repaired.contains(&report.node);
+            if behind && report.outcome != Outcome::InDoubt {
                 report.outcome = Outcome::Behind;
             }
         }
@@ -406,6 +419,25 @@ impl Read {
         }
     }
 
+    /// Which answers did not count because of doubt, and what to do about it; for the words of an error.
+    fn doubters(&self) -> String {
+        let in_doubt = self.reports.iter().filter(|report| report.outcome == Outcome::InDoubt);
+        let names: Vec<String> = in_doubt.map(|report| NodeId(report.node).to_string()).collect();
+        match names.len() {
+            0 => String::new(),
+            1 => format!(
+                "; {} has lost data, and its answer does not count until it was compared with the other owners: wait, `atoll \
+                 repair status` shows how far it is",
+                names[0]
+            ),
+            _ => format!(
+                "; {} have lost data, and their answers do not count until they were compared with the other owners: wait, \
+                 `atoll repair status` shows how far they are",
+                names.join(" and ")
+            ),
+        }
+    }
+
     fn not_met(mut self, code: ErrorCode) -> Failure {
         if code == ErrorCode::DeadlinePassed {
             for report in &mut self.reports {
@@ -425,7 +457,7 @@ impl Read {
             got,
             needed: self.quorum.r(),
             retry_after_ms: 0,
-            detail: format!("{got} of {} answers {when}", self.quorum.r()),
+            detail: format!("{got} of {} answers {when}{}", self.quorum.r(), self.doubters()),
             receipt: Some(Box::new(self.receipt())),
         }
     }
@@ -460,9 +492,13 @@ fn fetch(
         }
         let fetched = match (answer, who) {
             (Ok((_, Reply::Fetched(found))), Who::StandIn(..)) if !found.known => Fetched::Nothing,
+            (Ok((_, Reply::Fetched(found))), _) if found.in_doubt => Fetched::InDoubt(found.state),
             (Ok((_, Reply::Fetched(found))), _) => Fetched::State(found.state),
             (Ok((_, Reply::Failed(failure))), _) if failure.code == ErrorCode::Corrupt => {
                 Fetched::Corrupt
+            }
+            (Ok((_, Reply::Failed(failure))), _) if failure.code == ErrorCode::Rising => {
+                Fetched::Down
             }
             (Ok(_), _) => Fetched::Refused,
             (Err(CallError::Down(_) | CallError::Lost(_)), _) => Fetched::Down,
