@@ -26,7 +26,11 @@ use atoll_wire::{Ack, Commit};
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{Room, Space, Store, StoreError, Write, mark::DurableMark, meta, rows};
+use super::{
+    Room, Space, Store, StoreError, Write,
+    mark::{self, DurableMark},
+    meta, rows,
+};
 
 /// Batches that share one sync. Enough that the sync is a small part of the cost; few enough that memory stays small.
 const GROUP_MAX: usize = 1024;
@@ -137,16 +141,17 @@ impl Disk {
     /// The commit number cannot be read.
     pub fn on_task(
         store: Arc<dyn Store>,
-        sync_takes: Duration,
+        sync_takes: impl Into<Pace>,
         mark: Option<DurableMark>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
         let (disk, mut queue) = Self::new(store, mark)?;
+        let pace = sync_takes.into();
         let shared = disk.shared.clone();
         let writer = tokio::spawn(async move {
             while let Some(first) = queue.recv().await {
                 let group = gather(first, &mut queue);
                 let Ok(applied) = shared.apply(group) else { return };
-                tokio::time::sleep(sync_takes).await;
+                tokio::time::sleep(pace.sync_takes()).await;
                 if shared.settle(applied).is_err() {
                     return;
                 }
@@ -163,7 +168,7 @@ impl Disk {
             Some(value) => meta::open_commit(rows::SEQUENCE, &value)?,
             None => Commit::default(),
         };
-        let lost = mark.as_ref().and_then(|mark| behind(found, mark.read()));
+        let lost = mark.as_ref().and_then(|mark| mark::behind(found, mark.read()));
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
@@ -334,6 +339,32 @@ impl Disk {
     }
 }
 
+/// How long a sync takes on a disk whose writer is a task. All clones are the same one, and it may change at any time.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    micros: Arc<AtomicU64>,
+}
+
+impl From<Duration> for Pace {
+    fn from(sync_takes: Duration) -> Self {
+        let pace = Pace { micros: Arc::default() };
+        pace.set(sync_takes);
+        pace
+    }
+}
+
+impl Pace {
+    /// The next sync takes this long.
+    pub fn set(&self, sync_takes: Duration) {
+        let micros = u64::try_from(sync_takes.as_micros()).unwrap_or(u64::MAX);
+        self.micros.store(micros, Ordering::Relaxed);
+    }
+
+    fn sync_takes(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
+    }
+}
+
 impl Shared {
     /// Applies a group as one batch under the next commit number.
     fn apply(&self, mut group: Vec<Queued>) -> Result<Applied, StoreError> {
@@ -343,7 +374,7 @@ impl Shared {
         let ours = writes.len();
         writes.extend(group.iter_mut().flat_map(|queued| std::mem::take(&mut queued.writes)));
         let bytes: usize = writes[ours..].iter().map(Write::bytes).sum();
-        let commit = next(before, &writes);
+        let commit = mark::next(before, &writes);
         writes.push(meta::write_commit(Bytes::from_static(rows::SEQUENCE), commit));
         self.store.apply(&writes).inspect_err(|error| self.fail(error.clone()))?;
         let last = group.last().map_or(0, |queued| queued.number);
@@ -398,39 +429,6 @@ impl Shared {
 struct Applied {
     commit: Commit,
     group: Vec<Queued>,
-}
-
-/// The commit that makes these writes, after this one.
-fn next(before: Commit, writes: &[Write]) -> Commit {
-    let sequence = before.sequence + 1;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&before.chain.to_be_bytes()).update(&sequence.to_be_bytes());
-    for write in writes {
-        hasher.update(&[write.space as u8, u8::from(write.value.is_some())]);
-        hasher.update(&(write.row.len() as u64).to_be_bytes()).update(&write.row);
-        if let Some(value) = &write.value {
-            // records and rows of our own begin or end with a checksum, and the long ones are records
-            let head = &value[..value.len().min(CHAINED_BYTES_MAX)];
-            hasher.update(&(value.len() as u64).to_be_bytes()).update(head);
-        }
-    }
-    let chain = *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes");
-    Commit { sequence, chain: u64::from_be_bytes(chain) }
-}
-
-/// Of each value so many bytes enter the chain. A record has its checksum there.
-const CHAINED_BYTES_MAX: usize = 64;
-
-/// Why a store whose last commit is this one has lost something, if this one was fsynced.
-fn behind(found: Commit, marked: Commit) -> Option<String> {
-    if found.sequence < marked.sequence {
-        return Some(format!(
-            "the store has lost its newest commits: it ends with number {}, and {} was fsynced",
-            found.sequence, marked.sequence
-        ));
-    }
-    (found.sequence == marked.sequence && found.chain != marked.chain)
-        .then(|| format!("commit {} of the store is not the one that was fsynced", found.sequence))
 }
 
 fn gather(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Queued> {
