@@ -72,7 +72,8 @@ impl Session {
             if world.borrow().is_over {
                 return;
             }
-            if let Some(ask) = self.ask(&world.borrow()) {
+            let ask = self.ask(&world.borrow());
+            if let Some(ask) = ask {
                 let mut next = self.send(world, &ask).await;
                 for _ in 0..2 {
                     if matches!(next, Next::Again) && self.chance.happens(400) {
