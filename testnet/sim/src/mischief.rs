@@ -96,8 +96,7 @@ impl Mischief {
         while Instant::now() < until {
             let soon = (Instant::now() + LOOK_EVERY).min(next).min(until);
             tokio::time::sleep_until(soon).await;
-            self.look_after_disks(&mut world.borrow_mut());
-            self.end_what_is_over(world).await;
+            self.tend(world).await;
             if Instant::now() >= next {
                 self.inject(world).await;
                 next = self.next_fault();
@@ -115,8 +114,7 @@ impl Mischief {
                 *until = Instant::now();
             }
         }
-        self.look_after_disks(&mut world.borrow_mut());
-        self.end_what_is_over(world).await;
+        self.tend(world).await;
         self.fair = Weather::default();
         self.set_links(&mut world.borrow_mut());
         let nodes = world.borrow().cluster.nodes();
@@ -127,8 +125,14 @@ impl Mischief {
         }
     }
 
+    /// Ends what is over, and starts nodes again whose disk has broken: one may break late.
+    pub async fn tend(&mut self, world: &RefCell<World>) {
+        self.look_after_disks(&mut world.borrow_mut());
+        self.end_what_is_over(world).await;
+    }
+
     /// Whether a disk has broken since the last look: then its node ends by itself.
-    pub fn look_after_disks(&mut self, world: &mut World) {
+    fn look_after_disks(&mut self, world: &mut World) {
         for node in world.cluster.up() {
             let running = world.cluster.node(node).expect("it is up");
             let Err(error) = running.disk().takes_writes() else { continue };

@@ -5,7 +5,7 @@
 //! keeps a hint, nothing is in doubt. Then every key is read once more, the disks are dumped, and the judges read the
 //! history.
 
-use std::{cell::RefCell, collections::BTreeMap, panic, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use atoll_node::{HintLimits, canary::Canary, storage::Space};
 use atoll_ring::NodeId;
@@ -124,7 +124,9 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
         }
     }
     let record = recorder.finish();
-    broken.extend(crate::judge::judge(&record.events));
+    let judged = crate::judge::judge(&record.events);
+    figures.promised_reads = judged.figures.promised_reads;
+    broken.extend(judged.violations.iter().map(ToString::to_string));
     Verdict { seed, broken, figures, record }
 }
 
@@ -151,7 +153,7 @@ async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Sessi
     let mut uneven = Some("not looked yet".to_owned());
     while uneven.is_some() && begun.elapsed() < SETTLED_WITHIN {
         tokio::time::sleep(LOOK_EVERY).await;
-        mischief.look_after_disks(&mut world.borrow_mut());
+        mischief.tend(world).await;
         uneven = unevenness(&world.borrow());
         let nothing_compares = begun.elapsed() > SETTLED_WITHIN / 2;
         if uneven.is_some() && nothing_compares && !crate::REPAIRS_BY_ITSELF {
@@ -211,9 +213,4 @@ fn unevenness(world: &World) -> Option<String> {
         }
     }
     None
-}
-
-/// Panics in a node end the run with what is known so far; see `main.rs`.
-pub fn on_panic(hook: impl Fn(&panic::PanicHookInfo<'_>) + Send + Sync + 'static) {
-    panic::set_hook(Box::new(hook));
 }
