@@ -9,6 +9,7 @@ mod books;
 mod cluster;
 mod coordinators;
 mod doubt;
+mod dump;
 mod durability;
 mod failing_disk;
 mod failures;
