@@ -33,6 +33,7 @@ use crate::{
         write::{Change, What, write},
     },
     doubt::Doubt,
+    dump,
     headroom::{self, Headroom},
     hedge::Hedge,
     hints::{self, HintLimits, Hints},
@@ -441,7 +442,6 @@ impl Handler for Node {
             }
             Request::RepairStatus(_)
             | Request::RepairRun(_)
-            | Request::Dump(_)
             | Request::Recall(_)
             | Request::Enrol(_)
             | Request::CompareRoots(_)
@@ -450,6 +450,7 @@ impl Handler for Node {
                 let detail = "not spoken yet";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
             }
+            Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
