@@ -21,6 +21,7 @@ mod hints;
 mod leases;
 mod liveness;
 pub mod node;
+mod repair;
 mod replica;
 pub mod run;
 pub mod storage;

@@ -90,6 +90,13 @@ pub fn partition_of_data(row: &[u8]) -> Option<Partition> {
     Some(Partition(u16::from_be_bytes(*row.first_chunk()?)))
 }
 
+/// Where what lay in a damaged row is kept.
+pub fn damaged(row: &[u8]) -> Bytes {
+    let mut name = BytesMut::from(&b"damaged/"[..]);
+    name.put_slice(row);
+    name.freeze()
+}
+
 /// What the names of all rows about doubt begin with.
 pub const DOUBT: &[u8] = b"doubt/";
 /// Why there is doubt, for people. Longer than the name of any partition's row.

@@ -16,6 +16,7 @@ mod full_disk;
 mod hedge;
 mod hints;
 mod histories;
+mod quarantine;
 mod quorums;
 mod repair;
 mod siblings;
