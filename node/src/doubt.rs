@@ -38,6 +38,8 @@ struct State {
     why: String,
     /// Per partition in doubt the owners still to be compared with.
     partitions: BTreeMap<Partition, BTreeSet<NodeId>>,
+    /// Comparisons whose end is queued for the disk.
+    ending: BTreeSet<(Partition, NodeId)>,
     /// Rows of keys in doubt.
     keys: BTreeSet<Bytes>,
 }
@@ -86,6 +88,13 @@ impl Doubt {
         self.state().partitions.get(&partition).cloned().unwrap_or_default()
     }
 
+    /// The partitions that must still be compared with this owner.
+    pub(crate) fn to_compare_with(&self, owner: NodeId) -> BTreeSet<Partition> {
+        let state = self.state();
+        let partitions = state.partitions.iter().filter(|(_, owners)| owners.contains(&owner));
+        partitions.map(|(partition, _)| *partition).collect()
+    }
+
     /// The partitions in doubt.
     pub(crate) fn partitions(&self) -> Vec<Partition> {
         self.state().partitions.keys().copied().collect()
@@ -132,14 +141,16 @@ impl Doubt {
         with: NodeId,
     ) -> Result<(), StoreError> {
         let ticket = {
-            let state = self.state();
-            let Some(owners) = state.partitions.get(&partition) else { return Ok(()) };
-            let mut left = owners.clone();
-            left.remove(&with);
+            let mut state = self.state();
+            let Some(mut left) = state.partitions.get(&partition).cloned() else { return Ok(()) };
+            state.ending.insert((partition, with));
+            // two comparisons may end at the same time, and the later row must say both
+            left.retain(|owner| !state.ending.contains(&(partition, *owner)));
             self.disk.write(vec![write_of(partition, &left)], Ack::Durable)
         };
         ticket.done().await?;
         let mut state = self.state();
+        state.ending.remove(&(partition, with));
         if let Some(owners) = state.partitions.get_mut(&partition) {
             owners.remove(&with);
             if owners.is_empty() {
@@ -156,6 +167,16 @@ impl Doubt {
         let aside = Write { space: Space::Quarantine, row: row.clone(), value: Some(damaged) };
         let gone = |space| Write { space, row: row.clone(), value: None };
         self.disk.write(vec![aside, gone(Space::Data), gone(Space::Digests)], Ack::Durable)
+    }
+
+    /// Puts a key in doubt whose record here is whole: another owner's is damaged, and what that one knew nobody can say
+    /// yet. The ticket is good when that is on stable storage.
+    pub(crate) fn doubt_key(&self, row: &Bytes) -> Ticket {
+        if !self.state().keys.insert(row.clone()) {
+            return self.disk.settled();
+        }
+        let doubt = Write { space: Space::Quarantine, row: row.clone(), value: Some(Bytes::new()) };
+        self.disk.write(vec![doubt], Ack::Durable)
     }
 
     /// A key was compared with every other owner, and the result is queued here. Doubt ends when that is on stable

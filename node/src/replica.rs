@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     Node,
     node::failed,
-    storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows},
+    storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows, summary::Summary},
 };
 
 /// What a node's own copy of a key is.
@@ -180,8 +180,8 @@ pub(crate) fn join(
     replaces_corrupt: bool,
     ack: Ack,
 ) -> Result<Ticket, Failure> {
-    let (note, state) = match read(node, row).map_err(|error| stopping(&error))? {
-        Own::Missing => (None, incoming),
+    let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
+        Own::Missing => (None, None, incoming),
         Own::Known(record) => {
             let mut own = record.register().map_err(|_| corrupt(node))?;
             if own.covers(&incoming) {
@@ -190,26 +190,43 @@ pub(crate) fn join(
                     Ack::Written => node.disk().write(Vec::new(), Ack::Written),
                 });
             }
+            let before = Summary::of(&own);
             own.join(incoming);
-            (record.note, own)
+            (record.note, Some(before), own)
         }
-        Own::Corrupt if replaces_corrupt => (None, incoming),
+        Own::Corrupt if replaces_corrupt => {
+            let before = node.repair().trees.summary(row).map_err(|error| stopping(&error))?;
+            (None, before, incoming)
+        }
         Own::Corrupt => return Err(corrupt(node)),
     };
     node.takes_writes()?;
-    Ok(store(node, row, note.as_ref(), &state, ack))
+    Ok(store(node, row, note.as_ref(), before, &state, ack))
 }
 
-/// Queues a record.
+/// Queues a record in place of one of which this was said, and what is said of the new one; the tree hears it now, when
+/// reads see it.
 pub(crate) fn store(
     node: &Node,
     row: &Bytes,
     note: Option<&Note>,
+    before: Option<Summary>,
     state: &Register,
     ack: Ack,
 ) -> Ticket {
     let value = Record::encode(row, note, &state.encode());
-    node.disk().write(vec![Write { space: Space::Data, row: row.clone(), value: Some(value) }], ack)
+    let record = Write { space: Space::Data, row: row.clone(), value: Some(value) };
+    let after = Summary::of(state);
+    node.repair().trees.update(row, before, Some(after));
+    node.disk().write(vec![record, after.write(row)], ack)
+}
+
+/// Sets a damaged record aside, see [`crate::doubt::Doubt::quarantine`]; the tree forgets the key.
+#[expect(dead_code, reason = "the scrub finds damaged records")]
+pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<Ticket, StoreError> {
+    let before = node.repair().trees.summary(row)?;
+    node.repair().trees.update(row, before, None);
+    Ok(node.doubt().quarantine(row, damaged))
 }
 
 pub(crate) fn corrupt(node: &Node) -> Failure {

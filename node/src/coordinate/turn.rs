@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Node,
     replica::{self, Own},
-    storage::{StoreError, commit::Ticket},
+    storage::{StoreError, commit::Ticket, summary::Summary},
 };
 
 /// In which capacity the coordinator keeps its own copy.
@@ -95,6 +95,7 @@ pub(super) fn take_turn(
         Own::Corrupt => (None, Register::default()), // nothing in a damaged hint can be brought to anybody
     };
     let siblings_before = state.siblings();
+    let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
@@ -123,7 +124,9 @@ pub(super) fn take_turn(
         return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
     }
     let on_disk = match seat {
-        Seat::Owner => replica::store(node, &place.row, Some(&note), &state, first_ack(quorum)),
+        Seat::Owner => {
+            replica::store(node, &place.row, Some(&note), before, &state, first_ack(quorum))
+        }
         Seat::StandsInFor(owner) => node
             .hints()
             .put(owner, &place.row, Some(&note), &state)
