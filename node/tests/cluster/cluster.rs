@@ -36,6 +36,8 @@ pub struct Cluster {
     slow_disks: BTreeMap<NodeId, Duration>,
     /// For nodes that are started from now on.
     pub hint_limits: HintLimits,
+    /// Nodes do not compare what they hold, see [`Cluster::release_exchange`].
+    exchange_held: bool,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
 }
 
@@ -143,6 +145,7 @@ impl Cluster {
             stores: BTreeMap::new(),
             faults: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
+            exchange_held: true,
             running: BTreeMap::new(),
             hint_limits,
         };
@@ -152,6 +155,12 @@ impl Cluster {
         }
         cluster.settle().await;
         cluster
+    }
+
+    /// From now on nodes compare what they hold. Before that reads and hints can be seen alone.
+    pub fn release_exchange(&mut self) {
+        self.exchange_held = false;
+        self.running.values().for_each(|(node, _)| node.hold_exchange(false));
     }
 
     /// Starts a node on whatever its disk holds.
@@ -177,6 +186,7 @@ impl Cluster {
             certificate: Arc::default(),
         };
         let node = Node::start(parts).await?;
+        node.hold_exchange(self.exchange_held);
         self.network.plug(node.clone());
         node.rise().await?;
         self.running.insert(id, (node, writer));
