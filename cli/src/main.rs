@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser:
 mod bench;
 mod cluster;
 
+mod debug;
 mod del;
 mod ending;
 mod exit;
@@ -72,6 +73,9 @@ remarked on, the node's and the caller's own, and changes no exit code: nothing 
     /// Who owns what
     #[command(subcommand)]
     Ring(ring::RingCommand),
+    /// Look at what one node holds
+    #[command(subcommand)]
+    Debug(debug::DebugCommand),
     /// Run a node
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -136,6 +140,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Del(args) => del::run(args, cluster, output).await,
         Command::Status => status::run(cluster, output).await,
         Command::Ring(command) => ring::run(command, cluster, output).await,
+        Command::Debug(command) => debug::run(command, cluster, output).await,
         Command::Node(command) => node::run(command).await,
         Command::Cluster(command) => cluster::run(command, output),
         Command::Testnet(command) => testnet::run(command, output).await,

@@ -14,6 +14,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -103,6 +104,18 @@ impl Doubt {
     /// The rows of the keys in doubt.
     pub(crate) fn keys(&self) -> Vec<Bytes> {
         self.state().keys.iter().cloned().collect()
+    }
+
+    /// The first rows of a partition's keys in doubt, in order, after this one.
+    pub(crate) fn keys_of(&self, partition: Partition, after: &Bytes, limit: usize) -> Vec<Bytes> {
+        let prefix = partition.0.to_be_bytes();
+        let from = match after.starts_with(&prefix) {
+            true => Bound::Excluded(after.clone()),
+            false => Bound::Included(Bytes::copy_from_slice(&prefix)),
+        };
+        let state = self.state();
+        let rows = state.keys.range((from, Bound::Unbounded));
+        rows.take_while(|row| row.starts_with(&prefix)).take(limit).cloned().collect()
     }
 
     /// Why, for people; empty if nothing is.

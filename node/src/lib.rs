@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 mod coordinate;
 mod doubt;
+mod dump;
 mod headroom;
 mod hedge;
 mod hints;

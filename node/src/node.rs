@@ -33,6 +33,7 @@ use crate::{
         write::{Change, What, write},
     },
     doubt::Doubt,
+    dump,
     headroom::{self, Headroom},
     hedge::Hedge,
     hints::{self, HintLimits, Hints},
@@ -491,10 +492,11 @@ impl Handler for Node {
             Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
                 return Answer::Now(self.compare(caller, &envelope, &request));
             }
-            Request::Dump(_) | Request::Recall(_) | Request::Enrol(_) => {
+            Request::Recall(_) | Request::Enrol(_) => {
                 let detail = "not spoken yet";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
             }
+            Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));

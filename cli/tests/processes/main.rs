@@ -4,6 +4,7 @@
 //! time is asked in `node/tests/cluster`.
 
 mod cluster;
+mod dump;
 mod failing_disk;
 mod faults;
 mod files;

@@ -28,6 +28,9 @@ fn bad_input_is_refused_by_name() {
         (&["get", "nobody-wrote-this"], 3, "never written"),
         (&["get", "k", "--via", "n9"], 2, "its nodes are n1"),
         (&["get", "k", "--cluster", "elsewhere"], 2, "elsewhere"),
+        (&["debug", "dump", "99999", "--node", "n1"], 2, "0 to 1023"),
+        (&["debug", "dump", "1024", "--node", "n1"], 2, "0 to 1023"),
+        (&["debug", "dump", "0", "--node", "n9"], 2, "its nodes are n1"),
     ];
     for (arguments, code, word) in cases {
         let ran = testnet.run(arguments);

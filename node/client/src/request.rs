@@ -150,7 +150,7 @@ impl Client {
         Ok(())
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         key: &Bytes,
         request: &Request,
@@ -176,6 +176,10 @@ impl Client {
             | Request::Compare(_)
             | Request::Entries(_) => (Lane::Control, true),
         };
+        let role = match Role::Client.may_send(request.kind()) {
+            true => Role::Client,
+            false => Role::Operator, // if our certificate does not say so, the answer will
+        };
         let operation = rand::random();
         let view = self.view();
         if let Some(node) = options.via
@@ -197,7 +201,7 @@ impl Client {
                 left_ms: u32::try_from(left.as_millis()).unwrap_or(timeout_ms).max(1),
                 operation,
                 bucket,
-                role: Role::Client,
+                role,
             };
             let link = match self.peers.link(node) {
                 Ok(link) => link,
@@ -346,6 +350,6 @@ fn dot((node, incarnation, counter): DotParts) -> Dot {
     Dot { actor: Actor { node, incarnation }, counter }
 }
 
-fn nonsense(node: NodeId, reason: &str) -> RequestError {
+pub(crate) fn nonsense(node: NodeId, reason: &str) -> RequestError {
     RequestError::Nonsense { node: node.to_string(), reason: reason.into() }
 }

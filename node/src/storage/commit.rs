@@ -129,15 +129,16 @@ impl Disk {
     /// The commit number cannot be read.
     pub fn on_task(
         store: Arc<dyn Store>,
-        sync_takes: Duration,
+        sync_takes: impl Into<Pace>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
         let (disk, mut queue) = Self::new(store, None)?;
+        let pace = sync_takes.into();
         let shared = disk.shared.clone();
         let writer = tokio::spawn(async move {
             while let Some(first) = queue.recv().await {
                 let group = gather(first, &mut queue);
                 let Ok(group) = shared.apply(group) else { return };
-                tokio::time::sleep(sync_takes).await;
+                tokio::time::sleep(pace.sync_takes()).await;
                 if shared.settle(group).is_err() {
                     return;
                 }
@@ -348,6 +349,32 @@ impl Disk {
     /// No more writes; the writer ends when it has settled what is queued.
     pub fn close(&self) {
         self.queue.lock().expect("no panic holds it").take();
+    }
+}
+
+/// How long a sync takes on a disk whose writer is a task. All clones are the same one, and it may change at any time.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    micros: Arc<AtomicU64>,
+}
+
+impl From<Duration> for Pace {
+    fn from(sync_takes: Duration) -> Self {
+        let pace = Pace { micros: Arc::default() };
+        pace.set(sync_takes);
+        pace
+    }
+}
+
+impl Pace {
+    /// The next sync takes this long.
+    pub fn set(&self, sync_takes: Duration) {
+        let micros = u64::try_from(sync_takes.as_micros()).unwrap_or(u64::MAX);
+        self.micros.store(micros, Ordering::Relaxed);
+    }
+
+    fn sync_takes(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
     }
 }
 

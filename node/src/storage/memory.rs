@@ -3,9 +3,12 @@
 //! It behaves like a disk whose cache is honest: applied batches are visible at once, `sync` makes them last, and a
 //! crash keeps some prefix of the batches that were applied since. A batch is never torn (fjall's journal has checksums
 //! for that), only lost.
+//!
+//! A disk may also lie: lose batches that it had synced, from the end ([`MemoryStore::lose_tail`]), all it ever had
+//! ([`MemoryStore::wipe`]), or come back as an older copy of itself ([`MemoryStore::restore`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     ops::Bound,
     sync::{Mutex, MutexGuard},
 };
@@ -20,16 +23,25 @@ pub struct MemoryStore {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     visible: Rows,
     synced: Rows,
     /// Batches applied since the last sync, oldest first.
     unsynced: Vec<Vec<Write>>,
+    /// How to take back the newest synced batches, oldest first; at most [`TAIL_MAX`].
+    tail: VecDeque<Undo>,
     room: Option<Room>,
 }
 
-type Rows = BTreeMap<(Space, Bytes), Bytes>;
+type Name = (Space, Bytes);
+type Rows = BTreeMap<Name, Bytes>;
+
+/// What rows held before a batch, in the order in which it wrote them.
+type Undo = Vec<(Name, Option<Bytes>)>;
+
+/// Synced batches that can be lost from the end.
+pub const TAIL_MAX: usize = 64;
 
 impl MemoryStore {
     /// An empty store.
@@ -43,9 +55,59 @@ impl MemoryStore {
         let survivors: Vec<_> =
             std::mem::take(&mut state.unsynced).into_iter().take(keep).collect();
         for batch in survivors {
-            write_all(&mut state.synced, &batch);
+            state.make_last(&batch);
         }
         state.visible = state.synced.clone();
+    }
+
+    /// Power loss on a disk that had lied: of the batches that were synced the last few are lost too, and all that was
+    /// not. Returns how many could be lost.
+    pub fn lose_tail(&self, batches: usize) -> usize {
+        let mut state = self.state();
+        state.unsynced.clear();
+        let kept = state.tail.len().saturating_sub(batches);
+        let lost = state.tail.split_off(kept);
+        for (name, before) in lost.iter().rev().flat_map(|undo| undo.iter().rev()) {
+            match before {
+                Some(value) => state.synced.insert(name.clone(), value.clone()),
+                None => state.synced.remove(name),
+            };
+        }
+        state.visible = state.synced.clone();
+        lost.len()
+    }
+
+    /// An empty disk in the place of this one.
+    pub fn wipe(&self) {
+        let mut state = self.state();
+        *state = State { room: state.room, ..State::default() };
+    }
+
+    /// A disk that holds what this one had synced: what a backup takes, and a way to see what a fault would do.
+    pub fn copy(&self) -> MemoryStore {
+        let synced = self.state().synced.clone();
+        let state = State { visible: synced.clone(), synced, ..State::default() };
+        MemoryStore { state: Mutex::new(state) }
+    }
+
+    /// The same disk once more, what is not synced and what can be lost included.
+    pub fn twin(&self) -> MemoryStore {
+        MemoryStore { state: Mutex::new(self.state().clone()) }
+    }
+
+    /// An older copy in the place of this disk.
+    pub fn restore(&self, copy: &MemoryStore) {
+        let synced = copy.state().synced.clone();
+        let mut state = self.state();
+        *state = State { visible: synced.clone(), synced, room: state.room, ..State::default() };
+    }
+
+    /// The rows that a power loss would spare.
+    pub fn synced(&self, space: Space) -> Vec<(Bytes, Bytes)> {
+        let state = self.state();
+        let from = (space, Bytes::new());
+        let rows = state.synced.range(from..).take_while(|((at, _), _)| *at == space);
+        rows.map(|((_, row), value)| (row.clone(), value.clone())).collect()
     }
 
     /// Batches a crash could take.
@@ -106,7 +168,9 @@ impl Store for MemoryStore {
 
     fn apply(&self, writes: &[Write]) -> Result<(), StoreError> {
         let mut state = self.state();
-        write_all(&mut state.visible, writes);
+        for write in writes {
+            write_one(&mut state.visible, write);
+        }
         if let Some(room) = &mut state.room {
             let taken: usize = writes.iter().map(Write::bytes).sum();
             room.free_bytes = room.free_bytes.saturating_sub(taken as u64);
@@ -118,7 +182,7 @@ impl Store for MemoryStore {
     fn sync(&self) -> Result<(), StoreError> {
         let mut state = self.state();
         for batch in std::mem::take(&mut state.unsynced) {
-            write_all(&mut state.synced, &batch);
+            state.make_last(&batch);
         }
         Ok(())
     }
@@ -136,13 +200,26 @@ impl Store for MemoryStore {
     }
 }
 
-fn write_all(rows: &mut Rows, writes: &[Write]) {
-    for write in writes {
-        let name = (write.space, write.row.clone());
-        match &write.value {
-            Some(value) => rows.insert(name, value.clone()),
-            None => rows.remove(&name),
-        };
+impl State {
+    fn make_last(&mut self, batch: &[Write]) {
+        let undo = batch.iter().map(|write| {
+            let before = write_one(&mut self.synced, write);
+            ((write.space, write.row.clone()), before)
+        });
+        let undo = undo.collect();
+        self.tail.push_back(undo);
+        if self.tail.len() > TAIL_MAX {
+            self.tail.pop_front();
+        }
+    }
+}
+
+/// Returns what the row held before.
+fn write_one(rows: &mut Rows, write: &Write) -> Option<Bytes> {
+    let name = (write.space, write.row.clone());
+    match &write.value {
+        Some(value) => rows.insert(name, value.clone()),
+        None => rows.remove(&name),
     }
 }
 
@@ -177,6 +254,47 @@ mod tests {
                     assert_eq!(holds(name), index < keep, "{name}, keep={keep}");
                 }
             }
+        }
+    }
+
+    /// A lost tail takes back whole batches from the end, synced as they were, and rows hold again what they held before.
+    #[test]
+    fn a_lost_tail_takes_back_the_newest_batches() {
+        let write = |row: &'static str, value: Option<&'static str>| Write {
+            space: Space::Data,
+            row: Bytes::from_static(row.as_bytes()),
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
+        };
+        let batches = [
+            vec![write("a", Some("1")), write("b", Some("1"))],
+            vec![write("a", Some("2")), write("a", Some("3"))],
+            vec![write("b", None), write("c", Some("1"))],
+        ];
+        let told = |store: &MemoryStore| -> Vec<String> {
+            let rows = store.synced(Space::Data);
+            let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
+            rows.into_iter().map(|(row, value)| text(row) + &text(value)).collect()
+        };
+        for lost in 0..=4 {
+            let store = MemoryStore::new();
+            for batch in &batches {
+                store.apply(batch).and_then(|()| store.sync()).expect("memory");
+            }
+            store.apply(&[write("d", Some("1"))]).expect("memory");
+            let copy = store.copy();
+            assert_eq!(store.lose_tail(lost), lost.min(3));
+            let left: &[&str] = match lost {
+                0 => &["a3", "c1"],
+                1 => &["a3", "b1"],
+                2 => &["a1", "b1"],
+                _ => &[],
+            };
+            assert_eq!(told(&store), left, "{lost} lost");
+            assert_eq!(store.unsynced(), 0);
+            store.restore(&copy);
+            assert_eq!(told(&store), ["a3", "c1"], "restored");
+            store.wipe();
+            assert!(told(&store).is_empty());
         }
     }
 }

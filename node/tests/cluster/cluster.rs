@@ -19,8 +19,9 @@ use atoll_ring::{
 };
 use atoll_transport::memory::Network;
 use atoll_wire::{
-    BucketId, Delete, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane, NodeStatus, Outcome,
-    Put, Receipt, Repair, ReplicaReport, Reply, Request, Role, StatusQuery, Stored,
+    BucketId, Delete, Dump, DumpedRow, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane,
+    NodeStatus, Outcome, Put, Receipt, Repair, ReplicaReport, Reply, Request, Role, StatusQuery,
+    Stored,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -421,6 +422,22 @@ impl Cluster {
         self.client().get(via, key, with).await
     }
 
+    /// All raw states that a node shows of a partition, page by page, and how many pages they were.
+    pub async fn dump(&self, of: NodeId, partition: u16, hints: bool) -> (Vec<DumpedRow>, usize) {
+        let (mut all, mut pages): (Vec<DumpedRow>, _) = (Vec::new(), 0);
+        loop {
+            let after = all.last().map(|last| last.row.clone()).unwrap_or_default();
+            let dump = Request::Dump(Dump { partition, hints, after });
+            let reply = self.client().call(of, dump, 1000).await.expect("it is up");
+            let Reply::Dumped(page) = reply else { panic!("a dump was answered with {reply:?}") };
+            all.extend(page.read().expect("a page"));
+            pages += 1;
+            if !page.more {
+                return (all, pages);
+            }
+        }
+    }
+
     pub async fn status(&self, via: NodeId) -> NodeStatus {
         self.says_of_itself(via).await.expect("it is not about to end")
     }
@@ -435,7 +452,12 @@ impl Cluster {
 }
 
 impl Client {
-    async fn call(&self, via: NodeId, request: Request, left_ms: u32) -> Result<Reply, Failure> {
+    pub async fn call(
+        &self,
+        via: NodeId,
+        request: Request,
+        left_ms: u32,
+    ) -> Result<Reply, Failure> {
         let envelope = Envelope {
             epoch: Epoch(1),
             left_ms,

@@ -8,6 +8,7 @@ mod blocking;
 mod books;
 mod cluster;
 mod coordinators;
+mod dump;
 mod durability;
 mod failing_disk;
 mod failures;

@@ -16,6 +16,7 @@ use atoll_wire::{Envelope, FrameError, Lane, Reply, Request, Roles};
 
 pub mod admission;
 pub mod authority;
+pub mod chance;
 pub mod identity;
 mod lane;
 pub mod link;

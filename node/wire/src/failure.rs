@@ -196,6 +196,7 @@ mod tests {
             (104, "overloaded"),
             (105, "stale view"),
             (106, "hint store full"),
+            (107, "starting"),
             (200, "corrupt"),
             (201, "read-only"),
             (202, "stopping"),

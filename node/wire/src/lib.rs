@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
-//! anything may be. Nothing here waits or touches a socket.
+//! anything may be, [`tails`] the long lists. Nothing here waits or touches a socket.
 //!
 //! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
 //! A new field is a new kind or a new version of [`ALPN`].
@@ -14,14 +14,15 @@ pub mod limits;
 pub mod reply;
 pub mod request;
 pub mod role;
+pub mod tails;
 
 pub use bucket::BucketId;
 pub use failure::{Effect, ErrorCode, Failure};
 pub use frame::{Frame, FrameError, Kind};
 pub use reply::{
-    Differing, DotParts, Dumped, DumpedRow, Enrolled, Fetched, Found, NodeStatus, Outcome,
-    PartitionRepair, PeerStatus, Pong, Promise, Recalled, Receipt, RepairReport, RepairStarted,
-    ReplicaReport, Replicated, Reply, Stored, Unmatched, ValueHead, ViewReply, Welcome,
+    Differing, DotParts, Enrolled, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise,
+    Recalled, Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched,
+    ValueHead, ViewReply, Welcome,
 };
 pub use request::{
     Ack, Commit, Compare, CompareRoots, Delete, Dump, Enrol, Entries, Envelope, Fetch, Get, Hello,
@@ -29,6 +30,7 @@ pub use request::{
     StatusQuery, ViewQuery,
 };
 pub use role::{Role, Roles};
+pub use tails::{Dumped, DumpedRow, PartitionRepair, RepairReport};
 
 /// The protocol version in the TLS handshake. A peer that offers no common version is refused there.
 pub const ALPN: &[u8] = b"atoll/1";

@@ -37,6 +37,10 @@ pub const COMPARE_TAIL_BYTES_MAX: usize = 512 << 10;
 /// Largest tail of a page of raw states: one state of the largest size, and the names of a page of small ones.
 pub const DUMP_TAIL_BYTES_MAX: usize = STATE_TAIL_BYTES_MAX + (1 << 20);
 
+/// Most rows of a page of raw states. A row of five bytes becomes about a hundred in memory, so that reading the longest
+/// page takes half a megabyte beside the frame itself.
+pub const DUMP_ROWS_MAX: usize = 4 << 10;
+
 /// Frames longer than this travel on a stream of their own, so that they do not hold up the lane.
 pub const LANE_FRAME_BYTES_MAX: usize = 64 << 10;
 

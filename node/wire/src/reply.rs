@@ -7,7 +7,7 @@ use atoll_ring::Epoch;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Commit, Failure, Role, Roots};
+use crate::{Commit, Dumped, Failure, RepairReport, Role, Roots};
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
 pub type DotParts = (u32, u32, u64);
@@ -364,87 +364,11 @@ impl Outcome {
     }
 }
 
-/// How the repair of a node stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepairReport {
-    /// Tail: one [`PartitionRepair`] per partition that the node owns, in postcard; see [`RepairReport::read`].
-    #[serde(skip)]
-    pub partitions: Bytes,
-}
-
-/// How the repair of one partition stands on one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionRepair {
-    /// The partition.
-    pub partition: u16,
-    /// Milliseconds since it was last known to be equal with the other owner that was compared least lately;
-    /// `u64::MAX` = not since the start.
-    pub agreed_ms_ago: u64,
-    /// The node's answers do not count here.
-    pub in_doubt: bool,
-    /// Keys repaired since the start, here or there.
-    pub keys_repaired: u64,
-    /// Bytes sent and received to find and mend them.
-    pub bytes: u64,
-    /// Keys found different and not mended yet.
-    pub backlog: u32,
-}
-
-impl RepairReport {
-    /// A report of these.
-    pub fn of(partitions: &[PartitionRepair]) -> Self {
-        let bytes = postcard::to_stdvec(partitions).expect("plain data");
-        RepairReport { partitions: bytes.into() }
-    }
-
-    /// What it says; `None` if the bytes are no report.
-    pub fn read(&self) -> Option<Vec<PartitionRepair>> {
-        postcard::from_bytes(&self.partitions).ok()
-    }
-}
-
 /// Comparisons have been put first in line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairStarted {
     /// How many partitions.
     pub partitions: u32,
-}
-
-/// A page of raw states.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dumped {
-    /// There may be more after the last row.
-    pub more: bool,
-    /// Tail: [`DumpedRow`]s in postcard; see [`Dumped::read`].
-    #[serde(skip)]
-    pub rows: Bytes,
-}
-
-/// One row as it lies on a disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DumpedRow {
-    /// The row, after which a next page may begin.
-    pub row: Bytes,
-    /// The key.
-    pub key: Bytes,
-    /// For whom it is kept, if it is a hint.
-    pub hint_for: Option<u32>,
-    /// What the node says of this key does not count.
-    pub in_doubt: bool,
-    /// Canonical bytes of the state; none = the record is damaged.
-    pub state: Option<Bytes>,
-}
-
-impl Dumped {
-    /// A page of these.
-    pub fn of(rows: &[DumpedRow], more: bool) -> Self {
-        Dumped { more, rows: postcard::to_stdvec(rows).expect("plain data").into() }
-    }
-
-    /// The rows; `None` if the bytes are no page.
-    pub fn read(&self) -> Option<Vec<DumpedRow>> {
-        postcard::from_bytes(&self.rows).ok()
-    }
 }
 
 /// What a node remembers of another.

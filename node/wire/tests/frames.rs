@@ -2,12 +2,17 @@
 
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Commit, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found,
-    Frame, FrameError, Get, Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put,
-    Receipt, Repair, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots,
-    StatusQuery, Stored, ValueHead, ViewQuery, ViewReply, Welcome,
+    Ack, BucketId, Commit, Compare, CompareRoots, Delete, Differing, Dump, Dumped, DumpedRow,
+    Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
+    FrameError, Get, Hello, Kind, Lane, NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping,
+    Pong, Put, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun,
+    RepairStarted, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery,
+    Stored, Unmatched, ValueHead, ViewQuery, ViewReply, Welcome,
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
-    limits::{HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
+    limits::{
+        COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX,
+        VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+    },
 };
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -42,10 +47,12 @@ proptest! {
         prop_assert_eq!(frame.request(), Err(FrameError::Direction));
     }
 
-    /// A reply that does not belong to the kind cannot be written, except a failure, which belongs to all.
+    /// A reply that does not belong to the kind cannot be written, except a failure, which belongs to all. Roots and places
+    /// of a tree are compared with the same answer.
     #[test]
     fn a_reply_belongs_to_its_kind((kind, reply) in reply(), other in select(&Kind::ALL[..])) {
-        let fits = kind == other || matches!(reply, Reply::Failed(_));
+        let alike = |kind| if kind == Kind::CompareRoots { Kind::Compare } else { kind };
+        let fits = alike(kind) == alike(other) || matches!(reply, Reply::Failed(_));
         let expected = if fits { None } else { Some(FrameError::Direction) };
         prop_assert_eq!(encode_reply(other, 1, Epoch(1), &reply).err(), expected);
     }
@@ -127,6 +134,31 @@ proptest! {
         }
     }
 
+    /// A page of rows comes back as it was, and so does a report; cut anywhere but between two rows they are none.
+    #[test]
+    fn long_lists_survive_the_way(
+        rows in vec(dumped_row(), 0..6),
+        partitions in vec(partition_repair(), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let page = Dumped::of(&rows, true);
+        prop_assert_eq!(page.read(), Some(rows.clone()));
+        let mut ends: Vec<usize> = (0..=rows.len()).map(|n| Dumped::of(&rows[..n], true).rows.len()).collect();
+        ends.dedup();
+        let at = cut.index(page.rows.len() + 1);
+        let shorter = Dumped { more: true, rows: page.rows.slice(..at) };
+        prop_assert_eq!(shorter.read().is_some(), ends.contains(&at));
+
+        let mut partitions = partitions;
+        partitions.sort_by_key(|partition| partition.partition);
+        partitions.dedup_by_key(|partition| partition.partition);
+        let report = RepairReport::of(&partitions);
+        prop_assert_eq!(report.read(), Some(partitions.clone()));
+        let twice = [&report.partitions[..], &report.partitions[..]].concat();
+        let twice = RepairReport { partitions: twice.into() };
+        prop_assert_eq!(twice.read().is_some(), partitions.is_empty());
+    }
+
     /// The lengths of a read's siblings either add up to its tail or it has none to show.
     #[test]
     fn siblings_add_up_or_are_not_shown(
@@ -145,7 +177,7 @@ proptest! {
     }
 }
 
-/// One version, nine kinds, two flags. Everything else is refused, before a length is believed.
+/// One version, the kinds we have, two flags. Everything else is refused, before a length is believed.
 #[test]
 fn what_is_not_known_is_refused() {
     let good = raw(Kind::Ping, 0, &[], &[]);
@@ -275,8 +307,11 @@ fn swallow(bytes: Vec<u8>) {
     let _ = peek_length(&bytes);
     if let Ok(frame) = Frame::parse(&bytes.into()) {
         let _ = frame.request();
-        if let Ok((_, Reply::Found(found))) = frame.reply() {
-            let _ = found.siblings();
+        match frame.reply() {
+            Ok((_, Reply::Found(found))) => drop(found.siblings()),
+            Ok((_, Reply::Dumped(dumped))) => drop(dumped.read()),
+            Ok((_, Reply::RepairStatus(report))) => drop(report.read()),
+            _ => (),
         }
     }
 }
@@ -303,7 +338,11 @@ fn tail_cap(kind: Kind, flags: u16) -> usize {
     match (kind, flags) {
         (Kind::Put, 0) => VALUE_TAIL_BYTES_MAX,
         (Kind::Replicate, 0) | (Kind::Get | Kind::Fetch, FLAG_REPLY) => STATE_TAIL_BYTES_MAX,
-        (Kind::View, FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
+        (Kind::View | Kind::RepairStatus, FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
+        (Kind::Dump, FLAG_REPLY) => DUMP_TAIL_BYTES_MAX,
+        (Kind::CompareRoots | Kind::Compare | Kind::Entries, 0 | FLAG_REPLY) => {
+            COMPARE_TAIL_BYTES_MAX
+        }
         (_, _) => 0,
     }
 }
@@ -336,6 +375,23 @@ fn write_with_tail(
         (Kind::Fetch, FLAG_REPLY) => {
             reply(Reply::Fetched(Fetched { known: true, in_doubt: false, state: tail }))
         }
+        (Kind::RepairStatus, FLAG_REPLY) => {
+            reply(Reply::RepairStatus(RepairReport { partitions: tail }))
+        }
+        (Kind::Dump, FLAG_REPLY) => reply(Reply::Dumped(Dumped { more: false, rows: tail })),
+        (Kind::CompareRoots, 0) => request(Request::CompareRoots(CompareRoots { roots: tail })),
+        (Kind::Compare, 0) => {
+            let (partition, n, level) = (1, 3, 0);
+            request(Request::Compare(Compare { partition, n, level, hashes: tail }))
+        }
+        (Kind::Entries, 0) => {
+            let (partition, n, level) = (1, 3, 0);
+            request(Request::Entries(Entries { partition, n, level, fingerprints: tail }))
+        }
+        (Kind::CompareRoots | Kind::Compare, FLAG_REPLY) => {
+            reply(Reply::Differing(Differing { which: tail }))
+        }
+        (Kind::Entries, FLAG_REPLY) => reply(Reply::Unmatched(Unmatched { entries: tail })),
         (_, _) => None,
     }
 }
@@ -409,12 +465,14 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         (lane, option::of(any::<u32>()), option::of(any::<[u8; 16]>()))
             .prop_map(|(lane, node, cluster)| Request::Hello(Hello { lane, node, cluster })),
-        any::<(u32, u32)>().prop_map(|(node, incarnation)| Request::Ping(Ping {
-            node,
-            incarnation,
-            commit: Commit::default(),
-            roots: Roots::default()
-        })),
+        (any::<(u32, u32)>(), commit(), roots()).prop_map(
+            |((node, incarnation), commit, roots)| Request::Ping(Ping {
+                node,
+                incarnation,
+                commit,
+                roots
+            })
+        ),
         Just(Request::View(ViewQuery {})),
         Just(Request::Status(StatusQuery {})),
         (bytes(), bytes(), quorum(), any::<u8>(), bytes()).prop_map(
@@ -438,11 +496,43 @@ fn request() -> impl Strategy<Value = Request> {
         ),
         (bytes(), any::<(bool, bool)>())
             .prop_map(|(key, (durable, hints))| Request::Fetch(Fetch { key, durable, hints })),
+        of_repair(),
     ]
 }
 
+/// What repair asks.
+fn of_repair() -> BoxedStrategy<Request> {
+    let place = || any::<(u16, u8, u8)>();
+    prop_oneof![
+        Just(Request::RepairStatus(RepairQuery {})),
+        option::of(any::<u16>()).prop_map(|partition| Request::RepairRun(RepairRun { partition })),
+        (any::<(u16, bool)>(), bytes()).prop_map(|((partition, hints), after)| {
+            Request::Dump(Dump { partition, hints, after })
+        }),
+        any::<u32>().prop_map(|node| Request::Recall(Recall { node })),
+        any::<(u32, u32)>()
+            .prop_map(|(node, incarnation)| Request::Enrol(Enrol { node, incarnation })),
+        bytes().prop_map(|roots| Request::CompareRoots(CompareRoots { roots })),
+        (place(), bytes()).prop_map(|((partition, n, level), hashes)| {
+            Request::Compare(Compare { partition, n, level, hashes })
+        }),
+        (place(), bytes()).prop_map(|((partition, n, level), fingerprints)| {
+            Request::Entries(Entries { partition, n, level, fingerprints })
+        }),
+    ]
+    .boxed()
+}
+
+fn commit() -> impl Strategy<Value = Commit> {
+    any::<(u64, u64)>().prop_map(|(sequence, chain)| Commit { sequence, chain })
+}
+
+fn roots() -> impl Strategy<Value = Roots> {
+    any::<(u64, bool)>().prop_map(|(sum, vouched)| Roots { sum, vouched })
+}
+
 fn receipt() -> BoxedStrategy<Receipt> {
-    let outcomes = [Outcome::Durable, Outcome::Behind, Outcome::Silent, Outcome::Refused];
+    let outcomes = [Outcome::Durable, Outcome::Behind, Outcome::Silent, Outcome::InDoubt];
     let line = (any::<(u32, Option<u32>, u32)>(), select(outcomes.to_vec())).prop_map(
         |((node, stands_in_for, micros), outcome)| ReplicaReport {
             node,
@@ -494,8 +584,9 @@ fn status() -> BoxedStrategy<NodeStatus> {
         PeerStatus { node, up, round_trip_micros, hints, reason }
     });
     let ids = any::<(u32, u32, u64, String, String, String)>();
-    (ids, any::<[u64; 17]>(), vec(peer, 0..4))
-        .prop_map(|(ids, counts, peers)| NodeStatus {
+    let of_repair = any::<(String, String, u32)>();
+    (ids, of_repair, any::<[u64; 24]>(), vec(peer, 0..4))
+        .prop_map(|(ids, of_repair, counts, peers)| NodeStatus {
             node: ids.0,
             incarnation: ids.1,
             epoch: ids.2,
@@ -511,16 +602,24 @@ fn status() -> BoxedStrategy<NodeStatus> {
             certificate_expires_ms: counts[14],
             certificate_problem: ids.5,
             durable_sequence: counts[4],
+            rising: of_repair.0,
+            doubt: of_repair.1,
+            partitions_in_doubt: of_repair.2,
+            keys_in_doubt: counts[17],
+            tombstones: counts[18],
+            scrubbed: (counts[19], counts[20]),
+            scrubs: counts[21],
             hints: counts[5],
             hint_bytes: counts[15],
             hints_refused: counts[6],
             corrupt_records: counts[7],
             repaired: counts[8],
+            exchanged: counts[22],
+            compared_ms_ago: counts[23],
             writes: counts[9],
             reads: counts[10],
             hedges: counts[16],
             peers,
-            ..NodeStatus::default()
         })
         .boxed()
 }
@@ -545,11 +644,13 @@ fn failure() -> impl Strategy<Value = Failure> {
 fn reply() -> impl Strategy<Value = (Kind, Reply)> {
     let welcome = (any::<u32>(), any::<[u8; 16]>(), select(&Role::ALL[..]))
         .prop_map(|(node, cluster, role)| Reply::Welcome(Welcome { node, cluster, role }));
-    let pong = any::<(u32, u32)>().prop_map(|(node, incarnation)| {
-        Reply::Pong(Pong { node, incarnation, commit: Commit::default(), roots: Roots::default() })
-    });
-    let fetched = (any::<bool>(), bytes())
-        .prop_map(|(known, state)| Reply::Fetched(Fetched { known, in_doubt: false, state }));
+    let pong = (any::<(u32, u32)>(), commit(), roots()).prop_map(
+        |((node, incarnation), commit, roots)| {
+            Reply::Pong(Pong { node, incarnation, commit, roots })
+        },
+    );
+    let fetched = (any::<(bool, bool)>(), bytes())
+        .prop_map(|((known, in_doubt), state)| Reply::Fetched(Fetched { known, in_doubt, state }));
     let replicated = any::<bool>().prop_map(|durable| Reply::Replicated(Replicated { durable }));
     let of = |kind: Kind| move |reply: Reply| (kind, reply);
     prop_oneof![
@@ -562,7 +663,59 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
         stored().prop_map(|stored| (Kind::Delete, Reply::Deleted(stored))),
         replicated.prop_map(of(Kind::Replicate)),
         fetched.prop_map(of(Kind::Fetch)),
+        about_repair(),
         (select(&Kind::ALL[..]), failure())
             .prop_map(|(kind, failure)| (kind, Reply::Failed(Box::new(failure)))),
     ]
+}
+
+/// What repair answers. Tails are any bytes: what is in them is nothing to a frame.
+fn about_repair() -> BoxedStrategy<(Kind, Reply)> {
+    let of = |kind: Kind| move |reply: Reply| (kind, reply);
+    let recalled = (any::<(bool, u32)>(), commit(), vec(any::<(u32, u32)>(), 0..4)).prop_map(
+        |((vouches, incarnation), commit, incarnations)| {
+            Reply::Recalled(Recalled { vouches, incarnation, commit, incarnations })
+        },
+    );
+    let differing = || bytes().prop_map(|which| Reply::Differing(Differing { which }));
+    prop_oneof![
+        bytes().prop_map(|partitions| (
+            Kind::RepairStatus,
+            Reply::RepairStatus(RepairReport { partitions })
+        )),
+        any::<u32>().prop_map(|partitions| (
+            Kind::RepairRun,
+            Reply::RepairRun(RepairStarted { partitions })
+        )),
+        (any::<bool>(), bytes())
+            .prop_map(|(more, rows)| (Kind::Dump, Reply::Dumped(Dumped { more, rows }))),
+        recalled.prop_map(of(Kind::Recall)),
+        any::<(bool, u32)>().prop_map(|(accepted, highest)| (
+            Kind::Enrol,
+            Reply::Enrolled(Enrolled { accepted, highest })
+        )),
+        differing().prop_map(of(Kind::CompareRoots)),
+        differing().prop_map(of(Kind::Compare)),
+        bytes().prop_map(|entries| (Kind::Entries, Reply::Unmatched(Unmatched { entries }))),
+    ]
+    .boxed()
+}
+
+fn dumped_row() -> impl Strategy<Value = DumpedRow> {
+    (bytes(), bytes(), option::of(any::<u32>()), any::<bool>(), option::of(bytes())).prop_map(
+        |(row, key, hint_for, in_doubt, state)| DumpedRow { row, key, hint_for, in_doubt, state },
+    )
+}
+
+fn partition_repair() -> impl Strategy<Value = PartitionRepair> {
+    any::<(u16, u64, bool, u64, u64, u32)>().prop_map(
+        |(partition, agreed_ms_ago, in_doubt, keys_repaired, bytes, backlog)| PartitionRepair {
+            partition,
+            agreed_ms_ago,
+            in_doubt,
+            keys_repaired,
+            bytes,
+            backlog,
+        },
+    )
 }

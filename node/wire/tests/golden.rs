@@ -14,10 +14,12 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Commit, Delete, Effect, Envelope, ErrorCode, Failure, Fetch, Fetched, Found,
-    Frame, Get, Hello, Kind, Lane, NodeStatus, Outcome, PeerStatus, Ping, Pong, Put, Receipt,
-    Repair, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored,
-    ValueHead, ViewQuery, ViewReply, Welcome,
+    Ack, BucketId, Commit, Compare, CompareRoots, Delete, Differing, Dump, Dumped, DumpedRow,
+    Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
+    Get, Hello, Kind, Lane, NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Put,
+    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
+    ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored,
+    Unmatched, ValueHead, ViewQuery, ViewReply, Welcome,
     frame::{encode_reply, encode_request},
 };
 use bytes::Bytes;
@@ -159,8 +161,8 @@ fn requests() -> Vec<Request> {
         Request::Ping(Ping {
             node: 7,
             incarnation: 200,
-            commit: Commit::default(),
-            roots: Roots::default(),
+            commit: Commit { sequence: 300, chain: 0x0102_0304_0506_0708 },
+            roots: Roots { sum: 0x1112_1314_1516_1718, vouched: true },
         }),
         Request::View(ViewQuery {}),
         Request::Status(StatusQuery {}),
@@ -185,6 +187,28 @@ fn requests() -> Vec<Request> {
             state: Bytes::from_static(b"a state, as it is"),
         }),
         Request::Fetch(Fetch { key, durable: true, hints: true }),
+        Request::RepairStatus(RepairQuery {}),
+        Request::RepairRun(RepairRun { partition: Some(1023) }),
+        Request::Dump(Dump {
+            partition: 1022,
+            hints: true,
+            after: Bytes::from_static(b"the last row"),
+        }),
+        Request::Recall(Recall { node: 9 }),
+        Request::Enrol(Enrol { node: 10, incarnation: 301 }),
+        Request::CompareRoots(CompareRoots { roots: Bytes::from_static(b"roots, as they are") }),
+        Request::Compare(Compare {
+            partition: 1021,
+            n: 3,
+            level: 2,
+            hashes: Bytes::from_static(b"hashes, as they are"),
+        }),
+        Request::Entries(Entries {
+            partition: 1020,
+            n: 4,
+            level: 5,
+            fingerprints: Bytes::from_static(b"fingerprints, as they are"),
+        }),
     ]
 }
 
@@ -206,8 +230,8 @@ fn replies() -> Vec<(Kind, Reply)> {
             Reply::Pong(Pong {
                 node: 3,
                 incarnation: 201,
-                commit: Commit::default(),
-                roots: Roots::default(),
+                commit: Commit { sequence: 302, chain: 0x2122_2324_2526_2728 },
+                roots: Roots { sum: 0x3132_3334_3536_3738, vouched: true },
             }),
         ),
         (Kind::View, Reply::View(ViewReply { view: Bytes::from_static(b"a view, as it is") })),
@@ -228,9 +252,31 @@ fn replies() -> Vec<(Kind, Reply)> {
             Kind::Fetch,
             Reply::Fetched(Fetched {
                 known: true,
-                in_doubt: false,
+                in_doubt: true,
                 state: Bytes::from_static(b"own state"),
             }),
+        ),
+        (Kind::RepairStatus, Reply::RepairStatus(RepairReport::of(&partitions()))),
+        (Kind::RepairRun, Reply::RepairRun(RepairStarted { partitions: 384 })),
+        (Kind::Dump, Reply::Dumped(Dumped::of(&rows(), true))),
+        (
+            Kind::Recall,
+            Reply::Recalled(Recalled {
+                vouches: true,
+                incarnation: 4,
+                commit: Commit { sequence: 303, chain: 0x4142_4344_4546_4748 },
+                incarnations: vec![(5, 6), (700, 800)],
+            }),
+        ),
+        (Kind::Enrol, Reply::Enrolled(Enrolled { accepted: true, highest: 304 })),
+        (
+            Kind::CompareRoots,
+            Reply::Differing(Differing { which: Bytes::from_static(&[0b101, 0b10]) }),
+        ),
+        (Kind::Compare, Reply::Differing(Differing { which: Bytes::from_static(&[0b1100]) })),
+        (
+            Kind::Entries,
+            Reply::Unmatched(Unmatched { entries: Bytes::from_static(b"entries, as they are") }),
         ),
     ]
 }
@@ -253,7 +299,47 @@ fn failures() -> Vec<(&'static str, Failure)> {
     ]
 }
 
-const OUTCOMES: [Outcome; 12] = [
+/// One that agrees and one that does not.
+fn partitions() -> [PartitionRepair; 2] {
+    let agreed = PartitionRepair {
+        partition: 3,
+        agreed_ms_ago: 12_000,
+        in_doubt: false,
+        keys_repaired: 400,
+        bytes: 50_000,
+        backlog: 0,
+    };
+    let never = PartitionRepair {
+        partition: 1023,
+        agreed_ms_ago: u64::MAX,
+        in_doubt: true,
+        keys_repaired: 401,
+        bytes: 50_001,
+        backlog: 7,
+    };
+    [agreed, never]
+}
+
+/// An own record, and a damaged hint.
+fn rows() -> [DumpedRow; 2] {
+    let own = DumpedRow {
+        row: Bytes::from_static(b"one row"),
+        key: Bytes::from_static(b"one key"),
+        hint_for: None,
+        in_doubt: false,
+        state: Some(Bytes::from_static(b"one state, as it is")),
+    };
+    let hint = DumpedRow {
+        row: Bytes::from_static(b"another row"),
+        key: Bytes::from_static(b"another key"),
+        hint_for: Some(300),
+        in_doubt: true,
+        state: None,
+    };
+    [own, hint]
+}
+
+const OUTCOMES: [Outcome; 13] = [
     Outcome::Durable,
     Outcome::Written,
     Outcome::Current,
@@ -266,6 +352,7 @@ const OUTCOMES: [Outcome; 12] = [
     Outcome::Refused,
     Outcome::KnowsNothing,
     Outcome::HintsFull,
+    Outcome::InDoubt,
 ];
 
 /// One line of each outcome.
@@ -305,11 +392,20 @@ fn status() -> NodeStatus {
         certificate_expires_ms: 1_800_000_000_000,
         certificate_problem: "expired".into(),
         durable_sequence: 8,
+        rising: "too few answer".into(),
+        doubt: "the directory is new".into(),
+        partitions_in_doubt: 19,
+        keys_in_doubt: 20,
+        tombstones: 21,
+        scrubbed: (22, 23),
+        scrubs: 24,
         hints: 9,
         hint_bytes: 53_000_000,
         hints_refused: 10,
         corrupt_records: 11,
         repaired: 12,
+        exchanged: 25,
+        compared_ms_ago: 26_000,
         writes: 13,
         reads: 14,
         hedges: 54_000_000,
@@ -329,6 +425,5 @@ fn status() -> NodeStatus {
                 reason: "down".into(),
             },
         ],
-        ..NodeStatus::default()
     }
 }

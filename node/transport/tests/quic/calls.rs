@@ -4,29 +4,36 @@ use std::{future::Future, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use atoll_ring::NodeId;
 use atoll_transport::{
-    CallError, CloseReason, Link,
+    CallError, CloseReason, Expect, Link, Quic,
     serve::{IN_WORK_MAX, LONG_IN_WORK_MAX},
 };
 use atoll_wire::{
-    FrameError, Kind, Lane, Reply,
+    FrameError, Kind, Lane, Reply, Role,
     limits::{LANE_FRAME_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_BYTES_MAX},
 };
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::house::{
-    AT_THE_GATE, CLUSTER, Papers, Server, ask, envelope, fetch, get, link, of_kind, pattern, ping,
-    put, replicate, serve, status, still_served, until, within,
+    AT_THE_GATE, CLUSTER, Papers, Server, ask, envelope, fetch, get, link, loopback, of_kind,
+    pattern, ping, put, replicate, serve, status, still_served, until, within,
 };
 
 /// A link knows whom it leads to, and every kind of request is answered on every lane.
 #[tokio::test]
 async fn every_lane_carries_every_kind() {
-    let (_papers, _server, link) = pair().await;
+    let (papers, server, link) = pair().await;
     assert_eq!((link.node(), link.cluster()), (NodeId(1), CLUSTER));
+    let quic = Quic::bind(loopback(), &papers.user(&[Role::Operator])).unwrap();
+    let operator = quic.dial(server.address, Expect::AnyNode, Role::Operator, None).await.unwrap();
     for lane in Lane::ALL {
         for kind in Kind::ALL {
-            let reply = ask(&link, lane, &of_kind(kind)).await.unwrap();
+            let (link, role) = match Role::Node.may_send(kind) {
+                true => (&link, Role::Node),
+                false => (&operator, Role::Operator),
+            };
+            let asked = within(link.call(lane, &envelope(role), &of_kind(kind))).await;
+            let (_, reply) = asked.unwrap();
             let fits = match kind {
                 Kind::Hello => matches!(reply, Reply::Welcome(_)),
                 Kind::Ping => matches!(reply, Reply::Pong(_)),
@@ -37,6 +44,13 @@ async fn every_lane_carries_every_kind() {
                 Kind::Delete => matches!(reply, Reply::Deleted(_)),
                 Kind::Replicate => matches!(reply, Reply::Replicated(_)),
                 Kind::Fetch => matches!(reply, Reply::Fetched(_)),
+                Kind::RepairStatus => matches!(reply, Reply::RepairStatus(_)),
+                Kind::RepairRun => matches!(reply, Reply::RepairRun(_)),
+                Kind::Dump => matches!(reply, Reply::Dumped(_)),
+                Kind::Recall => matches!(reply, Reply::Recalled(_)),
+                Kind::Enrol => matches!(reply, Reply::Enrolled(_)),
+                Kind::CompareRoots | Kind::Compare => matches!(reply, Reply::Differing(_)),
+                Kind::Entries => matches!(reply, Reply::Unmatched(_)),
             };
             assert!(fits, "{kind:?} on {lane:?} was answered with {reply:?}");
         }

@@ -16,9 +16,11 @@ use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
-    Ack, BucketId, Commit, Delete, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane,
-    NodeStatus, Ping, Pong, Put, Receipt, Repair, Replicate, Replicated, Reply, Request, Role,
-    Roots, StatusQuery, Stored, ViewQuery, ViewReply,
+    Ack, BucketId, Commit, Compare, CompareRoots, Delete, Differing, Dump, Dumped, Enrol, Enrolled,
+    Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, NodeStatus, Ping, Pong, Put,
+    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
+    Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ViewQuery,
+    ViewReply,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -149,6 +151,21 @@ impl Host {
                 in_doubt: false,
                 state: pattern(length_in(&fetch.key)),
             }),
+            Request::RepairStatus(_) => Reply::RepairStatus(RepairReport::of(&[])),
+            Request::RepairRun(_) => Reply::RepairRun(RepairStarted { partitions: 0 }),
+            Request::Dump(_) => Reply::Dumped(Dumped::of(&[], false)),
+            Request::Recall(_) => Reply::Recalled(Recalled {
+                vouches: true,
+                incarnation: 0,
+                commit: Commit::default(),
+                incarnations: Vec::new(),
+            }),
+            Request::Enrol(_) => Reply::Enrolled(Enrolled { accepted: true, highest: 1 }),
+            Request::CompareRoots(compare) => Reply::Differing(Differing { which: compare.roots }),
+            Request::Compare(compare) => Reply::Differing(Differing { which: compare.hashes }),
+            Request::Entries(entries) => {
+                Reply::Unmatched(Unmatched { entries: entries.fingerprints })
+            }
         }
     }
 }
@@ -294,6 +311,22 @@ pub fn of_kind(kind: Kind) -> Request {
         Kind::Delete => Request::Delete(Delete { key, context, quorum, hops: 0 }),
         Kind::Replicate => replicate(Bytes::from_static(b"state")),
         Kind::Fetch => fetch("3"),
+        Kind::RepairStatus => Request::RepairStatus(RepairQuery {}),
+        Kind::RepairRun => Request::RepairRun(RepairRun { partition: None }),
+        Kind::Dump => Request::Dump(Dump { partition: 0, hints: false, after: Bytes::new() }),
+        Kind::Recall => Request::Recall(Recall { node: 9 }),
+        Kind::Enrol => Request::Enrol(Enrol { node: 9, incarnation: 1 }),
+        Kind::CompareRoots => {
+            Request::CompareRoots(CompareRoots { roots: Bytes::from_static(b"roots") })
+        }
+        Kind::Compare => {
+            let hashes = Bytes::from_static(b"hashes");
+            Request::Compare(Compare { partition: 0, n: 3, level: 0, hashes })
+        }
+        Kind::Entries => {
+            let fingerprints = Bytes::from_static(b"fingerprints");
+            Request::Entries(Entries { partition: 0, n: 3, level: 0, fingerprints })
+        }
     }
 }
 

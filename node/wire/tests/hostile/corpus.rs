@@ -7,8 +7,8 @@ use atoll_antientropy::{
 };
 use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
 use atoll_wire::{
-    Kind, NodeStatus,
-    limits::{HEADER_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
+    Dumped, DumpedRow, Kind, NodeStatus, PartitionRepair, RepairReport,
+    limits::{DUMP_ROWS_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -41,6 +41,8 @@ pub fn good() -> Vec<(String, Bytes)> {
         small("map", map().encode()),
         small("token", token(&context(3)).as_bytes().to_vec()),
         small("note", note().encode().to_vec()),
+        small("page", Dumped::of(&[row(b"a state"), row(b"")], true).rows.to_vec()),
+        small("report", RepairReport::of(&[partition(3), partition(1023)]).partitions.to_vec()),
         small("view", postcard::to_stdvec(&view(4)).expect("in memory")),
         small("view.json", serde_json::to_vec(&view(4)).expect("in memory")),
     ]);
@@ -52,6 +54,7 @@ pub fn entries() -> Vec<(String, Bytes)> {
     let mut all = frames();
     all.extend(states());
     all.extend(views());
+    all.extend(lists());
     all.into_iter().map(|(name, bytes)| (name, Bytes::from(bytes))).collect()
 }
 
@@ -120,8 +123,8 @@ fn frames() -> Entries {
         ),
         named(
             "frame-number-overlong",
-            header_with("ping.request.bin", |h| {
-                let last = h.pop().expect("an incarnation");
+            header_with("recall.request.bin", |h| {
+                let last = h.pop().expect("a node");
                 h.extend([last | 0x80, 0x80, 0x00]);
             }),
         ),
@@ -307,6 +310,43 @@ fn views() -> Entries {
     all
 }
 
+/// Pages of dumps, and reports of repair.
+fn lists() -> Entries {
+    let page = |rows: &[DumpedRow]| Dumped::of(rows, true).rows.to_vec();
+    let report = |partitions: &[PartitionRepair]| RepairReport::of(partitions).partitions.to_vec();
+    let rows = [row(b"a state"), row(b"another")];
+    let mut all = vec![
+        named("page-of-rows-of-zeros", vec![0; 500]),
+        named("page-cut", page(&rows)[..page(&rows).len() - 1].to_vec()),
+        named("page-flag-2", vec![0, 0, 0, 0, 2]),
+        named("report-not-in-order", [report(&[partition(2)]), report(&[partition(1)])].concat()),
+        named("report-one-partition-twice", report(&[partition(2)]).repeat(2)),
+        named("report-cut", report(&[partition(2), partition(3)])[..20].to_vec()),
+    ];
+    for (index, huge) in HUGE.iter().enumerate() {
+        all.push(named(&format!("page-row-of-huge-{index}"), [huge, &[0; 40][..]].concat()));
+        all.push(named(
+            &format!("page-state-of-huge-{index}"),
+            [&[0, 0, 1][..], huge, &[0; 40]].concat(),
+        ));
+        all.push(named(&format!("report-of-huge-{index}"), huge.repeat(6)));
+    }
+    all
+}
+
+/// Lists as long as a frame may carry, of the smallest rows, and who takes them.
+pub fn longest_lists() -> [(&'static str, Bytes, &'static str); 4] {
+    let zeros = |rows: usize| Bytes::from(vec![0; 5 * rows]);
+    let every = (0..=u16::MAX).map(partition).collect::<Vec<_>>();
+    let again = [&RepairReport::of(&every).partitions[..], &[0; 6]].concat();
+    [
+        ("rows without end", zeros(DUMP_TAIL_BYTES_MAX / 5), "-"),
+        ("a full page", zeros(DUMP_ROWS_MAX), "page"),
+        ("every partition", RepairReport::of(&every).partitions, "report"),
+        ("every partition and one more", again.into(), "-"),
+    ]
+}
+
 /// Documents as large as a frame may carry, of what costs most in memory. Too large for files.
 pub fn largest() -> Vec<(&'static str, Bytes)> {
     let binary = postcard::to_stdvec(&view(4)).expect("in memory");
@@ -411,6 +451,27 @@ fn siblings_of_zeros() -> Vec<u8> {
     let context_and_receipt = [0; 11];
     let header = [&[0], &count[..], &vec![0; values * 4], &context_and_receipt].concat();
     frame(Kind::Get.number(), 1, &header, &[])
+}
+
+fn row(state: &'static [u8]) -> DumpedRow {
+    DumpedRow {
+        row: Bytes::from_static(b"row"),
+        key: Bytes::from_static(b"key"),
+        hint_for: Some(3),
+        in_doubt: true,
+        state: Some(Bytes::from_static(state)),
+    }
+}
+
+fn partition(partition: u16) -> PartitionRepair {
+    PartitionRepair {
+        partition,
+        agreed_ms_ago: u64::MAX,
+        in_doubt: true,
+        keys_repaired: 1,
+        bytes: 2,
+        backlog: 3,
+    }
 }
 
 fn context(actors: u32) -> Context {

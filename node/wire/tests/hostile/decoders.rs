@@ -5,9 +5,9 @@ use atoll_antientropy::{
 };
 use atoll_ring::{MEMBERS_MAX, View};
 use atoll_wire::{
-    Frame, Reply,
+    Dumped, Frame, RepairReport, Reply,
     frame::{Head, encode_reply, encode_request, peek_length},
-    limits::HEADER_MEMORY_BYTES_MAX,
+    limits::{DUMP_ROWS_MAX, HEADER_MEMORY_BYTES_MAX},
 };
 use bytes::Bytes;
 use peak_alloc::PeakAlloc;
@@ -81,6 +81,30 @@ const DECODERS: &[Decoder] = &[
             let second = Frame::parse(&written.concat().into()).expect("our own");
             assert_eq!(second.reply(), Ok((epoch, reply)));
             true
+        },
+    },
+    Decoder {
+        name: "page",
+        read: |bytes| drop(Dumped { more: false, rows: bytes.clone() }.read()),
+        memory_max: page_memory_max,
+        again: |bytes| match (Dumped { more: false, rows: bytes.clone() }).read() {
+            Some(rows) => {
+                assert_eq!(Dumped::of(&rows, false).read(), Some(rows));
+                true
+            }
+            None => false,
+        },
+    },
+    Decoder {
+        name: "report",
+        read: |bytes| drop(RepairReport { partitions: bytes.clone() }.read()),
+        memory_max: report_memory_max,
+        again: |bytes| match (RepairReport { partitions: bytes.clone() }).read() {
+            Some(partitions) => {
+                assert_eq!(RepairReport::of(&partitions).read(), Some(partitions));
+                true
+            }
+            None => false,
         },
     },
     Decoder {
@@ -195,6 +219,17 @@ fn state<S: DotStore>(bytes: &Bytes) -> bool {
 /// holds its old self once more for a moment, here counted in full.
 fn state_memory_max(length: usize) -> usize {
     36 * length
+}
+
+/// A row takes five bytes or more and becomes 112, and a list that grows holds its old self for a moment; it has never
+/// more rows than a page may have. The bytes of the rows are slices.
+fn page_memory_max(length: usize) -> usize {
+    3 * 112 * DUMP_ROWS_MAX.min(length / 5 + 4)
+}
+
+/// A partition takes six bytes or more and becomes 32; there are at most 65,536.
+fn report_memory_max(length: usize) -> usize {
+    3 * 32 * (1usize << 16).min(length / 6 + 4)
 }
 
 /// An empty list of owners takes one byte and becomes 24, and a list that grows holds its old self for a moment; but of

@@ -145,6 +145,16 @@ fn the_largest_documents_are_bounded() {
     assert_eq!(feed("a member too many", &corpus::view_of_members(MEMBERS_MAX + 1).into()), "-");
 }
 
+/// The longest page there could be, of rows of nothing, took 1.5 GB; now reading stops at the rows of a full page. A report
+/// stops by itself, because partitions only rise.
+#[test]
+fn the_longest_lists_are_bounded() {
+    let _turn = turn();
+    for (name, bytes, taker) in corpus::longest_lists() {
+        assert_eq!(feed(name, &bytes), taker, "{name}");
+    }
+}
+
 /// Checks a property of anything a strategy makes. In the turn of the caller from beginning to end: what other tests
 /// allocate meanwhile would be counted.
 fn for_any<S: Strategy>(strategy: S, check: impl Fn(S::Value)) {

@@ -1,0 +1,49 @@
+//! Histories as files: one JSON object per line. Errors name the line.
+
+use std::io::{self, BufRead, Write};
+
+use crate::history::Event;
+
+/// A line of a history that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BadLine {
+    /// The file itself cannot be read on.
+    #[error("line {line} cannot be read: {why}")]
+    Unreadable {
+        /// Which line, from 1.
+        line: u64,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// It is no event of a history.
+    #[error("line {line} is no event of a history: {why}")]
+    NoEvent {
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: serde_json::Error,
+    },
+}
+
+/// The events of a history, one per line. Empty lines are skipped; nothing follows the first error.
+pub fn read_history(lines: impl BufRead) -> impl Iterator<Item = Result<Event, BadLine>> {
+    let mut is_over = false;
+    lines.lines().zip(1..).filter_map(move |(text, line)| {
+        if is_over {
+            return None;
+        }
+        let event = match text {
+            Ok(text) if text.trim().is_empty() => return None,
+            Ok(text) => serde_json::from_str(&text).map_err(|why| BadLine::NoEvent { line, why }),
+            Err(why) => Err(BadLine::Unreadable { line, why }),
+        };
+        is_over = event.is_err();
+        Some(event)
+    })
+}
+
+/// Writes one event as one line.
+pub fn write_event(to: &mut impl Write, event: &Event) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, event)?;
+    to.write_all(b"\n")
+}

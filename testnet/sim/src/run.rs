@@ -1,0 +1,216 @@
+//! The story of one run, from a seed to a verdict.
+//!
+//! **Safety**: clients ask and faults happen, together, for a minute or two of virtual time. **Liveness**: all faults end,
+//! clients stop, and within [`SETTLED_WITHIN`] everything must be equal by itself: owners hold the same states, nobody
+//! keeps a hint, nothing is in doubt. Then every key is read once more, the disks are dumped, and the judges read the
+//! history.
+
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
+
+use atoll_node::{HintLimits, canary::Canary, storage::Space};
+use atoll_ring::NodeId;
+use atoll_transport::chance::Chance;
+use bytes::Bytes;
+use futures_util::future::{join, join_all};
+use tokio::time::Instant;
+
+use crate::{
+    atlas,
+    cluster::{Cluster, Lies, read},
+    faults::Kind,
+    figures::Figures,
+    mischief::Mischief,
+    recorder::{Record, Recorder},
+    session::Session,
+    world::World,
+};
+
+/// How long repair may take when faults are over. The longest single wait in a node is that of a hint that its owner has
+/// refused again and again: a minute. A round of comparisons takes 12 s; what the first one leaves in doubt the second one
+/// ends, or the third.
+pub const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+
+/// How often to look whether everything is equal.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What a run shall be.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Faults that may happen.
+    pub kinds: Vec<Kind>,
+    /// A deliberate bug.
+    pub canary: Option<Canary>,
+    /// Print what happens while it does.
+    pub aloud: bool,
+}
+
+/// What came of a run.
+pub struct Verdict {
+    /// Which one.
+    pub seed: u64,
+    /// Broken promises; none, if all is well.
+    pub broken: Vec<String>,
+    /// How much happened.
+    pub figures: Figures,
+    /// What happened.
+    pub record: Record,
+}
+
+/// Lives through a seed.
+pub fn run(seed: u64, settings: &Settings) -> Verdict {
+    atoll_node::canary::set(settings.canary);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let verdict = runtime.block_on(story(seed, settings));
+    atoll_node::canary::set(None);
+    verdict
+}
+
+async fn story(seed: u64, settings: &Settings) -> Verdict {
+    // neighbouring seeds shall have nothing in common
+    let mut chance = Chance::of_seed(Chance::of_seed(seed ^ 0xa701).draw());
+    let nodes = chance.of(&[5, 5, 5, 4, 6, 3]);
+    let limits = HintLimits {
+        // room for all, or for a state or two of one key
+        bytes_per_owner_max: chance.of(&[u64::MAX, u64::MAX, u64::MAX, 5000, 150]),
+        away_max: Duration::from_secs(chance.of(&[100_000, 100_000, 6])),
+    };
+    let cluster = Cluster::new(nodes, limits, &mut chance);
+    let keys = ["a", "b", "c", "d"][..chance.between(2, 4) as usize].iter();
+    let keys: Vec<String> = keys.map(|key| (*key).to_owned()).collect();
+    let sessions = chance.between(3, 6) as u32;
+    let kinds = drawn_kinds(&mut chance, &settings.kinds);
+    let fault_pause_ms = chance.of(&[800, 2500, 6000]);
+    let session_pause_ms = chance.of(&[100, 400, 1200]);
+    let phase = Duration::from_secs(chance.of(&[20, 30, 40, 90]));
+
+    let mut recorder = Recorder::new(cluster.network.clone(), settings.aloud);
+    recorder.say(format_args!(
+        "seed {seed}: {nodes} nodes, {sessions} sessions, {} keys, {limits:?}, faults {kinds:?}",
+        keys.len()
+    ));
+    let world = RefCell::new(World::new(cluster, recorder, keys));
+    let mut mischief = Mischief::new(chance.split(), kinds, fault_pause_ms, sessions + 1);
+    let asking: Vec<Session> = (0..sessions)
+        .map(|number| Session::new(number, chance.split(), session_pause_ms))
+        .collect();
+    let last = Session::new(sessions, chance.split(), 1);
+
+    mischief.begin(&world).await;
+    let until = Instant::now() + phase;
+    let faults = async {
+        mischief.run(&world, until).await;
+        mischief.end(&world).await;
+        world.borrow_mut().is_over = true;
+    };
+    join(faults, join_all(asking.into_iter().map(|session| session.run(&world)))).await;
+    settle(&world, &mut mischief, last).await;
+
+    let mut world = world.into_inner();
+    world.dump();
+    let traffic = world.cluster.network.traffic();
+    let World { recorder, mut figures, mut broken, cluster, .. } = world;
+    figures.seeds = 1;
+    figures.messages = traffic.sent;
+    figures.lost = traffic.lost + traffic.cut;
+    figures.doubled = traffic.doubled;
+    figures.seconds = recorder.now_us() / 1_000_000;
+    for node in cluster.nodes() {
+        if let Some(node) = cluster.node(node) {
+            node.halt();
+        }
+    }
+    let record = recorder.finish();
+    let judged = crate::judge::judge(&record.events);
+    figures.promised_reads = judged.figures.promised_reads;
+    broken.extend(judged.violations.iter().map(ToString::to_string));
+    Verdict { seed, broken, figures, record }
+}
+
+/// Some runs know one kind of fault or two, most of them many.
+fn drawn_kinds(chance: &mut Chance, allowed: &[Kind]) -> Vec<Kind> {
+    if allowed.is_empty() {
+        return Vec::new();
+    }
+    match chance.below(8) {
+        0 => vec![chance.of(allowed)],
+        1 => vec![chance.of(allowed), chance.of(allowed)],
+        2 => allowed.to_vec(),
+        _ => {
+            let some: Vec<Kind> = allowed.iter().copied().filter(|_| chance.happens(350)).collect();
+            if some.is_empty() { allowed.to_vec() } else { some }
+        }
+    }
+}
+
+/// Waits until everything is equal, and reads it once more.
+async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Session) {
+    let begun = Instant::now();
+    let keys = world.borrow().keys.clone();
+    let mut uneven = Some("not looked yet".to_owned());
+    while uneven.is_some() && begun.elapsed() < SETTLED_WITHIN {
+        tokio::time::sleep(LOOK_EVERY).await;
+        mischief.tend(world).await;
+        uneven = unevenness(&world.borrow());
+        let nothing_compares = begun.elapsed() > SETTLED_WITHIN / 2;
+        if uneven.is_some() && nothing_compares && !crate::REPAIRS_BY_ITSELF {
+            for key in &keys {
+                last.read_all(world, key).await;
+            }
+        }
+    }
+    {
+        let world = &mut world.borrow_mut();
+        let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        world.figures.settled_ms_max = took;
+        if let Some(why) = uneven {
+            world.breaks(format!("not settled after {SETTLED_WITHIN:?}: {why}"));
+        }
+        world.recorder.say(format_args!("settled after {took} ms"));
+    }
+    for key in &keys {
+        last.read_all(world, key).await;
+    }
+    let at_us = world.borrow().recorder.now_us();
+    world.borrow_mut().recorder.event(atoll_check::Event::Settled { at_us });
+}
+
+/// What is not as it should be when repair is done.
+fn unevenness(world: &World) -> Option<String> {
+    let cluster = &world.cluster;
+    for node in cluster.nodes() {
+        let Some(status) = cluster.status(node) else { return Some(format!("{node} is not up")) };
+        if !status.rising.is_empty() {
+            return Some(format!("{node} is rising: {}", status.rising));
+        }
+        if status.hints > 0 {
+            return Some(format!("{node} keeps {} hints", status.hints));
+        }
+        if status.partitions_in_doubt > 0 || status.keys_in_doubt > 0 {
+            let (partitions, keys) = (status.partitions_in_doubt, status.keys_in_doubt);
+            return Some(format!("{node} doubts {partitions} partitions and {keys} keys"));
+        }
+    }
+    for key in &world.keys {
+        let mut held: BTreeMap<NodeId, Option<Bytes>> = BTreeMap::new();
+        for owner in cluster.owners(key) {
+            let rows = atlas::rows(&cluster.machine(owner).store, Space::Data);
+            let own = rows.iter().find(|(row, _)| *row == cluster.row(key));
+            let state = match own.map(|(row, value)| read(Space::Data, row, value)) {
+                None => None,
+                Some((_, Lies::State(state))) => Some(Bytes::from(state.encode())),
+                Some((_, Lies::Damaged)) => return Some(format!("{key} is damaged at {owner}")),
+            };
+            held.insert(owner, state);
+        }
+        let mut states = held.values();
+        let first = states.next();
+        if states.any(|state| Some(state) != first) {
+            return Some(format!("the owners of {key} differ"));
+        }
+    }
+    None
+}

@@ -1,0 +1,327 @@
+//! The clients of a run. A session asks one thing after the other, of any node, with any settings.
+//!
+//! It writes with the newest context it has, with an old one, with one that another client was given, or with none; asks
+//! again after an answer that says nothing; deletes, and writes again what was deleted. Now and then all sessions hurry at
+//! the same key. Whatever it asks and hears goes into the history.
+
+use std::{cell::RefCell, collections::BTreeSet, time::Duration};
+
+use atoll_check::{Effect as Left, Event, Levels, Op, Reply as Heard, What};
+use atoll_ring::{Level, NodeId, Quorum, QuorumRequest};
+use atoll_transport::{CallError, chance::Chance};
+use atoll_wire::{
+    Delete, Effect, Envelope, Failure, Found, Get, Lane, Outcome, Put, Receipt, Repair, Reply,
+    Request, Role, Stored,
+};
+use bytes::Bytes;
+
+use crate::{
+    cluster::COPIES,
+    world::{Told, World, bytes_of, value_in},
+};
+
+/// Numbers of clients on the network; no node has one.
+pub const CLIENTS_FROM: u32 = 1000;
+
+/// How long a client waits beyond the time it gave its request. Then it takes the silence for an answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// One client.
+pub struct Session {
+    number: u32,
+    chance: Chance,
+    /// The longest pause between two requests, in milliseconds.
+    pause_ms: u64,
+    /// Which of the keys most requests are about, of four.
+    haste: u64,
+}
+
+/// A request that is about to be sent.
+#[derive(Clone)]
+struct Ask {
+    key: String,
+    what: What,
+    seen: Option<(Op, Bytes)>,
+    quorum: QuorumRequest,
+    repair: Repair,
+    timeout_ms: u32,
+}
+
+/// What a session makes of an answer.
+enum Next {
+    Done,
+    /// Nobody knows whether it happened: it may be asked again.
+    Again,
+}
+
+impl Session {
+    /// A client of this number.
+    pub fn new(number: u32, chance: Chance, pause_ms: u64) -> Self {
+        Session { number, chance, pause_ms, haste: 0 }
+    }
+
+    /// Asks until the run is over.
+    pub async fn run(mut self, world: &RefCell<World>) {
+        loop {
+            let pause = match self.chance.below(4) {
+                0 => 0,
+                1 => self.chance.below(4),
+                _ => self.chance.below(self.pause_ms),
+            };
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            if world.borrow().is_over {
+                return;
+            }
+            let ask = self.ask(&world.borrow());
+            if let Some(ask) = ask {
+                let mut next = self.send(world, &ask).await;
+                for _ in 0..2 {
+                    if matches!(next, Next::Again) && self.chance.happens(400) {
+                        next = self.send(world, &ask).await; // with the same context: it has seen nothing new
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a key from all its owners, until somebody answers or a few have not.
+    pub async fn read_all(&mut self, world: &RefCell<World>, key: &str) {
+        let level = |count| Some(Level::Count(count));
+        let quorum = QuorumRequest { r: level(COPIES), sloppy: Some(false), ..Default::default() };
+        let ask = Ask {
+            key: key.to_owned(),
+            what: What::Get,
+            seen: None,
+            quorum,
+            repair: Repair::Async,
+            timeout_ms: 2000,
+        };
+        for _ in 0..3 {
+            if matches!(self.send(world, &ask).await, Next::Done) {
+                return;
+            }
+        }
+    }
+
+    fn ask(&mut self, world: &World) -> Option<Ask> {
+        let chance = &mut self.chance;
+        self.haste = if chance.happens(100) { chance.below(4) } else { self.haste };
+        let key = match chance.below(4) < self.haste {
+            true => world.keys[0].clone(),
+            false => chance.of(&world.keys),
+        };
+        let told = &world.told[&key];
+        let own = || told.iter().filter(|told| told.session == self.number);
+        let seen = match chance.below(20) {
+            0..=10 => own().next_back(),
+            11..=13 if own().next().is_some() => {
+                let count = own().count() as u64;
+                own().nth(chance.below(count) as usize)
+            }
+            14 | 15 if !told.is_empty() => Some(&told[chance.below(told.len() as u64) as usize]),
+            _ => None,
+        };
+        let seen = seen.map(|told| (told.op, told.context.clone()));
+        let what = match chance.below(20) {
+            0..=9 => What::Put,
+            10..=12 if seen.is_some() => What::Delete,
+            _ => What::Get,
+        };
+        let sloppy = chance.below(3) > 0;
+        let n = chance.of(&[3, 3, 3, 3, 2, 1]); // with few copies each one matters
+        let need = chance.of(&[1, 1, 2, 2, 2, 3]).min(n);
+        let owners = chance.of(&[0, 0, 1, 2]).min(need);
+        let durable = chance.of(&[need, need, need, need, 1.min(need), 0]);
+        let level = |count: u8| Some(Level::Count(count));
+        let quorum = match what {
+            What::Get => QuorumRequest {
+                n: Some(n),
+                r: level(need),
+                pr: level(owners).filter(|_| sloppy),
+                sloppy: Some(sloppy),
+                ..Default::default()
+            },
+            What::Put | What::Delete => QuorumRequest {
+                n: Some(n),
+                w: level(need),
+                pw: level(owners).filter(|_| sloppy),
+                dw: level(durable),
+                sloppy: Some(sloppy),
+                ..Default::default()
+            },
+        };
+        Some(Ask {
+            key,
+            what,
+            seen: seen.filter(|_| what != What::Get),
+            quorum,
+            repair: chance.of(&[Repair::Async, Repair::Async, Repair::Blocking, Repair::None]),
+            timeout_ms: chance.of(&[150, 400, 400, 1000, 1000, 3000]),
+        })
+    }
+
+    /// Asks any node, and enters both question and answer.
+    async fn send(&mut self, world: &RefCell<World>, ask: &Ask) -> Next {
+        let quorum = Quorum::new(&ask.quorum, COPIES).expect("drawn within the rules");
+        let (op, call) = {
+            let mut world = world.borrow_mut();
+            let nodes = world.cluster.nodes();
+            let via = self.chance.of(&nodes);
+            let op = world.next_op();
+            let at_us = world.recorder.now_us();
+            let levels = levels(&quorum, ask);
+            let seen = ask.seen.as_ref().map(|(op, _)| *op);
+            world.recorder.event(Event::Begin {
+                op,
+                at_us,
+                session: self.number,
+                key: ask.key.clone(),
+                what: ask.what,
+                seen,
+                with: levels,
+            });
+            let padding = if self.chance.happens(30) { 2000 } else { 0 };
+            let request = ask.request(op, padding);
+            let envelope = Envelope {
+                epoch: world.cluster.epoch(),
+                left_ms: ask.timeout_ms,
+                operation: op.into(),
+                bucket: world.cluster.bucket(),
+                role: Role::Client,
+            };
+            let port = world.cluster.network.port(NodeId(CLIENTS_FROM + self.number));
+            (op, port.call(via, Lane::Request, envelope, request))
+        };
+        let patience = Duration::from_millis(ask.timeout_ms.into()) + PATIENCE;
+        let answer = tokio::time::timeout(patience, call).await;
+        let world = &mut world.borrow_mut();
+        let (reply, next) = match answer {
+            Ok(Ok((_, Reply::Put(stored) | Reply::Deleted(stored)))) => {
+                (self.stored(world, op, ask, &quorum, stored), Next::Done)
+            }
+            Ok(Ok((_, Reply::Found(found)))) => (self.found(world, op, ask, found), Next::Done),
+            Ok(Ok((_, Reply::Failed(failure)))) => failed(world, ask, &failure),
+            Ok(Ok((_, other))) => panic!("{ask:?} was answered with {other:?}", ask = ask.what),
+            Ok(Err(error)) if error.not_sent() => not_sent(world, ask, &error),
+            Ok(Err(_)) | Err(_) => {
+                world.figures.silence += 1;
+                (Heard::Silence, Next::Again)
+            }
+        };
+        let at_us = world.recorder.now_us();
+        world.recorder.event(Event::End { op, at_us, reply });
+        next
+    }
+
+    fn stored(
+        &self,
+        world: &mut World,
+        op: Op,
+        ask: &Ask,
+        quorum: &Quorum,
+        stored: Stored,
+    ) -> Heard {
+        let receipt = &stored.receipt;
+        world.figures.acknowledged += 1;
+        let by_fallback = receipt.replicas.iter().any(|line| line.stands_in_for.is_some());
+        world.figures.by_fallbacks += u64::from(by_fallback);
+        let owners = world.cluster.owners(&ask.key);
+        let elsewhere = !owners.contains(&NodeId(receipt.coordinator));
+        world.figures.coordinated_by_fallbacks += u64::from(elsewhere);
+        if quorum.dw() == 0 {
+            world.rests_on_memory(op, &ask.key, stored.dot);
+        }
+        let untrue = untrue(receipt, quorum).map(str::to_owned);
+        let context = !stored.context.is_empty();
+        self.remember(world, op, &ask.key, stored.context);
+        Heard::Stored { dot: stored.dot, context, untrue }
+    }
+
+    fn found(&self, world: &mut World, op: Op, ask: &Ask, found: Found) -> Heard {
+        world.figures.reads += 1;
+        let siblings = found.siblings().expect("lengths add up");
+        let values = siblings.iter().map(|(dot, bytes)| (value_in(bytes), *dot)).collect();
+        let context = !found.context.is_empty();
+        self.remember(world, op, &ask.key, found.context);
+        Heard::Found { values, context }
+    }
+
+    fn remember(&self, world: &mut World, op: Op, key: &str, context: Bytes) {
+        if !context.is_empty() {
+            let told = world.told.get_mut(key).expect("a key of this run");
+            told.push(Told { op, session: self.number, context });
+        }
+    }
+}
+
+impl Ask {
+    fn request(&self, op: Op, padding: usize) -> Request {
+        let key = Bytes::copy_from_slice(self.key.as_bytes());
+        let context = self.seen.as_ref().map(|(_, context)| context.clone()).unwrap_or_default();
+        let quorum = self.quorum;
+        match self.what {
+            What::Put => {
+                let value = bytes_of(op, padding);
+                Request::Put(Put { key, context, quorum, hops: 0, value })
+            }
+            What::Delete => Request::Delete(Delete { key, context, quorum, hops: 0 }),
+            What::Get => Request::Get(Get { key, quorum, repair: self.repair }),
+        }
+    }
+}
+
+fn levels(quorum: &Quorum, ask: &Ask) -> Levels {
+    let (need, owners, durable) = match ask.what {
+        What::Get => (quorum.r(), quorum.pr(), 0),
+        What::Put | What::Delete => (quorum.w(), quorum.pw(), quorum.dw()),
+    };
+    let owners = if quorum.sloppy() { owners } else { need };
+    let blocking = ask.what == What::Get && ask.repair == Repair::Blocking;
+    Levels { n: quorum.n(), need, owners, durable, blocking }
+}
+
+fn failed(world: &mut World, ask: &Ask, failure: &Failure) -> (Heard, Next) {
+    let effect = match failure.effect {
+        Effect::NotApplied => Left::NotApplied,
+        Effect::Applied(count) => Left::Applied(count),
+        Effect::Unknown => Left::Unknown,
+    };
+    if ask.what != What::Get {
+        world.figures.failed += 1;
+    }
+    (Heard::Failed { effect, code: failure.code.word().into() }, Next::Again)
+}
+
+fn not_sent(world: &mut World, ask: &Ask, error: &CallError) -> (Heard, Next) {
+    if ask.what != What::Get {
+        world.figures.failed += 1;
+    }
+    (Heard::Failed { effect: Left::NotApplied, code: error.to_string() }, Next::Again)
+}
+
+/// What is wrong with the receipt of an acknowledged write, if anything.
+pub fn untrue(receipt: &Receipt, quorum: &Quorum) -> Option<&'static str> {
+    let has = |outcome| matches!(outcome, Outcome::Durable | Outcome::Written);
+    let acks = || receipt.replicas.iter().filter(|line| has(line.outcome));
+    let seats = |durable: bool| {
+        let counted = acks().filter(|line| !durable || line.outcome == Outcome::Durable);
+        let seats: BTreeSet<u32> =
+            counted.map(|line| line.stands_in_for.unwrap_or(line.node)).collect();
+        seats.len()
+    };
+    let owners = acks().filter(|line| line.stands_in_for.is_none()).count();
+    let nodes: BTreeSet<u32> = receipt.replicas.iter().map(|line| line.node).collect();
+    if seats(false) < usize::from(quorum.w()) {
+        Some("shows too few seats")
+    } else if seats(true) < usize::from(quorum.dw()) {
+        Some("shows too few fsyncs")
+    } else if owners < usize::from(quorum.pw()) {
+        Some("shows too few owners")
+    } else if nodes.len() < receipt.replicas.len() {
+        Some("names a node twice")
+    } else if receipt.hinted.iter().any(|owner| receipt.unhinted.contains(owner)) {
+        Some("calls an owner hinted and unhinted")
+    } else {
+        None
+    }
+}
