@@ -20,8 +20,8 @@ use atoll_ring::{
 use atoll_transport::memory::Network;
 use atoll_wire::{
     BucketId, Delete, Dump, DumpedRow, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane,
-    NodeStatus, Outcome, Put, Receipt, Repair, ReplicaReport, Reply, Request, Role, StatusQuery,
-    Stored,
+    NodeStatus, Outcome, PartitionRepair, Put, Receipt, Repair, RepairQuery, RepairRun,
+    ReplicaReport, Reply, Request, Role, StatusQuery, Stored,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -440,6 +440,22 @@ impl Cluster {
 
     pub async fn status(&self, via: NodeId) -> NodeStatus {
         self.says_of_itself(via).await.expect("it is not about to end")
+    }
+
+    /// How repair stands on a node, partition by partition.
+    pub async fn repair_status(&self, via: NodeId) -> Vec<PartitionRepair> {
+        match self.client().call(via, Request::RepairStatus(RepairQuery {}), 1000).await {
+            Ok(Reply::RepairStatus(report)) => report.read().expect("a report"),
+            other => panic!("a query for the state of repair was answered with {other:?}"),
+        }
+    }
+
+    /// Makes a node compare now; the number of partitions it will compare.
+    pub async fn repair_run(&self, via: NodeId, partition: Option<u16>) -> u32 {
+        match self.client().call(via, Request::RepairRun(RepairRun { partition }), 1000).await {
+            Ok(Reply::RepairRun(started)) => started.partitions,
+            other => panic!("a demand to compare was answered with {other:?}"),
+        }
     }
 
     /// As [`Cluster::status`], for a node that may be about to end.
