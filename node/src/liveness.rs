@@ -12,7 +12,7 @@ use std::{
 
 use atoll_ring::{Epoch, NodeId};
 use atoll_transport::CallError;
-use atoll_wire::{ErrorCode, Lane, PeerStatus, Ping, Reply, Request, Roots};
+use atoll_wire::{ErrorCode, Lane, PeerStatus, Ping, Reply, Request};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{Node, rise};
@@ -163,7 +163,7 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             node: node.id().0,
             incarnation: node.incarnation(),
             commit: node.memory().to_tell(peer),
-            roots: Roots::default(),
+            roots: node.roots(peer),
         };
         let asked: Instant = node.clock().now();
         let envelope = node.envelope(asked + PING_LIMIT, 0);
@@ -174,6 +174,7 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
                 node.liveness().heard(peer, Some(node.clock().now() - asked));
                 if let Reply::Pong(pong) = reply {
                     node.memory().heard(peer, pong.incarnation, pong.commit);
+                    node.repair().heard(&node, peer, pong.roots);
                 }
                 rise::ask_late(&node, peer).await;
             }

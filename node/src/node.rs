@@ -13,7 +13,7 @@ use std::{
 };
 
 use atoll_antientropy::{Actor, Secret, Standing};
-use atoll_ring::{ClusterId, Epoch, NodeId, View};
+use atoll_ring::{ClusterId, Epoch, NodeId, Partition, View};
 use atoll_transport::{Answer, Caller, CertificateState, Handler, Transport};
 use atoll_wire::{
     Ack, BucketId, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role, Roots,
@@ -40,6 +40,7 @@ use crate::{
     leases::Leases,
     liveness::{self, Liveness},
     memory::Memory,
+    repair::{self, Repair, quarantine},
     replica, rise,
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
@@ -103,6 +104,7 @@ pub struct Node {
     hints: Hints,
     liveness: Liveness,
     hedge: Hedge,
+    repair: Repair,
     mends: Arc<Semaphore>,
     started: Instant,
     counts: Counts,
@@ -160,6 +162,7 @@ impl Node {
         let (began, past) = begin(&disk, &view, member.incarnation, past).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
+        let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
             began,
@@ -175,6 +178,7 @@ impl Node {
             hints: Hints::open(disk.clone(), hint_limits)?,
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
+            repair,
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
             started: clock.now(),
             disk,
@@ -187,6 +191,7 @@ impl Node {
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
         }
+        node.spawn(repair::trees::grow(node.clone()));
         Ok(node)
     }
 
@@ -213,8 +218,10 @@ impl Node {
         let leases = Leases::open(actor, self.disk.clone())?;
         let first = self.life.set(Life { standing, leases }).is_ok();
         assert!(first, "a node rises once");
+        self.spawn(quarantine::watch(self.clone()));
         for other in self.others() {
             self.spawn(hints::deliver(self.clone(), other));
+            self.spawn(repair::exchange::compare_with(self.clone(), other));
         }
         Ok(())
     }
@@ -332,6 +339,21 @@ impl Node {
         &self.hedge
     }
 
+    pub(crate) fn repair(&self) -> &Repair {
+        &self.repair
+    }
+
+    /// Begins no comparisons with other owners until told otherwise. For tests that look at hints or reads alone.
+    pub fn hold_exchange(&self, held: bool) {
+        self.repair.hold(held);
+    }
+
+    /// The root of a partition's tree; none if this node does not own the partition. For tests: it must be what the
+    /// digests on the disk say.
+    pub fn root(&self, partition: Partition) -> Option<u64> {
+        self.repair.trees.root(partition)
+    }
+
     pub(crate) fn headroom(&self) -> &Headroom {
         &self.headroom
     }
@@ -429,8 +451,8 @@ impl Node {
             rising: self.rising(),
             doubt: self.doubt.why(),
             partitions_in_doubt: u32::try_from(self.doubt.partitions().len()).unwrap_or(u32::MAX),
-            keys_in_doubt: self.doubt.keys().len() as u64,
-            tombstones: 0,
+            keys_in_doubt: self.doubt.key_count() as u64,
+            tombstones: self.repair.trees.tombstones(),
             scrubbed: (0, 0),
             scrubs: 0,
             hints: self.hints.total(),
@@ -438,8 +460,8 @@ impl Node {
             hints_refused: self.hints.refused(),
             corrupt_records: self.counts.corrupt.load(Ordering::Relaxed),
             repaired: self.counts.repaired.load(Ordering::Relaxed),
-            exchanged: 0,
-            compared_ms_ago: u64::MAX,
+            exchanged: self.repair.exchanged(),
+            compared_ms_ago: self.repair.compared_ms_ago(self),
             writes: self.counts.writes.load(Ordering::Relaxed),
             reads: self.counts.reads.load(Ordering::Relaxed),
             hedges: self.hedge.sent(),
@@ -457,6 +479,28 @@ impl Node {
     fn is_about(&self, caller: &Caller, node: u32) -> bool {
         let node = NodeId(node);
         caller.node == Some(node) && node != self.id && self.view().member(node).is_some()
+    }
+
+    /// What this node holds of the partitions it shares with a peer; before it serves it vouches for nothing.
+    pub(crate) fn roots(&self, peer: NodeId) -> Roots {
+        match self.actor() {
+            Some(_) => self.repair.roots(self, peer),
+            None => Roots::default(),
+        }
+    }
+
+    /// Answers a question of a comparison that a peer leads.
+    fn compare(&self, caller: Caller, envelope: &Envelope, request: &Request) -> Reply {
+        let Some(peer) = caller.node else {
+            let detail = "only a node compares, and it says who it is";
+            return failed(Failure::refused(ErrorCode::NotPermitted, detail));
+        };
+        match request {
+            Request::CompareRoots(asked) => repair::answer::roots(self, peer, envelope, asked),
+            Request::Compare(asked) => repair::answer::places(self, peer, envelope, asked),
+            Request::Entries(asked) => repair::answer::entries(self, peer, envelope, asked),
+            _ => unreachable!("these three are given to us"),
+        }
     }
 
     /// Refuses requests of other times: planned before the partition last changed, or already over.
@@ -497,11 +541,12 @@ impl Handler for Node {
             self.transport.heard_from(peer);
         }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
-        let due = Due {
-            deadline: self.clock.now() + left,
-            operation: envelope.operation,
-            bucket: envelope.bucket,
-        };
+        let now = self.clock.now();
+        let due =
+            Due { deadline: now + left, operation: envelope.operation, bucket: envelope.bucket };
+        if envelope.operation != 0 {
+            self.repair.served(now); // what nodes ask for themselves has no number
+        }
         // what a node answers before it knows what it may say; the rest waits
         let at_any_time = matches!(
             request,
@@ -521,17 +566,22 @@ impl Handler for Node {
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
             Request::Ping(ping) => {
-                if caller.node == Some(NodeId(ping.node)) {
-                    self.memory.heard(NodeId(ping.node), ping.incarnation, ping.commit);
-                }
                 let Some(actor) = self.actor() else {
                     return Answer::Now(failed(self.not_yet())); // so that nobody counts on us
                 };
+                let mut roots = Roots::default();
+                if let Some(peer) = caller.node {
+                    if peer == NodeId(ping.node) {
+                        self.memory.heard(peer, ping.incarnation, ping.commit);
+                    }
+                    self.repair.heard(&self, peer, ping.roots);
+                    roots = self.roots(peer);
+                }
                 return Answer::Now(Reply::Pong(Pong {
                     node: self.id.0,
                     incarnation: actor.incarnation,
                     commit: self.memory.to_tell(NodeId(ping.node)),
-                    roots: Roots::default(),
+                    roots,
                 }));
             }
             Request::Recall(recall) if self.is_about(&caller, recall.node) => {
@@ -562,13 +612,16 @@ impl Handler for Node {
                     Err(error) => failed(replica::stopping(&error)),
                 });
             }
-            Request::RepairStatus(_)
-            | Request::RepairRun(_)
-            | Request::CompareRoots(_)
-            | Request::Compare(_)
-            | Request::Entries(_) => {
-                let detail = "not spoken yet";
-                return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
+            Request::RepairStatus(_) => {
+                return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
+            }
+            Request::RepairRun(run) => {
+                return Answer::Now(Reply::RepairRun(
+                    self.repair.run(run.partition.map(Partition)),
+                ));
+            }
+            Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
+                return Answer::Now(self.compare(caller, &envelope, &request));
             }
             Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::Hello(_) => {
