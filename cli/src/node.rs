@@ -51,8 +51,11 @@ pub async fn run(command: NodeCommand) -> Result<(), Failed> {
             RunError::Config(_)
             | RunError::Directory(_)
             | RunError::Faults { .. }
-            | RunError::Listen { .. } => Exit::Refused,
-            RunError::Storage(_) | RunError::Behind { .. } => Exit::StorageFailed,
+            | RunError::Listen { .. }
+            | RunError::Copied { .. } => Exit::Refused,
+            RunError::Storage(_) | RunError::Engine { .. } | RunError::Alone(_) => {
+                Exit::StorageFailed
+            }
         };
         Failed::new(exit, error.to_string())
     })

@@ -9,6 +9,7 @@ mod failing_disk;
 mod faults;
 mod files;
 mod kills;
+mod lost;
 mod outage;
 mod refusals;
 mod start;

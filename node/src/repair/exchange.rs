@@ -132,7 +132,7 @@ impl<'a> Exchange<'a> {
     /// These partitions are equal, or were at that time but for what has been mended since.
     async fn confirm(&self, partitions: Vec<Partition>, at: Instant) -> Result<(), Broken> {
         let doubted = partitions.iter().filter(|partition| self.doubted.contains(partition));
-        let ends = doubted.map(|partition| self.node.doubt().compared(*partition, self.peer));
+        let ends = doubted.map(|partition| self.node.doubt().compared(*partition, self.peer, at));
         for ended in join_all(ends).await {
             ended.map_err(|error| Broken(error.to_string()))?;
         }
