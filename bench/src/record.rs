@@ -4,8 +4,7 @@
 //! queue to a thread that writes the file. If the disk cannot follow, the workers wait for it: a history with holes in it is
 //! worth nothing, and a load that is held up shows in the latencies. If the file cannot be written on, the run ends.
 //!
-//! **A value says who wrote it**: its first 8 bytes are the number of the operation, little end first ([`Written`]). And the
-//! keys are new in each recorded run (`bench-3f9a01cc:0000000042`), because a history must begin where its keys begin.
+//! **A value says who wrote it** ([`Written`]). And the keys are new in each recorded run (`bench-3f9a01cc:0000000042`), because a history must begin where its keys begin.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,33 +15,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use atoll_check::{Effect, Event, Levels, Op, Reply, Value, What, write_event};
+use atoll_check::{Effect, Event, Levels, Op, Reply, What, Written, write_event};
 use atoll_client::{Dot, Effect as Left, GetReply, RequestError, WriteReply};
 use atoll_ring::Quorum;
-use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
-
-/// Who wrote a value, as its bytes say it.
-pub struct Written;
-
-impl Written {
-    /// Bytes that the number takes.
-    pub const BYTES: usize = 8;
-
-    /// What the value of this operation is, if it shall have the length of `noise`.
-    pub(crate) fn by(op: Op, noise: &[u8]) -> Bytes {
-        let mut value = noise.to_vec();
-        value[..Written::BYTES].copy_from_slice(&op.to_le_bytes());
-        value.into()
-    }
-
-    /// The operation that wrote these bytes; 0, which no operation has, if they are too short to say.
-    #[must_use]
-    pub fn value(bytes: &[u8]) -> Value {
-        let number = bytes.first_chunk::<{ Written::BYTES }>();
-        number.map_or(0, |bytes| Value::from_le_bytes(*bytes))
-    }
-}
 
 /// Where the workers write down what they ask and hear.
 pub(crate) struct Record {
@@ -205,16 +181,6 @@ mod tests {
     use atoll_ring::QuorumRequest;
 
     use super::*;
-
-    /// A value says who wrote it, whatever noise follows.
-    #[test]
-    fn values_name_their_writer() {
-        for (op, bytes) in [(1, 8), (u64::MAX, 8), (77, 1024)] {
-            let value = Written::by(op, &vec![0xa5; bytes]);
-            assert_eq!((Written::value(&value), value.len()), (op, bytes));
-        }
-        assert_eq!(Written::value(b"hello"), 0);
-    }
 
     /// In a strict request all are owners; in a sloppy one those that were asked for.
     #[test]
