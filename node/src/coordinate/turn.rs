@@ -15,9 +15,8 @@ use super::{
     write::{Change, What},
 };
 use crate::{
-    Node,
-    replica::{self, Own},
-    storage::{StoreError, commit::Ticket},
+    Node, replica,
+    storage::{StoreError, commit::Ticket, summary::Summary},
 };
 
 /// In which capacity the coordinator keeps its own copy.
@@ -58,14 +57,10 @@ pub(super) async fn lease(
 }
 
 /// What came of the key's turn.
-pub(super) enum Turn {
-    Taken {
-        event: Event,
-        delta: Register,
-        on_disk: Ticket,
-    },
-    /// The own record is damaged: another owner has to coordinate.
-    Corrupt,
+pub(super) struct Turn {
+    pub(super) event: Event,
+    pub(super) delta: Register,
+    pub(super) on_disk: Ticket,
 }
 
 /// The key's turn: no await in here, so nobody else reads the record between our read and our write.
@@ -81,20 +76,15 @@ pub(super) fn take_turn(
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
     node.takes_writes()?; // again: many may have waited for the same lease
     let own = match seat {
-        Seat::Owner => replica::read(node, &place.row),
-        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row),
+        Seat::Owner => replica::read(node, &place.row).map_err(stop)?,
+        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row).map_err(stop)?.record(),
     };
-    let (note, mut state) = match own.map_err(stop)? {
-        Own::Missing => (None, Register::default()),
-        Own::Known(record) => match record.register() {
-            Ok(state) => (record.note, state),
-            Err(_) if seat == Seat::Owner => return Ok(Turn::Corrupt),
-            Err(_) => (None, Register::default()),
-        },
-        Own::Corrupt if seat == Seat::Owner => return Ok(Turn::Corrupt),
-        Own::Corrupt => (None, Register::default()), // nothing in a damaged hint can be brought to anybody
+    let (note, mut state) = match own {
+        None => (None, Register::default()),
+        Some(record) => (record.note, record.register().expect("whoever read it has looked")),
     };
     let siblings_before = state.siblings();
+    let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
@@ -123,14 +113,16 @@ pub(super) fn take_turn(
         return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
     }
     let on_disk = match seat {
-        Seat::Owner => replica::store(node, &place.row, Some(&note), &state, first_ack(quorum)),
+        Seat::Owner => {
+            replica::store(node, &place.row, Some(&note), before, &state, first_ack(quorum))
+        }
         Seat::StandsInFor(owner) => node
             .hints()
             .put(owner, &place.row, Some(&note), &state)
             .map_err(stop)?
             .ok_or_else(|| replica::hints_full(node, owner))?,
     };
-    Ok(Turn::Taken { event, delta, on_disk })
+    Ok(Turn { event, delta, on_disk })
 }
 
 /// What an owner is asked for first. If fewer fsynced acks than acks are needed, the fast one comes first and the
