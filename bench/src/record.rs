@@ -24,6 +24,8 @@ use tokio::{sync::oneshot, time::Instant};
 pub(crate) struct Record {
     lines: RefCell<Option<SyncSender<Event>>>,
     thread: Cell<Option<JoinHandle<io::Result<()>>>>,
+    /// What the writes ask for, and their receipts must show.
+    quorum: Quorum,
     zero: Instant,
     last: Cell<Op>,
 }
@@ -33,7 +35,10 @@ impl Record {
     ///
     /// # Errors
     /// The file exists already or cannot be made.
-    pub fn create(path: &Path) -> io::Result<(Record, oneshot::Receiver<io::Error>)> {
+    pub fn create(
+        path: &Path,
+        quorum: Quorum,
+    ) -> io::Result<(Record, oneshot::Receiver<io::Error>)> {
         let file = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(path)?);
         let (lines, heard) = sync_channel(LINES_MAX);
         let (broken, is_broken) = oneshot::channel();
@@ -43,6 +48,7 @@ impl Record {
         let record = Record {
             lines: RefCell::new(Some(lines)),
             thread: Cell::new(Some(thread)),
+            quorum,
             zero: Instant::now(),
             last: Cell::new(0),
         };
@@ -85,7 +91,7 @@ impl Record {
             Ok(stored) => Reply::Stored {
                 dot: dot(&stored.dot),
                 context: true,
-                untrue: stored.receipt.untrue_of_write().map(str::to_owned),
+                untrue: stored.receipt.untrue_of_write(&self.quorum).map(str::to_owned),
             },
             Err(error) => failed(error),
         };
@@ -117,22 +123,11 @@ impl Record {
 
 /// What the levels of a run mean for its reads and its writes.
 pub(crate) fn levels(quorum: &Quorum) -> (Levels, Levels) {
-    let owners = |need, of_them| if quorum.sloppy() { of_them } else { need };
-    let read = Levels {
-        n: quorum.n(),
-        need: quorum.r(),
-        owners: owners(quorum.r(), quorum.pr()),
-        durable: 0,
-        blocking: false,
-    };
-    let write = Levels {
-        n: quorum.n(),
-        need: quorum.w(),
-        owners: owners(quorum.w(), quorum.pw()),
-        durable: quorum.dw(),
-        blocking: false,
-    };
-    (read, write)
+    let n = quorum.n();
+    let (need, owners) = (quorum.r(), quorum.pr());
+    let read = Levels { n, need, owners, durable: 0, blocking: false };
+    let (need, owners) = (quorum.w(), quorum.pw());
+    (read, Levels { n, need, owners, durable: quorum.dw(), blocking: false })
 }
 
 fn write_all(
@@ -203,7 +198,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("h.jsonl");
         std::fs::write(&path, "evidence").unwrap();
-        assert!(Record::create(&path).is_err());
+        let quorum = Quorum::new(&QuorumRequest::default(), 3).unwrap();
+        assert!(Record::create(&path, quorum).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "evidence");
     }
 
