@@ -8,6 +8,7 @@ mod dump;
 mod failing_disk;
 mod faults;
 mod files;
+mod judged;
 mod kills;
 mod lost;
 mod outage;
