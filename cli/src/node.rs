@@ -28,7 +28,7 @@ Example:
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
 
-        /// The data directory may be empty: this node has never run
+        /// This node has never run: its data directory may be empty, and nothing is missing
         #[arg(long)]
         first_start: bool,
 
