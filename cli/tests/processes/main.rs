@@ -11,5 +11,6 @@ mod files;
 mod kills;
 mod outage;
 mod refusals;
+mod repair;
 mod start;
 mod testnet;
