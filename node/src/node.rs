@@ -39,7 +39,7 @@ use crate::{
     hints::{self, HintLimits, Hints},
     leases::Leases,
     liveness::{self, Liveness},
-    repair::{self, Repair},
+    repair::{self, Repair, quarantine},
     replica,
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
@@ -169,6 +169,7 @@ impl Node {
             tasks: Mutex::default(),
         });
         node.spawn(headroom::watch(node.clone()));
+        node.spawn(quarantine::watch(node.clone()));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
             node.spawn(hints::deliver(node.clone(), other));
@@ -375,7 +376,7 @@ impl Node {
             rising: String::new(),
             doubt: String::new(),
             partitions_in_doubt: 0,
-            keys_in_doubt: 0,
+            keys_in_doubt: self.doubt.key_count() as u64,
             tombstones: self.repair.trees.tombstones(),
             scrubbed: (0, 0),
             scrubs: 0,

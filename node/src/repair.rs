@@ -5,6 +5,8 @@
 //! that differ, waits until what was merely on its way has arrived, and mends the rest in both directions ([`mend`]). The
 //! other one answers ([`answer`]).
 //!
+//! A damaged record is another matter: [`quarantine`] asks all owners for that one key.
+//!
 //! This file is what is known of the comparisons with each other node: when partitions were last found to be equal, who
 //! begins, and when.
 
@@ -33,6 +35,7 @@ use crate::{
 pub(crate) mod answer;
 pub(crate) mod exchange;
 mod mend;
+pub(crate) mod quarantine;
 pub(crate) mod trees;
 
 use trees::Trees;

@@ -15,8 +15,7 @@ use super::{
     write::{Change, What},
 };
 use crate::{
-    Node,
-    replica::{self, Own},
+    Node, replica,
     storage::{StoreError, commit::Ticket, summary::Summary},
 };
 
@@ -58,14 +57,10 @@ pub(super) async fn lease(
 }
 
 /// What came of the key's turn.
-pub(super) enum Turn {
-    Taken {
-        event: Event,
-        delta: Register,
-        on_disk: Ticket,
-    },
-    /// The own record is damaged: another owner has to coordinate.
-    Corrupt,
+pub(super) struct Turn {
+    pub(super) event: Event,
+    pub(super) delta: Register,
+    pub(super) on_disk: Ticket,
 }
 
 /// The key's turn: no await in here, so nobody else reads the record between our read and our write.
@@ -81,18 +76,12 @@ pub(super) fn take_turn(
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
     node.takes_writes()?; // again: many may have waited for the same lease
     let own = match seat {
-        Seat::Owner => replica::read(node, &place.row),
-        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row),
+        Seat::Owner => replica::read(node, &place.row).map_err(stop)?,
+        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row).map_err(stop)?.record(),
     };
-    let (note, mut state) = match own.map_err(stop)? {
-        Own::Missing => (None, Register::default()),
-        Own::Known(record) => match record.register() {
-            Ok(state) => (record.note, state),
-            Err(_) if seat == Seat::Owner => return Ok(Turn::Corrupt),
-            Err(_) => (None, Register::default()),
-        },
-        Own::Corrupt if seat == Seat::Owner => return Ok(Turn::Corrupt),
-        Own::Corrupt => (None, Register::default()), // nothing in a damaged hint can be brought to anybody
+    let (note, mut state) = match own {
+        None => (None, Register::default()),
+        Some(record) => (record.note, record.register().expect("whoever read it has looked")),
     };
     let siblings_before = state.siblings();
     let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
@@ -133,7 +122,7 @@ pub(super) fn take_turn(
             .map_err(stop)?
             .ok_or_else(|| replica::hints_full(node, owner))?,
     };
-    Ok(Turn::Taken { event, delta, on_disk })
+    Ok(Turn { event, delta, on_disk })
 }
 
 /// What an owner is asked for first. If fewer fsynced acks than acks are needed, the fast one comes first and the

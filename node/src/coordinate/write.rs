@@ -118,20 +118,11 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
         return Err(replica::overloaded());
     }
     lease(node, place.partition, due.deadline).await?;
-    match take_turn(node, &place, &quorum, &seen, &change, seat)? {
-        Turn::Taken { event, delta, on_disk } => {
-            node.count_write();
-            let ways = Ways { seat, stand_ins };
-            let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
-            write.until_decided(event).await.map(Answer::Stored)
-        }
-        Turn::Corrupt => match hand_over(node, &place, &quorum, &change, due).await? {
-            HandOver::Answered(reply) => Ok(Answer::Elsewhere(reply)),
-            HandOver::Here => {
-                unreachable!("only an owner's own record stops it, and no owner is a fallback")
-            }
-        },
-    }
+    let Turn { event, delta, on_disk } = take_turn(node, &place, &quorum, &seen, &change, seat)?;
+    node.count_write();
+    let ways = Ways { seat, stand_ins };
+    let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
+    write.until_decided(event).await.map(Answer::Stored)
 }
 
 /// One answer to one question.
@@ -153,8 +144,6 @@ enum Who {
 enum Refusal {
     /// No connection, or it broke, or the node is stopping: a hint will bring it the write.
     Unreachable,
-    /// Its record is damaged.
-    Corrupt,
     /// It may keep no more hints.
     HintsFull,
     /// It answered no.
@@ -272,7 +261,6 @@ impl Spread {
         Replicate {
             key: self.place.key.clone(),
             ack,
-            replaces_corrupt: false,
             hint_for: hint_for.map(|owner| owner.0),
             state: self.state.clone(),
         }
@@ -474,7 +462,6 @@ impl Refusal {
     fn outcome(&self) -> Outcome {
         match self {
             Refusal::Unreachable => Outcome::Down,
-            Refusal::Corrupt => Outcome::Corrupt,
             Refusal::HintsFull => Outcome::HintsFull,
             Refusal::Refused => Outcome::Refused,
         }
@@ -500,7 +487,6 @@ fn other_step(node: &Arc<Node>, who: Who, replicate: Replicate, due: Due) -> Box
         let outcome = match answer {
             Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => Ok(()),
             Ok((_, Reply::Failed(failure))) => Err(match failure.code {
-                ErrorCode::Corrupt => Refusal::Corrupt,
                 ErrorCode::HintsFull => Refusal::HintsFull,
                 ErrorCode::Stopping => Refusal::Unreachable,
                 _ => Refusal::Refused,

@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::exchange::{Broken, Exchange, Found};
 use crate::{
-    replica::{self, Own},
+    replica,
     storage::{rows, summary::Summary},
 };
 
@@ -104,7 +104,7 @@ impl Exchange<'_> {
                 match outcome {
                     Outcome::WasInFlight | Outcome::Mended => {}
                     // doubt is about what we hold, so that the peer did not take ours is no reason to keep it
-                    Outcome::MendedHere if self.doubted.contains(partition) => {}
+                    Outcome::MendedHere if self.doubted.contains_key(partition) => {}
                     Outcome::MendedHere | Outcome::Later => drop(incomplete.insert(*partition)),
                 }
             }
@@ -134,16 +134,14 @@ impl Exchange<'_> {
             _ => return Err(Broken("a fetch was answered with something else".into())),
         };
         // from here to the queued join nobody else runs
-        let Some(ours) = self.own(&row)? else { return Ok((Outcome::Later, fetched)) };
+        let ours = self.own(&row)?;
         if ours == theirs {
             self.check_summary(&row, &ours)?;
             return Ok((Outcome::WasInFlight, fetched));
         }
         let mut joined = ours.clone();
         joined.join(theirs.clone());
-        if joined != ours
-            && replica::join(self.node, &row, theirs.clone(), false, Ack::Durable).is_err()
-        {
+        if joined != ours && replica::join(self.node, &row, theirs.clone(), Ack::Durable).is_err() {
             return Ok((Outcome::Later, fetched));
         }
         if joined == theirs {
@@ -151,32 +149,31 @@ impl Exchange<'_> {
         }
         let state = Bytes::from(joined.encode());
         let bytes = fetched + state.len();
-        let replicate =
-            Replicate { key, ack: Ack::Durable, replaces_corrupt: false, hint_for: None, state };
+        let replicate = Replicate { key, ack: Ack::Durable, hint_for: None, state };
         match self.call_about(bucket, Request::Replicate(replicate)).await? {
             Reply::Replicated(done) if done.durable => Ok((Outcome::Mended, bytes)),
             _ => Ok((Outcome::MendedHere, bytes)),
         }
     }
 
-    /// Our own copy; none if it is damaged.
-    fn own(&self, row: &Bytes) -> Result<Option<Register>, Broken> {
+    /// Our own copy. One that turns out to be damaged is set aside and counts as missing.
+    fn own(&self, row: &Bytes) -> Result<Register, Broken> {
         let own = replica::read(self.node, row).map_err(|error| Broken(error.to_string()))?;
-        Ok(match own {
-            Own::Missing => Some(Register::default()),
-            Own::Known(record) => record.register().ok(),
-            Own::Corrupt => None,
-        })
+        Ok(own.map_or_else(Register::default, |record| {
+            record.register().expect("whoever read it has looked")
+        }))
     }
 
     /// The peer's record is damaged. Usually it is mended there, and the key found again later. While we doubt the
     /// partition, the key stays in doubt when the partition no longer is: what was damaged may be what we have lost.
     fn doubt_if_doubted(&self, partition: Partition, row: &Bytes) -> Outcome {
-        if !self.doubted.contains(&partition) {
+        if !self.doubted.contains_key(&partition) {
             return Outcome::Later;
         }
-        drop(self.node.doubt().doubt_key(row)); // settled with all the others
-        Outcome::WasInFlight
+        match self.node.doubt().doubt_key(row) {
+            true => Outcome::WasInFlight, // on stable storage with all the others
+            false => Outcome::Later,
+        }
     }
 
     /// The states are equal and were said not to be. If what is said of ours is wrong (nothing guards those rows), it is

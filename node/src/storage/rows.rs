@@ -103,6 +103,13 @@ pub fn data_begin(partition: Partition, token: u64) -> Bytes {
     row.freeze()
 }
 
+/// Where what lay in a damaged row is kept.
+pub fn damaged(row: &[u8]) -> Bytes {
+    let mut name = BytesMut::from(&b"damaged/"[..]);
+    name.put_slice(row);
+    name.freeze()
+}
+
 /// What the names of all rows about doubt begin with.
 pub const DOUBT: &[u8] = b"doubt/";
 /// Why there is doubt, for people. Longer than the name of any partition's row.

@@ -17,6 +17,7 @@ mod full_disk;
 mod hedge;
 mod hints;
 mod histories;
+mod quarantine;
 mod quorums;
 mod repair;
 mod siblings;

@@ -243,8 +243,6 @@ pub struct Replicate {
     pub key: Bytes,
     /// When to answer.
     pub ack: Ack,
-    /// The state is the join of every other owner's, so it may take the place of a damaged record.
-    pub replaces_corrupt: bool,
     /// The receiver is no owner: it shall keep the state as a hint for this one.
     pub hint_for: Option<u32>,
     /// Tail: the canonical bytes of a state or delta.
