@@ -27,11 +27,7 @@ use atoll_wire::{Ack, limits::TIMEOUT_MS_MAX};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::storage::{
-    Space, StoreError, Write,
-    commit::{Disk, Ticket},
-    meta, rows,
-};
+use crate::storage::{Space, StoreError, Write, commit::Disk, meta, rows};
 
 /// Keys in doubt by themselves, at most: their names are in memory. Past that a damaged record puts its whole partition in
 /// doubt. A disk that damages so many has more to tell us than their names.
@@ -175,6 +171,7 @@ impl Doubt {
         for (partition, owners) in partitions {
             if !owners.is_empty() {
                 writes.push(write_of(partition, &owners));
+                state.ending.retain(|(ending, _)| *ending != partition);
                 state.partitions.insert(partition, owners);
             }
         }
@@ -192,9 +189,10 @@ impl Doubt {
         with: NodeId,
         began: Instant,
     ) -> Result<(), StoreError> {
+        let too_early = |state: &State| state.since.is_some_and(|since| began < since + LAST_WRITE);
         let ticket = {
             let mut state = self.state();
-            if state.since.is_some_and(|since| began < since + LAST_WRITE) {
+            if too_early(&state) {
                 return Ok(());
             }
             let Some(mut left) = state.partitions.get(&partition).cloned() else { return Ok(()) };
@@ -205,6 +203,9 @@ impl Doubt {
         };
         ticket.done().await?;
         let mut state = self.state();
+        if too_early(&state) {
+            return Ok(()); // it is in doubt anew
+        }
         state.ending.remove(&(partition, with));
         if let Some(owners) = state.partitions.get_mut(&partition) {
             owners.remove(&with);
@@ -250,21 +251,24 @@ impl Doubt {
     }
 
     /// Puts a key in doubt whose record here is whole: another owner's is damaged, and what that one knew nobody can say
-    /// yet. The ticket is good when that is on stable storage.
-    pub(crate) fn doubt_key(&self, row: &Bytes) -> Ticket {
+    /// yet. False if there is no room for more of them.
+    pub(crate) fn doubt_key(&self, row: &Bytes) -> bool {
         {
             let mut state = self.state();
             if state.keys.contains_key(row) {
-                return self.disk.settled();
+                return true;
+            }
+            if state.keys.len() >= self.keys_max {
+                return false;
             }
             state.damages += 1;
             let damage = state.damages;
             state.keys.insert(row.clone(), damage);
         }
         let doubt = Write { space: Space::Quarantine, row: row.clone(), value: Some(Bytes::new()) };
-        let kept = self.disk.write(vec![doubt], Ack::Durable);
+        drop(self.disk.write(vec![doubt], Ack::Written));
         self.added.notify_waiters();
-        kept
+        true
     }
 
     /// A key was compared with every other owner, and the result is queued here. Its doubt ends when that is on stable

@@ -13,5 +13,6 @@ mod kills;
 mod lost;
 mod outage;
 mod refusals;
+mod repair;
 mod start;
 mod testnet;
