@@ -39,7 +39,10 @@ use crate::{
     hints::{self, HintLimits, Hints},
     leases::Leases,
     liveness::{self, Liveness},
-    repair::quarantine,
+    repair::{
+        quarantine,
+        scrub::{self, Scrubbed},
+    },
     replica,
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
@@ -66,6 +69,8 @@ pub struct Parts {
     pub past: Past,
     /// How much it keeps for others.
     pub hint_limits: HintLimits,
+    /// How long it takes to read everything once in the background.
+    pub scrub_period: Duration,
     /// What is known of its own certificate; shown in its status.
     pub certificate: Arc<CertificateState>,
 }
@@ -95,6 +100,7 @@ pub struct Node {
     headroom: Headroom,
     doubt: Doubt,
     hints: Hints,
+    scrubbed: Scrubbed,
     liveness: Liveness,
     hedge: Hedge,
     mends: Arc<Semaphore>,
@@ -137,7 +143,7 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate, past: _ } =
+        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate, .. } =
             parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let actor = Actor { node: id.0, incarnation: member.incarnation };
@@ -155,6 +161,7 @@ impl Node {
             headroom: Headroom::of(disk.clone()),
             doubt: Doubt::open(disk.clone())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
+            scrubbed: Scrubbed::default(),
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
@@ -167,6 +174,7 @@ impl Node {
         });
         node.spawn(headroom::watch(node.clone()));
         node.spawn(quarantine::watch(node.clone()));
+        node.spawn(scrub::watch(node.clone(), parts.scrub_period));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
             node.spawn(hints::deliver(node.clone(), other));
@@ -249,6 +257,10 @@ impl Node {
 
     pub(crate) fn hints(&self) -> &Hints {
         &self.hints
+    }
+
+    pub(crate) fn scrubbed(&self) -> &Scrubbed {
+        &self.scrubbed
     }
 
     pub(crate) fn liveness(&self) -> &Liveness {
@@ -358,8 +370,8 @@ impl Node {
             partitions_in_doubt: 0,
             keys_in_doubt: self.doubt.key_count() as u64,
             tombstones: 0,
-            scrubbed: (0, 0),
-            scrubs: 0,
+            scrubbed: self.scrubbed.rows(),
+            scrubs: self.scrubbed.scrubs(),
             hints: self.hints.total(),
             hint_bytes: self.hints.bytes(),
             hints_refused: self.hints.refused(),

@@ -142,6 +142,7 @@ pub async fn run(
         clock: Arc::new(SystemClock),
         past: if first_start { Past::None } else { Past::Whole },
         hint_limits: config.hint_limits,
+        scrub_period: config.scrub_period,
         certificate: renewal.state(),
     })
     .await

@@ -103,6 +103,8 @@ pub const DOUBT: &[u8] = b"doubt/";
 pub const DOUBT_WHY: &[u8] = b"doubt/why";
 /// The number of the last commit.
 pub const SEQUENCE: &[u8] = b"sequence";
+/// How far the scrub has come.
+pub const SCRUB: &[u8] = b"scrub";
 /// How often the node started without having been stopped.
 pub const UNCLEAN_STARTS: &[u8] = b"unclean-starts";
 /// Present if the last stop was in order.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
@@ -37,6 +37,8 @@ pub struct Cluster {
     slow_disks: BTreeMap<NodeId, Duration>,
     /// For nodes that are started from now on.
     pub hint_limits: HintLimits,
+    /// Likewise.
+    pub scrub_period: Duration,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
 }
 
@@ -146,6 +148,7 @@ impl Cluster {
             slow_disks: BTreeMap::new(),
             running: BTreeMap::new(),
             hint_limits,
+            scrub_period: SCRUB_PERIOD,
         };
         for id in 1..=nodes {
             cluster.stores.insert(NodeId(id), Arc::new(MemoryStore::new()));
@@ -169,6 +172,7 @@ impl Cluster {
         let parts = Parts {
             past,
             hint_limits: self.hint_limits,
+            scrub_period: self.scrub_period,
             id,
             view: self.view.clone(),
             secret: Secret([3; 32]),

@@ -19,5 +19,6 @@ mod histories;
 mod quarantine;
 mod quorums;
 mod repair;
+mod scrub;
 mod siblings;
 mod sloppy;
