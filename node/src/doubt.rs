@@ -26,7 +26,11 @@ use atoll_wire::Ack;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use crate::storage::{Space, StoreError, Write, commit::Disk, meta, rows};
+use crate::storage::{
+    Space, StoreError, Write,
+    commit::{Disk, Ticket},
+    meta, rows,
+};
 
 /// Keys in doubt by themselves, at most: their names are in memory. Past that a damaged record puts its whole partition in
 /// doubt. A disk that damages so many has more to tell us than their names.
@@ -49,6 +53,8 @@ struct State {
     why: String,
     /// Per partition in doubt the owners still to be compared with.
     partitions: BTreeMap<Partition, BTreeSet<NodeId>>,
+    /// Comparisons whose end is queued for the disk.
+    ending: BTreeSet<(Partition, NodeId)>,
     /// Rows of keys in doubt, and which damage it was: a later one is not ended by a comparison that began before it.
     keys: BTreeMap<Bytes, u64>,
     damages: u64,
@@ -116,6 +122,13 @@ impl Doubt {
         self.state().partitions.get(&partition).cloned().unwrap_or_default()
     }
 
+    /// The partitions that must still be compared with this owner.
+    pub(crate) fn to_compare_with(&self, owner: NodeId) -> BTreeSet<Partition> {
+        let state = self.state();
+        let partitions = state.partitions.iter().filter(|(_, owners)| owners.contains(&owner));
+        partitions.map(|(partition, _)| *partition).collect()
+    }
+
     /// The partitions in doubt.
     pub(crate) fn partitions(&self) -> Vec<Partition> {
         self.state().partitions.keys().copied().collect()
@@ -174,14 +187,16 @@ impl Doubt {
         with: NodeId,
     ) -> Result<(), StoreError> {
         let ticket = {
-            let state = self.state();
-            let Some(owners) = state.partitions.get(&partition) else { return Ok(()) };
-            let mut left = owners.clone();
-            left.remove(&with);
+            let mut state = self.state();
+            let Some(mut left) = state.partitions.get(&partition).cloned() else { return Ok(()) };
+            state.ending.insert((partition, with));
+            // two comparisons may end at the same time, and the later row must say both
+            left.retain(|owner| !state.ending.contains(&(partition, *owner)));
             self.disk.write(vec![write_of(partition, &left)], Ack::Durable)
         };
         ticket.done().await?;
         let mut state = self.state();
+        state.ending.remove(&(partition, with));
         if let Some(owners) = state.partitions.get_mut(&partition) {
             owners.remove(&with);
             if owners.is_empty() {
@@ -217,6 +232,24 @@ impl Doubt {
         }
         drop(self.disk.write(writes, Ack::Written));
         self.added.notify_waiters();
+    }
+
+    /// Puts a key in doubt whose record here is whole: another owner's is damaged, and what that one knew nobody can say
+    /// yet. The ticket is good when that is on stable storage.
+    pub(crate) fn doubt_key(&self, row: &Bytes) -> Ticket {
+        {
+            let mut state = self.state();
+            if state.keys.contains_key(row) {
+                return self.disk.settled();
+            }
+            state.damages += 1;
+            let damage = state.damages;
+            state.keys.insert(row.clone(), damage);
+        }
+        let doubt = Write { space: Space::Quarantine, row: row.clone(), value: Some(Bytes::new()) };
+        let kept = self.disk.write(vec![doubt], Ack::Durable);
+        self.added.notify_waiters();
+        kept
     }
 
     /// A key was compared with every other owner, and the result is queued here. Its doubt ends when that is on stable

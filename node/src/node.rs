@@ -13,7 +13,7 @@ use std::{
 };
 
 use atoll_antientropy::{Actor, Secret, Standing};
-use atoll_ring::{ClusterId, Epoch, NodeId, View};
+use atoll_ring::{ClusterId, Epoch, NodeId, Partition, View};
 use atoll_transport::{Answer, Caller, CertificateState, Handler, Transport};
 use atoll_wire::{
     Ack, BucketId, Commit, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role,
@@ -40,7 +40,7 @@ use crate::{
     leases::Leases,
     liveness::{self, Liveness},
     repair::{
-        quarantine,
+        self, Repair, quarantine,
         scrub::{self, Scrubbed},
     },
     replica,
@@ -103,6 +103,7 @@ pub struct Node {
     scrubbed: Scrubbed,
     liveness: Liveness,
     hedge: Hedge,
+    repair: Repair,
     mends: Arc<Semaphore>,
     started: Instant,
     counts: Counts,
@@ -150,6 +151,7 @@ impl Node {
         let unclean_starts = begin(&disk, &view).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
+        let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
             // roles do not change while the view is fixed
@@ -164,6 +166,7 @@ impl Node {
             scrubbed: Scrubbed::default(),
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
+            repair,
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
             started: clock.now(),
             disk,
@@ -178,7 +181,9 @@ impl Node {
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
             node.spawn(hints::deliver(node.clone(), other));
+            node.spawn(repair::exchange::compare_with(node.clone(), other));
         }
+        node.spawn(repair::trees::grow(node.clone()));
         Ok(node)
     }
 
@@ -269,6 +274,21 @@ impl Node {
 
     pub(crate) fn hedge(&self) -> &Hedge {
         &self.hedge
+    }
+
+    pub(crate) fn repair(&self) -> &Repair {
+        &self.repair
+    }
+
+    /// Begins no comparisons with other owners until told otherwise. For tests that look at hints or reads alone.
+    pub fn hold_exchange(&self, held: bool) {
+        self.repair.hold(held);
+    }
+
+    /// The root of a partition's tree; none if this node does not own the partition. For tests: it must be what the
+    /// digests on the disk say.
+    pub fn root(&self, partition: Partition) -> Option<u64> {
+        self.repair.trees.root(partition)
     }
 
     pub(crate) fn headroom(&self) -> &Headroom {
@@ -369,7 +389,7 @@ impl Node {
             doubt: String::new(),
             partitions_in_doubt: 0,
             keys_in_doubt: self.doubt.key_count() as u64,
-            tombstones: 0,
+            tombstones: self.repair.trees.tombstones(),
             scrubbed: self.scrubbed.rows(),
             scrubs: self.scrubbed.scrubs(),
             hints: self.hints.total(),
@@ -377,12 +397,26 @@ impl Node {
             hints_refused: self.hints.refused(),
             corrupt_records: self.counts.corrupt.load(Ordering::Relaxed),
             repaired: self.counts.repaired.load(Ordering::Relaxed),
-            exchanged: 0,
-            compared_ms_ago: u64::MAX,
+            exchanged: self.repair.exchanged(),
+            compared_ms_ago: self.repair.compared_ms_ago(self),
             writes: self.counts.writes.load(Ordering::Relaxed),
             reads: self.counts.reads.load(Ordering::Relaxed),
             hedges: self.hedge.sent(),
             peers: self.liveness.status(|peer| self.hints.count(peer)),
+        }
+    }
+
+    /// Answers a question of a comparison that a peer leads.
+    fn compare(&self, caller: Caller, envelope: &Envelope, request: &Request) -> Reply {
+        let Some(peer) = caller.node else {
+            let detail = "only a node compares, and it says who it is";
+            return failed(Failure::refused(ErrorCode::NotPermitted, detail));
+        };
+        match request {
+            Request::CompareRoots(asked) => repair::answer::roots(self, peer, envelope, asked),
+            Request::Compare(asked) => repair::answer::places(self, peer, envelope, asked),
+            Request::Entries(asked) => repair::answer::entries(self, peer, envelope, asked),
+            _ => unreachable!("these three are given to us"),
         }
     }
 
@@ -424,23 +458,29 @@ impl Handler for Node {
             self.transport.heard_from(peer);
         }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
-        let due = Due {
-            deadline: self.clock.now() + left,
-            operation: envelope.operation,
-            bucket: envelope.bucket,
-        };
+        let now = self.clock.now();
+        let due =
+            Due { deadline: now + left, operation: envelope.operation, bucket: envelope.bucket };
+        if envelope.operation != 0 {
+            self.repair.served(now); // what nodes ask for themselves has no number
+        }
         let key = match &request {
             Request::Put(put) => &put.key,
             Request::Get(get) => &get.key,
             Request::Delete(delete) => &delete.key,
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
-            Request::Ping(_) => {
+            Request::Ping(ping) => {
+                let mut roots = Roots::default();
+                if let Some(peer) = caller.node {
+                    self.repair.heard(&self, peer, ping.roots);
+                    roots = self.repair.roots(&self, peer);
+                }
                 return Answer::Now(Reply::Pong(Pong {
                     node: self.id.0,
                     incarnation: self.actor().incarnation,
                     commit: Commit { sequence: self.disk.sequence(), chain: 0 },
-                    roots: Roots::default(),
+                    roots,
                 }));
             }
             Request::View(_) => {
@@ -454,13 +494,18 @@ impl Handler for Node {
                     Err(error) => failed(replica::stopping(&error)),
                 });
             }
-            Request::RepairStatus(_)
-            | Request::RepairRun(_)
-            | Request::Recall(_)
-            | Request::Enrol(_)
-            | Request::CompareRoots(_)
-            | Request::Compare(_)
-            | Request::Entries(_) => {
+            Request::RepairStatus(_) => {
+                return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
+            }
+            Request::RepairRun(run) => {
+                return Answer::Now(Reply::RepairRun(
+                    self.repair.run(run.partition.map(Partition)),
+                ));
+            }
+            Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
+                return Answer::Now(self.compare(caller, &envelope, &request));
+            }
+            Request::Recall(_) | Request::Enrol(_) => {
                 let detail = "not spoken yet";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
             }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::{
     Node,
     node::failed,
-    storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows},
+    storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows, summary::Summary},
 };
 
 /// What a node's own copy of a key is.
@@ -41,14 +41,14 @@ pub(crate) fn read(node: &Node, row: &Bytes) -> Result<Option<Record>, StoreErro
         Own::Missing => Ok(None),
         Own::Known(record) => Ok(Some(record)),
         Own::Corrupt => {
-            set_aside(node, row, value.unwrap_or_default());
+            set_aside(node, row, value.unwrap_or_default())?;
             Ok(None)
         }
     }
 }
 
-/// A record is damaged: it is kept for whoever wants to look at it, and its key is in doubt.
-pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) {
+/// A record is damaged: it is kept for whoever wants to look at it, its key is in doubt, and the tree forgets it.
+pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), StoreError> {
     node.count_corrupt();
     let view = node.view();
     let owners = match rows::partition_of_data(row) {
@@ -57,7 +57,10 @@ pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) {
     };
     let others = owners.into_iter().filter(|owner| *owner != node.id()).collect();
     tracing::warn!(row = %row.escape_ascii(), "a record is damaged; it is set aside and fetched anew");
+    let before = node.repair().trees.summary(row)?;
+    node.repair().trees.update(row, before, None);
     node.doubt().quarantine(row, damaged, others);
+    Ok(())
 }
 
 /// What this node can say of a key, and whether that may be less than it once knew.
@@ -207,8 +210,8 @@ pub(crate) fn join(
     incoming: Register,
     ack: Ack,
 ) -> Result<Ticket, Failure> {
-    let (note, state) = match read(node, row).map_err(|error| stopping(&error))? {
-        None => (None, incoming),
+    let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
+        None => (None, None, incoming),
         Some(record) => {
             let mut own = record.register().expect("read has looked");
             if own.covers(&incoming) {
@@ -217,24 +220,30 @@ pub(crate) fn join(
                     Ack::Written => node.disk().write(Vec::new(), Ack::Written),
                 });
             }
+            let before = Summary::of(&own);
             own.join(incoming);
-            (record.note, own)
+            (record.note, Some(before), own)
         }
     };
     node.takes_writes()?;
-    Ok(store(node, row, note.as_ref(), &state, ack))
+    Ok(store(node, row, note.as_ref(), before, &state, ack))
 }
 
-/// Queues a record.
+/// Queues a record in place of one of which this was said, and what is said of the new one; the tree hears it now, when
+/// reads see it.
 pub(crate) fn store(
     node: &Node,
     row: &Bytes,
     note: Option<&Note>,
+    before: Option<Summary>,
     state: &Register,
     ack: Ack,
 ) -> Ticket {
     let value = Record::encode(row, note, &state.encode());
-    node.disk().write(vec![Write { space: Space::Data, row: row.clone(), value: Some(value) }], ack)
+    let record = Write { space: Space::Data, row: row.clone(), value: Some(value) };
+    let after = Summary::of(state);
+    node.repair().trees.update(row, before, Some(after));
+    node.disk().write(vec![record, after.write(row)], ack)
 }
 
 pub(crate) fn corrupt(node: &Node) -> Failure {

@@ -126,11 +126,15 @@ impl Ballot {
 
     pub(crate) fn note(&mut self, node: NodeId, outcome: Outcome, now: Instant) {
         let now = micros(self.started, now);
-        if let Some(report) = self.reports.iter_mut().find(|report| report.node == node.0) {
+        let is_ack = |outcome| matches!(outcome, Outcome::Durable | Outcome::Written);
+        if let Some(report) = self.reports.iter_mut().find(|report| report.node == node.0)
+            && (is_ack(outcome) || !is_ack(report.outcome))
+        // what was counted stays on the receipt
+        {
             report.outcome = outcome;
             report.micros = now;
         }
-        if matches!(outcome, Outcome::Durable | Outcome::Written) {
+        if is_ack(outcome) {
             self.unhinted.retain(|owner| *owner != node.0); // late, and it has not missed the write
         }
     }
@@ -140,11 +144,14 @@ impl Ballot {
         if !self.hinted.contains(&owner.0) {
             self.hinted.push(owner.0);
         }
+        self.unhinted.retain(|unhinted| *unhinted != owner.0); // a fallback was late, not full
     }
 
     /// No hint could be kept for this owner.
     pub(crate) fn unhinted(&mut self, owner: NodeId) {
-        self.unhinted.push(owner.0);
+        if !self.hinted.contains(&owner.0) {
+            self.unhinted.push(owner.0);
+        }
     }
 
     pub(crate) fn receipt(&self, node: &Node, quorum: &Quorum) -> Receipt {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Node, replica,
-    storage::{StoreError, commit::Ticket},
+    storage::{StoreError, commit::Ticket, summary::Summary},
 };
 
 /// In which capacity the coordinator keeps its own copy.
@@ -84,6 +84,7 @@ pub(super) fn take_turn(
         Some(record) => (record.note, record.register().expect("whoever read it has looked")),
     };
     let siblings_before = state.siblings();
+    let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
@@ -112,7 +113,9 @@ pub(super) fn take_turn(
         return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
     }
     let on_disk = match seat {
-        Seat::Owner => replica::store(node, &place.row, Some(&note), &state, first_ack(quorum)),
+        Seat::Owner => {
+            replica::store(node, &place.row, Some(&note), before, &state, first_ack(quorum))
+        }
         Seat::StandsInFor(owner) => node
             .hints()
             .put(owner, &place.row, Some(&note), &state)

@@ -485,3 +485,30 @@ async fn an_owner_that_answers_late_is_not_called_unhinted() {
     assert!(lines(&stored.receipt).contains(&(owners[2], None, Outcome::Durable)));
     assert!(stored.receipt.unhinted.is_empty());
 }
+
+/// The receipt called an owner hinted and unhinted at once. Its fallback was slow and was given up, the coordinator had no
+/// room for a hint of its own and wrote the owner down as unhinted; then the fallback acknowledged after all. An owner for
+/// which anybody keeps a hint is hinted. Found by the simulator (seed 342).
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_answers_late_has_hinted_its_owner() {
+    let mut cluster = Cluster::start_with(4, ONE_HINT).await;
+    let (owners, fallback) = (cluster.owners("k"), cluster.fallbacks("k")[0]);
+    let keys = cluster.neighbours("k", 2);
+    let (via, away) = (owners[0], owners[2]);
+    cluster.crash_all(&[away, fallback]);
+    cluster.settle().await;
+    let stored = cluster.put(via, &keys[0], &value(), &blind(), &sloppy_w(2)).await.expect("two");
+    assert_eq!(stored.receipt.hinted, [away.0], "by the coordinator, which is full now");
+    cluster.boot(fallback).await;
+    cluster.settle().await;
+
+    cluster.network.slow(fallback, via, Duration::from_millis(300)); // a quarter of a second is patience
+    let stored = cluster.put(via, &keys[1], &value(), &blind(), &sloppy_w(3)).await.expect("late");
+    assert_eq!(
+        lines(&stored.receipt)[3..],
+        [(fallback, Some(away), Outcome::Durable)],
+        "{:?}",
+        stored.receipt
+    );
+    assert_eq!((stored.receipt.hinted, stored.receipt.unhinted), (vec![away.0], vec![]));
+}

@@ -10,6 +10,7 @@ mod cluster;
 mod coordinators;
 mod dump;
 mod durability;
+mod exchange;
 mod failing_disk;
 mod failures;
 mod full_disk;

@@ -299,10 +299,12 @@ pub struct Enrol {
     pub incarnation: u32,
 }
 
-/// The roots of all partitions that both own, in the order of the partitions: 8 bytes each.
+/// The roots of the partitions that both own, as the leaves of a tree in the order of the partitions: the hashes of the
+/// children of some of its places, so that many equal partitions cost little.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompareRoots {
-    /// Tail: the roots.
+    /// Tail: how deep the places lie (one byte), then per place its path and the hashes of its children; `antientropy` says
+    /// how.
     #[serde(skip)]
     pub roots: Bytes,
 }

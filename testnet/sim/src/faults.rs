@@ -106,6 +106,11 @@ impl Kind {
         }
     }
 
+    /// The faults of a run that names none.
+    pub fn usual() -> Vec<Kind> {
+        Kind::ALL.iter().copied().filter(|kind| !kind.destroys()).collect()
+    }
+
     /// All words.
     pub fn words() -> String {
         let words: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();

@@ -13,10 +13,13 @@
 #![deny(missing_docs)]
 
 pub mod atlas;
+pub mod canaries;
 pub mod cluster;
 pub mod faults;
 pub mod figures;
 pub mod judge;
+pub mod kv679;
+pub mod many;
 pub mod mischief;
 pub mod recorder;
 pub mod run;

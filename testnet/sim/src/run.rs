@@ -5,7 +5,7 @@
 //! keeps a hint, nothing is in doubt. Then every key is read once more, the disks are dumped, and the judges read the
 //! history.
 
-use std::{cell::RefCell, collections::BTreeMap, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use atoll_node::{HintLimits, canary::Canary, storage::Space};
 use atoll_ring::NodeId;
@@ -58,6 +58,9 @@ pub struct Verdict {
 
 /// Lives through a seed.
 pub fn run(seed: u64, settings: &Settings) -> Verdict {
+    if let Some(begin) = ON_BEGIN.get() {
+        begin(seed);
+    }
     atoll_node::canary::set(settings.canary);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -68,6 +71,13 @@ pub fn run(seed: u64, settings: &Settings) -> Verdict {
     atoll_node::canary::set(None);
     verdict
 }
+
+/// Called with the seed on the thread of each run that begins from now on. Only the first one who asks is told.
+pub fn on_begin(tell: fn(u64)) {
+    let _ = ON_BEGIN.set(tell);
+}
+
+static ON_BEGIN: OnceLock<fn(u64)> = OnceLock::new();
 
 async fn story(seed: u64, settings: &Settings) -> Verdict {
     // neighbouring seeds shall have nothing in common

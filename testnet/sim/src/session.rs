@@ -232,6 +232,9 @@ impl Session {
             world.rests_on_memory(op, &ask.key, stored.dot);
         }
         let untrue = untrue(receipt, quorum).map(str::to_owned);
+        if untrue.is_some() {
+            world.recorder.say(format_args!("untrue: {receipt:?}"));
+        }
         let context = !stored.context.is_empty();
         self.remember(world, op, &ask.key, stored.context);
         Heard::Stored { dot: stored.dot, context, untrue }

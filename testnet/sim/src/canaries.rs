@@ -1,0 +1,78 @@
+//! Deliberate bugs, switched on one by one: a net that catches nothing has holes.
+//!
+//! Each bug must be caught by one of the fixed seeds. A process of its own looks for it, because a bug may well make a node
+//! stop at one of its assertions, and in a release build that ends the process; it counts as caught, too. Two bugs concern
+//! what a node does when partitions move; until they do, the model of [`crate::kv679`] has to catch those.
+
+use std::{
+    env, io,
+    process::{Command, Stdio},
+};
+
+use atoll_node::canary::Canary;
+
+/// The fixed seeds.
+pub const SEEDS: std::ops::RangeInclusive<u64> = 1..=100;
+
+/// The word for people.
+pub fn word(canary: Canary) -> &'static str {
+    match canary {
+        Canary::SkipFsync => "skip-fsync",
+        Canary::ReuseDot => "reuse-dot",
+        Canary::DotOutsideTurn => "dot-outside-turn",
+        Canary::ExtendFromRecord => "extend-from-record",
+        Canary::TrustOldNotes => "trust-old-notes",
+        Canary::DropHintEarly => "drop-hint-early",
+        Canary::ReplyWithRecord => "reply-with-record",
+        Canary::CountDoubt => "count-doubt",
+        Canary::TrustOtherRole => "trust-other-role",
+        Canary::DeleteWithoutEvent => "delete-without-event",
+        Canary::ForgetLease => "forget-lease",
+        Canary::FallbackIsOwner => "fallback-is-owner",
+        Canary::EmptyIsTruth => "empty-is-truth",
+        Canary::AckEarly => "ack-early",
+        Canary::NewerClockWins => "newer-clock-wins",
+    }
+}
+
+/// The bug of this word.
+///
+/// # Errors
+/// There is none; the words there are.
+pub fn of_word(text: &str) -> Result<Canary, String> {
+    let found = Canary::ALL.into_iter().find(|canary| word(*canary) == text);
+    found.ok_or_else(|| {
+        let words: Vec<&str> = Canary::ALL.into_iter().map(word).collect();
+        format!("no deliberate bug is called {text:?}; there are {}", words.join(", "))
+    })
+}
+
+/// Whether only the model can show it.
+pub fn needs_moves(canary: Canary) -> bool {
+    matches!(canary, Canary::TrustOtherRole | Canary::ForgetLease)
+}
+
+/// Looks for one bug with a process of its own. What caught it, or nothing.
+///
+/// # Errors
+/// The process could not be run, or ended otherwise than it should.
+pub fn look_for(canary: Canary, jobs: usize) -> io::Result<Option<String>> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["--canary", word(canary), "--jobs", &jobs.to_string(), "--until-broken"]);
+    if needs_moves(canary) {
+        command.args(["--scenario", "kv679"]);
+    } else {
+        command.args(["--seeds", &format!("{}..{}", SEEDS.start(), SEEDS.end())]);
+    }
+    let output = command.stderr(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let caught = text.lines().find_map(|line| line.strip_prefix(CAUGHT)).map(str::to_owned);
+    match (output.status.code(), caught) {
+        (Some(0), None) => Ok(None),
+        (Some(1), Some(by)) => Ok(Some(by)),
+        (code, _) => Err(io::Error::other(format!("the search ended with {code:?}: {text}"))),
+    }
+}
+
+/// What the line begins with in which a process says what it has caught.
+pub const CAUGHT: &str = "caught: ";
