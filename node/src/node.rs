@@ -40,7 +40,10 @@ use crate::{
     leases::Leases,
     liveness::{self, Liveness},
     memory::Memory,
-    repair::{self, Repair, quarantine},
+    repair::{
+        self, Repair, quarantine,
+        scrub::{self, Scrubbed},
+    },
     replica, rise,
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
@@ -67,6 +70,8 @@ pub struct Parts {
     pub past: Past,
     /// How much it keeps for others.
     pub hint_limits: HintLimits,
+    /// How long it takes to read everything once in the background.
+    pub scrub_period: Duration,
     /// What is known of its own certificate; shown in its status.
     pub certificate: Arc<CertificateState>,
 }
@@ -102,6 +107,7 @@ pub struct Node {
     headroom: Headroom,
     doubt: Doubt,
     hints: Hints,
+    scrubbed: Scrubbed,
     liveness: Liveness,
     hedge: Hedge,
     repair: Repair,
@@ -151,8 +157,10 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate, past } =
-            parts;
+        let scrub_period = parts.scrub_period;
+        let Parts {
+            id, view, secret, transport, disk, clock, hint_limits, certificate, past, ..
+        } = parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let past = match (past, disk.lost()) {
             (Past::Lost(why), _) => Past::Lost(why),
@@ -176,6 +184,7 @@ impl Node {
             headroom: Headroom::of(disk.clone()),
             doubt: Doubt::open(disk.clone(), clock.now())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
+            scrubbed: Scrubbed::default(),
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             repair,
@@ -188,6 +197,7 @@ impl Node {
             tasks: Mutex::default(),
         });
         node.spawn(headroom::watch(node.clone()));
+        node.spawn(scrub::watch(node.clone(), scrub_period));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
         }
@@ -331,6 +341,10 @@ impl Node {
         &self.hints
     }
 
+    pub(crate) fn scrubbed(&self) -> &Scrubbed {
+        &self.scrubbed
+    }
+
     pub(crate) fn liveness(&self) -> &Liveness {
         &self.liveness
     }
@@ -453,8 +467,8 @@ impl Node {
             partitions_in_doubt: u32::try_from(self.doubt.partitions().len()).unwrap_or(u32::MAX),
             keys_in_doubt: self.doubt.key_count() as u64,
             tombstones: self.repair.trees.tombstones(),
-            scrubbed: (0, 0),
-            scrubs: 0,
+            scrubbed: self.scrubbed.rows(),
+            scrubs: self.scrubbed.scrubs(),
             hints: self.hints.total(),
             hint_bytes: self.hints.bytes(),
             hints_refused: self.hints.refused(),

@@ -36,6 +36,7 @@ pub(crate) mod answer;
 pub(crate) mod exchange;
 mod mend;
 pub(crate) mod quarantine;
+pub(crate) mod scrub;
 pub(crate) mod trees;
 
 use trees::Trees;

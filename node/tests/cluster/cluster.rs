@@ -9,7 +9,7 @@ use std::{
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
@@ -44,6 +44,8 @@ pub struct Cluster {
     slow_disks: BTreeMap<NodeId, Duration>,
     /// For nodes that are started from now on.
     pub hint_limits: HintLimits,
+    /// Likewise.
+    pub scrub_period: Duration,
     /// Nodes do not compare what they hold, see [`Cluster::release_exchange`].
     exchange_held: bool,
     /// Nodes whose disk was emptied since they last ran.
@@ -165,6 +167,7 @@ impl Cluster {
             emptied: BTreeSet::new(),
             running: BTreeMap::new(),
             hint_limits,
+            scrub_period: SCRUB_PERIOD,
         };
         for id in 1..=nodes {
             cluster.stores.insert(NodeId(id), Arc::new(MemoryStore::new()));
@@ -206,6 +209,7 @@ impl Cluster {
         let parts = Parts {
             past,
             hint_limits: self.hint_limits,
+            scrub_period: self.scrub_period,
             id,
             view: self.view.clone(),
             secret: Secret([3; 32]),
