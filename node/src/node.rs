@@ -623,6 +623,10 @@ impl Handler for Node {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
             }
             Request::RepairRun(run) => {
+                if let (Some(partition), true) = (run.partition, run.accept_loss) {
+                    tracing::warn!(partition, "what is left of damaged keys is accepted");
+                    self.doubt.accept(Partition(partition));
+                }
                 return Answer::Now(Reply::RepairRun(
                     self.repair.run(run.partition.map(Partition)),
                 ));

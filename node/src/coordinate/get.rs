@@ -457,8 +457,11 @@ impl Read {
         if self.quorum.n() < self.place.bucket_n() || !none_counts || !owners().any(damaged) {
             return None;
         }
-        let detail = "every copy of this key is damaged; restore the data directory of one of its owners from a backup, \
-                      or empty it to give the key up";
+        let partition = self.place.partition.0;
+        let detail = format!(
+            "every copy of this key is damaged. `atoll debug dump {partition} --node NODE` shows what is left of it, and \
+             `atoll repair run {partition} --accept-loss` takes that for the truth"
+        );
         Some(Failure {
             needed: self.quorum.r(),
             receipt: Some(Box::new(self.receipt())),
