@@ -15,6 +15,7 @@ use crate::{
     output::Format,
 };
 
+mod judge;
 mod say;
 mod show;
 mod up;
@@ -37,6 +38,7 @@ Examples:
   atoll testnet wipe n2                      its disk is lost; restart it, and the others repair it
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
   atoll testnet logs -f                      all nodes, as one story
+  atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
   atoll testnet down                         ends all nodes; data is kept
 
 They live under $ATOLL_HOME, default $XDG_STATE_HOME/atoll, else ~/.local/state/atoll.")]
@@ -72,6 +74,8 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     Pause(Nodes),
     /// Let paused nodes go on
     Resume(Nodes),
+    /// Judge the history of a load: was anything lost?
+    Judge(judge::JudgeArgs),
 }
 
 /// What can be asked for once. A later `up` may repeat it and not contradict it.
@@ -190,7 +194,11 @@ struct Which {
 }
 
 /// Runs the command.
-pub async fn run(command: TestnetCommand, format: Format) -> Result<(), Failed> {
+pub async fn run(
+    command: TestnetCommand,
+    cluster: Option<&str>,
+    format: Format,
+) -> Result<(), Failed> {
     let home = Home::find().map_err(failed_home)?;
     match command {
         TestnetCommand::Up(args) => up::run(&home, args, format).await,
@@ -217,6 +225,7 @@ pub async fn run(command: TestnetCommand, format: Format) -> Result<(), Failed> 
         TestnetCommand::Resume(args) => {
             stop::resume(&args.select(&home)?.1, &mut line).map_err(failed_file)
         }
+        TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
     }
 }
 

@@ -163,7 +163,7 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             node: node.id().0,
             incarnation: node.incarnation(),
             commit: node.memory().to_tell(peer),
-            roots: node.roots(peer),
+            roots: node.repair().roots(&node, peer),
         };
         let asked: Instant = node.clock().now();
         let envelope = node.envelope(asked + PING_LIMIT, 0);

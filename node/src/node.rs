@@ -40,7 +40,10 @@ use crate::{
     leases::Leases,
     liveness::{self, Liveness},
     memory::Memory,
-    repair::{self, Repair, quarantine},
+    repair::{
+        self, Repair, quarantine,
+        scrub::{self, Scrubbed},
+    },
     replica, rise,
     storage::{Space, StoreError, commit::Disk, meta, rows},
 };
@@ -67,6 +70,8 @@ pub struct Parts {
     pub past: Past,
     /// How much it keeps for others.
     pub hint_limits: HintLimits,
+    /// How long it takes to read everything once in the background.
+    pub scrub_period: Duration,
     /// What is known of its own certificate; shown in its status.
     pub certificate: Arc<CertificateState>,
 }
@@ -102,6 +107,7 @@ pub struct Node {
     headroom: Headroom,
     doubt: Doubt,
     hints: Hints,
+    scrubbed: Scrubbed,
     liveness: Liveness,
     hedge: Hedge,
     repair: Repair,
@@ -151,8 +157,10 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate, past } =
-            parts;
+        let scrub_period = parts.scrub_period;
+        let Parts {
+            id, view, secret, transport, disk, clock, hint_limits, certificate, past, ..
+        } = parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let past = match (past, disk.lost()) {
             (Past::Lost(why), _) => Past::Lost(why),
@@ -174,8 +182,9 @@ impl Node {
             secret,
             transport,
             headroom: Headroom::of(disk.clone()),
-            doubt: Doubt::open(disk.clone())?,
+            doubt: Doubt::open(disk.clone(), clock.now())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
+            scrubbed: Scrubbed::default(),
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             repair,
@@ -188,10 +197,10 @@ impl Node {
             tasks: Mutex::default(),
         });
         node.spawn(headroom::watch(node.clone()));
+        node.spawn(scrub::watch(node.clone(), scrub_period));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
         }
-        node.spawn(repair::trees::grow(node.clone()));
         Ok(node)
     }
 
@@ -218,11 +227,12 @@ impl Node {
         let leases = Leases::open(actor, self.disk.clone())?;
         let first = self.life.set(Life { standing, leases }).is_ok();
         assert!(first, "a node rises once");
-        self.spawn(quarantine::watch(self.clone()));
         for other in self.others() {
             self.spawn(hints::deliver(self.clone(), other));
             self.spawn(repair::exchange::compare_with(self.clone(), other));
         }
+        self.spawn(repair::trees::grow(self.clone()));
+        self.spawn(quarantine::watch(self.clone()));
         Ok(())
     }
 
@@ -329,6 +339,10 @@ impl Node {
 
     pub(crate) fn hints(&self) -> &Hints {
         &self.hints
+    }
+
+    pub(crate) fn scrubbed(&self) -> &Scrubbed {
+        &self.scrubbed
     }
 
     pub(crate) fn liveness(&self) -> &Liveness {
@@ -453,8 +467,8 @@ impl Node {
             partitions_in_doubt: u32::try_from(self.doubt.partitions().len()).unwrap_or(u32::MAX),
             keys_in_doubt: self.doubt.key_count() as u64,
             tombstones: self.repair.trees.tombstones(),
-            scrubbed: (0, 0),
-            scrubs: 0,
+            scrubbed: self.scrubbed.rows(),
+            scrubs: self.scrubbed.scrubs(),
             hints: self.hints.total(),
             hint_bytes: self.hints.bytes(),
             hints_refused: self.hints.refused(),
@@ -466,26 +480,6 @@ impl Node {
             reads: self.counts.reads.load(Ordering::Relaxed),
             hedges: self.hedge.sent(),
             peers: self.liveness.status(|peer| self.hints.count(peer)),
-        }
-    }
-
-    /// The refusal of a node that does not serve yet.
-    fn not_yet(&self) -> Failure {
-        let detail = format!("{} is starting: {}", self.id, self.rising());
-        Failure { retry_after_ms: 1000, ..Failure::refused(ErrorCode::Rising, detail) }
-    }
-
-    /// Whether a member speaks of itself.
-    fn is_about(&self, caller: &Caller, node: u32) -> bool {
-        let node = NodeId(node);
-        caller.node == Some(node) && node != self.id && self.view().member(node).is_some()
-    }
-
-    /// What this node holds of the partitions it shares with a peer; before it serves it vouches for nothing.
-    pub(crate) fn roots(&self, peer: NodeId) -> Roots {
-        match self.actor() {
-            Some(_) => self.repair.roots(self, peer),
-            None => Roots::default(),
         }
     }
 
@@ -501,6 +495,18 @@ impl Node {
             Request::Entries(asked) => repair::answer::entries(self, peer, envelope, asked),
             _ => unreachable!("these three are given to us"),
         }
+    }
+
+    /// The refusal of a node that does not serve yet.
+    fn not_yet(&self) -> Failure {
+        let detail = format!("{} is starting: {}", self.id, self.rising());
+        Failure { retry_after_ms: 1000, ..Failure::refused(ErrorCode::Rising, detail) }
+    }
+
+    /// Whether a member speaks of itself.
+    fn is_about(&self, caller: &Caller, node: u32) -> bool {
+        let node = NodeId(node);
+        caller.node == Some(node) && node != self.id && self.view().member(node).is_some()
     }
 
     /// Refuses requests of other times: planned before the partition last changed, or already over.
@@ -544,9 +550,6 @@ impl Handler for Node {
         let now = self.clock.now();
         let due =
             Due { deadline: now + left, operation: envelope.operation, bucket: envelope.bucket };
-        if envelope.operation != 0 {
-            self.repair.served(now); // what nodes ask for themselves has no number
-        }
         // what a node answers before it knows what it may say; the rest waits
         let at_any_time = matches!(
             request,
@@ -559,6 +562,9 @@ impl Handler for Node {
         if !at_any_time && self.life.get().is_none() {
             return Answer::Now(failed(self.not_yet()));
         }
+        if envelope.operation != 0 {
+            self.repair.served(now); // what nodes ask for themselves has no number
+        }
         let key = match &request {
             Request::Put(put) => &put.key,
             Request::Get(get) => &get.key,
@@ -566,16 +572,16 @@ impl Handler for Node {
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
             Request::Ping(ping) => {
+                if caller.node == Some(NodeId(ping.node)) {
+                    self.memory.heard(NodeId(ping.node), ping.incarnation, ping.commit);
+                }
                 let Some(actor) = self.actor() else {
                     return Answer::Now(failed(self.not_yet())); // so that nobody counts on us
                 };
                 let mut roots = Roots::default();
                 if let Some(peer) = caller.node {
-                    if peer == NodeId(ping.node) {
-                        self.memory.heard(peer, ping.incarnation, ping.commit);
-                    }
                     self.repair.heard(&self, peer, ping.roots);
-                    roots = self.roots(peer);
+                    roots = self.repair.roots(&self, peer);
                 }
                 return Answer::Now(Reply::Pong(Pong {
                     node: self.id.0,
@@ -612,10 +618,15 @@ impl Handler for Node {
                     Err(error) => failed(replica::stopping(&error)),
                 });
             }
+            Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::RepairStatus(_) => {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
             }
             Request::RepairRun(run) => {
+                if let (Some(partition), true) = (run.partition, run.accept_loss) {
+                    tracing::warn!(partition, "what is left of damaged keys is accepted");
+                    self.doubt.accept(Partition(partition));
+                }
                 return Answer::Now(Reply::RepairRun(
                     self.repair.run(run.partition.map(Partition)),
                 ));
@@ -623,7 +634,6 @@ impl Handler for Node {
             Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
                 return Answer::Now(self.compare(caller, &envelope, &request));
             }
-            Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));

@@ -135,7 +135,7 @@ pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError>
     let mut writes = node.memory().learn(&table);
     writes.push(meta::write(Bytes::from_static(rows::INCARNATION), &incarnation.to_be_bytes()));
     writes.push(Write { space: Space::Meta, row: Bytes::from_static(rows::LOST), value: None });
-    writes.extend(node.doubt().begin(&why, all_owned(node)));
+    writes.extend(node.doubt().begin(&why, all_owned(node), node.clock().now()));
     node.disk().write(writes, Ack::Durable).done().await?;
     tracing::warn!(incarnation, why, "goes on under a new incarnation, in doubt until compared");
     for other in others {

@@ -5,9 +5,12 @@
 //! time is given up. When no owner is left to ask and the request is sloppy, fallbacks are asked for their hints; one that
 //! has none has not answered. At `r` answers the states are joined and the client has its reply.
 //!
+//! An owner in doubt ([`crate::doubt`]) may have lost something of the key. What it holds is joined, and its answer does
+//! not count: somebody else is asked in its place.
+//!
 //! Owners that were behind get the joined state: afterwards, or before the client hears anything (`repair = blocking`), or
-//! not at all. The answer of an owner in doubt is joined with the others and does not count; an owner that has nothing
-//! but a damaged record gives no answer. Both get the joined state like everybody.
+//! not at all. An owner in doubt that has nothing but a damaged record gives no answer. It gets the joined state like
+//! everybody.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -445,6 +448,29 @@ impl Read {
         }
     }
 
+    /// Whether no owner has an undamaged record: then "not found" would be a lie, and asking again is of no use.
+    fn all_damaged(&self) -> Option<Failure> {
+        let owners = || self.reports.iter().filter(|report| report.stands_in_for.is_none());
+        let damaged = |report: &ReplicaReport| report.outcome == Outcome::Corrupt;
+        let none_counts =
+            owners().all(|report| damaged(report) || report.outcome == Outcome::InDoubt);
+        // where something could be joined since, all owners hold it and doubt the key
+        let any_damage = owners().any(damaged) || self.node.doubt().covers_key(&self.place.row);
+        if self.quorum.n() < self.place.bucket_n() || !none_counts || !any_damage {
+            return None;
+        }
+        let partition = self.place.partition.0;
+        let detail = format!(
+            "every copy of this key is damaged. `atoll debug dump {partition} --node NODE` shows what is left of it, and \
+             `atoll repair run {partition} --accept-loss` takes that for the truth"
+        );
+        Some(Failure {
+            needed: self.quorum.r(),
+            receipt: Some(Box::new(self.receipt())),
+            ..Failure::refused(ErrorCode::Corrupt, detail)
+        })
+    }
+
     /// Which answers did not count because of doubt, and what to do about it; for the words of an error.
     fn doubters(&self) -> String {
         let in_doubt = self.reports.iter().filter(|report| report.outcome == Outcome::InDoubt);
@@ -462,24 +488,6 @@ impl Read {
                 names.join(" and ")
             ),
         }
-    }
-
-    /// Whether no owner has an undamaged record: then "not found" would be a lie, and asking again is of no use.
-    fn all_damaged(&self) -> Option<Failure> {
-        let owners = || self.reports.iter().filter(|report| report.stands_in_for.is_none());
-        let damaged = |report: &ReplicaReport| report.outcome == Outcome::Corrupt;
-        let none_counts =
-            owners().all(|report| damaged(report) || report.outcome == Outcome::InDoubt);
-        if self.quorum.n() < self.place.bucket_n() || !none_counts || !owners().any(damaged) {
-            return None;
-        }
-        let detail = "every copy of this key is damaged; restore the data directory of one of its owners from a backup, \
-                      or empty it to give the key up";
-        Some(Failure {
-            needed: self.quorum.r(),
-            receipt: Some(Box::new(self.receipt())),
-            ..Failure::refused(ErrorCode::Corrupt, detail)
-        })
     }
 
     fn not_met(mut self, code: ErrorCode) -> Failure {

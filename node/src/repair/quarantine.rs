@@ -7,8 +7,7 @@
 //! Doubt may end only when
 //! - **every** other owner has answered: the one left out may alone have what was lost here;
 //! - **one of them at least is not in doubt** itself: when all are, nobody knows what the key was, and saying "not found"
-//!   would be a guess. Then the doubt stays, reads fail with the reason, and somebody has to act: an owner that comes back
-//!   as a new incarnation, restored or emptied, has taken its doubt over from the others, and it ends with the comparison;
+//!   would be a guess. Then the doubt stays, reads fail with the reason, and somebody has to decide ([`crate::doubt::Doubt::accept`]);
 //! - the question was put **later than the last write could end** that had counted this owner's lost copy: its other copies
 //!   may have been on their way until then. So the data are back at once, and the doubt goes after a minute.
 
@@ -17,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use atoll_antientropy::Register;
 use atoll_ring::NodeId;
 use atoll_transport::Boxed;
-use atoll_wire::{Ack, BucketId, ErrorCode, Fetch, Lane, Reply, Request, limits::TIMEOUT_MS_MAX};
+use atoll_wire::{Ack, BucketId, ErrorCode, Fetch, Lane, Reply, Request};
 use bytes::Bytes;
 use futures_util::{
     future::join_all,
@@ -26,7 +25,9 @@ use futures_util::{
 use tokio::time::Instant;
 
 use crate::{
-    Node, replica,
+    Node,
+    doubt::LAST_WRITE,
+    replica,
     storage::{StoreError, rows},
 };
 
@@ -41,9 +42,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest wait.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// A write that had counted the lost copy may end so much later.
-const LAST_WRITE: Duration = Duration::from_millis(TIMEOUT_MS_MAX as u64);
 
 /// A key in doubt.
 struct Pending {
@@ -76,6 +74,11 @@ pub(crate) async fn watch(node: Arc<Node>) {
         added.as_mut().enable();
         came_up.as_mut().enable(); // before looking, or a change in between would be missed
         let now = node.clock().now();
+        for (row, key) in &mut pending {
+            if node.doubt().is_accepted(row) {
+                key.again_at = key.again_at.min(now + key.pause.min(PAUSE));
+            }
+        }
         learn(&mut pending, node.doubt().keys(), now);
         let due: Vec<Bytes> = pending
             .iter()
@@ -132,11 +135,9 @@ async fn compare_all(
                 node.doubt().key_compared(&row, key.damage).await?;
                 tracing::info!(row = %row.escape_ascii(), "a damaged record is whole again");
             }
-            Compared::AllInDoubt
-                if asked_at >= late_enough && node.doubt().is_taken_over(&row)? =>
-            {
+            Compared::AllInDoubt if node.doubt().is_accepted(&row) => {
                 node.doubt().key_compared(&row, key.damage).await?;
-                tracing::warn!(row = %row.escape_ascii(), "a key whose other copies are damaged is what this node has");
+                tracing::warn!(row = %row.escape_ascii(), "what is left of a key is accepted");
             }
             Compared::WithAll => key.again_at = late_enough,
             Compared::AllInDoubt | Compared::Incomplete => {

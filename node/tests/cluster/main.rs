@@ -22,5 +22,6 @@ mod quarantine;
 mod quorums;
 mod repair;
 mod rising;
+mod scrub;
 mod siblings;
 mod sloppy;
