@@ -454,7 +454,9 @@ impl Read {
         let damaged = |report: &ReplicaReport| report.outcome == Outcome::Corrupt;
         let none_counts =
             owners().all(|report| damaged(report) || report.outcome == Outcome::InDoubt);
-        if self.quorum.n() < self.place.bucket_n() || !none_counts || !owners().any(damaged) {
+        // where something could be joined since, all owners hold it and doubt the key
+        let any_damage = owners().any(damaged) || self.node.doubt().covers_key(&self.place.row);
+        if self.quorum.n() < self.place.bucket_n() || !none_counts || !any_damage {
             return None;
         }
         let partition = self.place.partition.0;
