@@ -45,7 +45,7 @@ use crate::{
         scrub::{self, Scrubbed},
     },
     replica, rise,
-    storage::{Space, StoreError, Write, commit::Disk, meta, rows},
+    storage::{Space, StoreError, commit::Disk, meta, rows},
 };
 
 /// Read repairs under way at the same time. Each holds the key's state until the slowest owner has answered. Past that a
@@ -91,7 +91,7 @@ pub enum Past {
 pub struct Node {
     id: NodeId,
     /// Its incarnation when it started, and what was known then.
-    began: Began,
+    began: rise::Began,
     past: Past,
     /// As whom it serves; nothing before it may.
     life: OnceLock<Life>,
@@ -167,7 +167,7 @@ impl Node {
             (Past::None | Past::Whole, Some(why)) => Past::Lost(why.into()),
             (past @ (Past::None | Past::Whole), None) => past,
         };
-        let (began, past) = begin(&disk, &view, member.incarnation, past).await?;
+        let (began, past) = rise::begin(&disk, &view, member.incarnation, past).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
         let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
@@ -687,56 +687,6 @@ impl Handler for Node {
 /// A failure as a reply.
 pub(crate) fn failed(failure: Failure) -> Reply {
     Reply::Failed(Box::new(failure))
-}
-
-/// What a node knew of itself when it started.
-struct Began {
-    incarnation: u32,
-    unclean_starts: u64,
-}
-
-/// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
-/// kept, so that the file it came from is needed only once. So is a loss, until there is a new incarnation: the commits
-/// of this start would hide it from the next one.
-async fn begin(
-    disk: &Disk,
-    view: &View,
-    incarnation_of_view: u32,
-    past: Past,
-) -> Result<(Began, Past), StoreError> {
-    let names = [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW, rows::INCARNATION, rows::LOST];
-    let [clean, starts, kept_view, own, lost] = names.map(Bytes::from_static);
-    let read = |row: &Bytes| match disk.get(Space::Meta, row)? {
-        Some(value) => meta::open(row, &value).map(Some),
-        None => Ok(None),
-    };
-    let clean_before = read(&clean)?.is_some();
-    let before = match disk.get(Space::Meta, &starts)? {
-        Some(value) => meta::open_number(&starts, &value)?,
-        None => 0,
-    };
-    let incarnation = match read(&own)? {
-        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
-            StoreError(format!("the row of the incarnation holds {} bytes, not 4", bytes.len()))
-        })?),
-        None => incarnation_of_view,
-    };
-    let past = match read(&lost)? {
-        Some(why) => Past::Lost(String::from_utf8_lossy(&why).into_owned()),
-        None => past,
-    };
-    let unclean_starts = if clean_before { before } else { before + 1 };
-    let view = postcard::to_stdvec(view).expect("a view is plain data");
-    let mut writes = vec![
-        Write { space: Space::Meta, row: clean, value: None },
-        meta::write_number(starts, unclean_starts),
-        meta::write(kept_view, &view),
-    ];
-    if let Past::Lost(why) = &past {
-        writes.push(meta::write(lost, why.as_bytes()));
-    }
-    disk.write(writes, Ack::Durable).done().await?;
-    Ok((Began { incarnation: incarnation.max(incarnation_of_view), unclean_starts }, past))
 }
 
 /// Resident memory of this process, where the system tells.
