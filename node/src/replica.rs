@@ -41,14 +41,14 @@ pub(crate) fn read(node: &Node, row: &Bytes) -> Result<Option<Record>, StoreErro
         Own::Missing => Ok(None),
         Own::Known(record) => Ok(Some(record)),
         Own::Corrupt => {
-            set_aside(node, row, value.unwrap_or_default());
+            set_aside(node, row, value.unwrap_or_default())?;
             Ok(None)
         }
     }
 }
 
-/// A record is damaged: it is kept for whoever wants to look at it, and its key is in doubt.
-pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) {
+/// A record is damaged: it is kept for whoever wants to look at it, its key is in doubt, and the tree forgets it.
+pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), StoreError> {
     node.count_corrupt();
     let view = node.view();
     let owners = match rows::partition_of_data(row) {
@@ -57,10 +57,10 @@ pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) {
     };
     let others = owners.into_iter().filter(|owner| *owner != node.id()).collect();
     tracing::warn!(row = %row.escape_ascii(), "a record is damaged; it is set aside and fetched anew");
-    if let Ok(said) = node.repair().trees.summary(row) {
-        node.repair().trees.update(row, said, None); // as the row of the digest goes
-    }
-    node.doubt().quarantine(row, damaged, others);
+    let before = node.repair().trees.summary(row)?;
+    node.repair().trees.update(row, before, None);
+    node.doubt().quarantine(row, damaged, others, node.clock().now());
+    Ok(())
 }
 
 /// What this node can say of a key, and whether that may be less than it once knew.

@@ -175,7 +175,7 @@ async fn bytes_until_it_is_known_what_differs() {
             let mut nodes = Vec::new();
             for (id, store) in (1..).zip(&stores) {
                 let sync = Duration::from_millis(2);
-                let (disk, writer) = Disk::on_task(store.clone(), sync).expect("new");
+                let (disk, writer) = Disk::on_task(store.clone(), sync, None).expect("new");
                 nodes.push((start(id, &view, &network, disk, &counted, true).await, writer));
             }
             for (node, _) in &nodes {

@@ -83,9 +83,8 @@ pub(super) struct Broken(pub(super) String);
 pub(super) struct Exchange<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) peer: NodeId,
-    /// Partitions of which we may have forgotten something, and which were not yet compared with this peer; which doubt it
-    /// was.
-    pub(super) doubted: BTreeMap<Partition, u64>,
+    /// Partitions of which we may have forgotten something, and which were not yet compared with this peer.
+    pub(super) doubted: std::collections::BTreeSet<Partition>,
     width: Width,
     /// Since when we have worked without a rest.
     working_since: Instant,
@@ -132,11 +131,8 @@ impl<'a> Exchange<'a> {
 
     /// These partitions are equal, or were at that time but for what has been mended since.
     async fn confirm(&self, partitions: Vec<Partition>, at: Instant) -> Result<(), Broken> {
-        let doubted = partitions
-            .iter()
-            .filter_map(|partition| self.doubted.get(partition).map(|doubt| (*partition, *doubt)));
-        let doubts = self.node.doubt();
-        let ends = doubted.map(|(partition, doubt)| doubts.compared(partition, doubt, self.peer));
+        let doubted = partitions.iter().filter(|partition| self.doubted.contains(partition));
+        let ends = doubted.map(|partition| self.node.doubt().compared(*partition, self.peer, at));
         for ended in join_all(ends).await {
             ended.map_err(|error| Broken(error.to_string()))?;
         }

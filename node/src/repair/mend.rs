@@ -104,7 +104,7 @@ impl Exchange<'_> {
                 match outcome {
                     Outcome::WasInFlight | Outcome::Mended => {}
                     // doubt is about what we hold, so that the peer did not take ours is no reason to keep it
-                    Outcome::MendedHere if self.doubted.contains_key(partition) => {}
+                    Outcome::MendedHere if self.doubted.contains(partition) => {}
                     Outcome::MendedHere | Outcome::Later => drop(incomplete.insert(*partition)),
                 }
             }
@@ -156,7 +156,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Our own copy. One that turns out to be damaged is set aside and counts as missing.
+    /// Our own copy. Of a damaged one nothing is left.
     fn own(&self, row: &Bytes) -> Result<Register, Broken> {
         let own = replica::read(self.node, row).map_err(|error| Broken(error.to_string()))?;
         Ok(own.map_or_else(Register::default, |record| {
@@ -167,13 +167,11 @@ impl Exchange<'_> {
     /// The peer's record is damaged. Usually it is mended there, and the key found again later. While we doubt the
     /// partition, the key stays in doubt when the partition no longer is: what was damaged may be what we have lost.
     fn doubt_if_doubted(&self, partition: Partition, row: &Bytes) -> Outcome {
-        if !self.doubted.contains_key(&partition) {
+        if !self.doubted.contains(&partition) {
             return Outcome::Later;
         }
-        match self.node.doubt().doubt_key(row) {
-            true => Outcome::WasInFlight, // on stable storage with all the others
-            false => Outcome::Later,
-        }
+        drop(self.node.doubt().doubt_key(row)); // settled with all the others
+        Outcome::WasInFlight
     }
 
     /// The states are equal and were said not to be. If what is said of ours is wrong (nothing guards those rows), it is

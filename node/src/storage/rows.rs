@@ -90,6 +90,13 @@ pub fn partition_of_data(row: &[u8]) -> Option<Partition> {
     Some(Partition(u16::from_be_bytes(*row.first_chunk()?)))
 }
 
+/// Where what lay in a damaged row is kept.
+pub fn damaged(row: &[u8]) -> Bytes {
+    let mut name = BytesMut::from(&b"damaged/"[..]);
+    name.put_slice(row);
+    name.freeze()
+}
+
 /// The token in the name of a data row.
 pub fn token_of_data(row: &[u8]) -> Option<Token> {
     Some(Token(u64::from_be_bytes(row.get(2..10)?.try_into().ok()?)))
@@ -103,23 +110,36 @@ pub fn data_begin(partition: Partition, token: u64) -> Bytes {
     row.freeze()
 }
 
-/// Where what lay in a damaged row is kept.
-pub fn damaged(row: &[u8]) -> Bytes {
-    let mut name = BytesMut::from(&b"damaged/"[..]);
-    name.put_slice(row);
-    name.freeze()
+/// Where it is kept what this node remembers of another.
+pub fn peer(node: NodeId) -> Bytes {
+    let mut row = BytesMut::from(PEER);
+    row.put_u32(node.0);
+    row.freeze()
 }
 
+/// The node in the name of such a row.
+pub fn node_of_peer(row: &[u8]) -> Option<NodeId> {
+    Some(NodeId(u32::from_be_bytes(row.strip_prefix(PEER)?.try_into().ok()?)))
+}
+
+/// What the names of all rows about other nodes begin with.
+pub const PEER: &[u8] = b"peer/";
 /// What the names of all rows about doubt begin with.
 pub const DOUBT: &[u8] = b"doubt/";
 /// Why there is doubt, for people. Longer than the name of any partition's row.
 pub const DOUBT_WHY: &[u8] = b"doubt/why";
-/// The number of the last commit.
+/// The number of the last commit, and its chain.
 pub const SEQUENCE: &[u8] = b"sequence";
+/// The node's own incarnation; none = that of the view.
+pub const INCARNATION: &[u8] = b"incarnation";
+/// Why the node must take a new incarnation before it serves; gone when it has.
+pub const LOST: &[u8] = b"lost";
 /// How often the node started without having been stopped.
 pub const UNCLEAN_STARTS: &[u8] = b"unclean-starts";
 /// Present if the last stop was in order.
 pub const CLEAN: &[u8] = b"clean";
+/// Present if every record has its digest beside it.
+pub const SUMMARIES: &[u8] = b"summaries";
 /// The view, postcard.
 pub const VIEW: &[u8] = b"view";
 
