@@ -351,9 +351,9 @@ async fn doubt_ends_by_comparing_with_every_other_owner() {
     let status = cluster.status(NodeId(1)).await;
     assert_eq!(status.partitions_in_doubt, 64, "it is too early");
     for node in cluster.up() {
-        // neither it nor anybody else takes its silence for agreement
-        let others_wait = cluster.status(node).await.compared_ms_ago;
-        assert_eq!(others_wait, u64::MAX, "{node}");
+        // neither it nor anybody else takes its silence for agreement: the last was before it was emptied
+        let compared_ms_ago = cluster.status(node).await.compared_ms_ago;
+        assert!(compared_ms_ago > 14_000, "{node}: {compared_ms_ago} ms");
     }
     tokio::time::sleep(Duration::from_secs(80)).await;
     let status = cluster.status(NodeId(1)).await;
