@@ -21,6 +21,7 @@ mod node;
 mod output;
 mod put;
 mod receipt;
+mod repair;
 mod request;
 mod ring;
 mod shell;
@@ -76,6 +77,9 @@ remarked on, the node's and the caller's own, and changes no exit code: nothing 
     /// Look at what one node holds
     #[command(subcommand)]
     Debug(debug::DebugCommand),
+    /// How far the owners of each partition agree; compare them now
+    #[command(subcommand)]
+    Repair(repair::RepairCommand),
     /// Run a node
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -143,6 +147,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Status => status::run(cluster, output).await,
         Command::Ring(command) => ring::run(command, cluster, output).await,
         Command::Debug(command) => debug::run(command, cluster, output).await,
+        Command::Repair(command) => repair::run(command, cluster, output).await,
         Command::Node(command) => node::run(command).await,
         Command::Cluster(command) => cluster::run(command, output),
         Command::Testnet(command) => testnet::run(command, cluster, output).await,

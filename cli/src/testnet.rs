@@ -35,6 +35,7 @@ Examples:
   atoll testnet start n2                     and back again, with its data
   atoll testnet restart n2 --allow-faults --fail-sync 7
                                              its disk will fail, and it will stop with exit code 10
+  atoll testnet wipe n2                      its disk is lost; restart it, and the others repair it
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
   atoll testnet logs -f                      all nodes, as one story
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
@@ -56,6 +57,15 @@ pub enum TestnetCommand {
     Kill(Nodes),
     /// End nodes with SIGTERM and wait for it
     Stop(Nodes),
+    /// Take the disks of nodes away: kill them and remove all they have stored
+    #[command(after_help = "\
+Example:
+  atoll testnet wipe n2 && atoll testnet restart n2
+
+A node that comes back with an empty disk takes a new incarnation, which most of the others must
+write down first. Its answers do not count until it was compared with the other owners of its keys.
+Certificates and settings are kept. `atoll status` shows how far it is.")]
+    Wipe(Nodes),
     /// Start nodes with their data and wait until they are ready
     Start(StartArgs),
     /// Stop, then start
@@ -206,6 +216,7 @@ pub async fn run(
             let _lock = testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
             stop::stop(nodes, launcher.stop_limit, &mut line).await.map_err(failed_file)
         }
+        TestnetCommand::Wipe(args) => wipe(&home, &args, format).await,
         TestnetCommand::Start(args) => start(&home, &args, false).await,
         TestnetCommand::Restart(args) => start(&home, &args, true).await,
         TestnetCommand::Pause(args) => {
@@ -260,6 +271,14 @@ async fn start(home: &Home, args: &StartArgs, stop_first: bool) -> Result<(), Fa
     start::start(&testnet, &launcher, nodes, interrupt.comes(), &mut line)
         .await
         .map_err(|error| failed_start(&error))
+}
+
+async fn wipe(home: &Home, args: &Nodes, format: Format) -> Result<(), Failed> {
+    let (testnet, nodes) = args.select(home)?;
+    let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
+    stop::wipe(&nodes, &mut line).await.map_err(failed_file)?;
+    show::wiped(&testnet, &nodes, format);
+    Ok(())
 }
 
 async fn logs(home: &Home, args: LogsArgs) -> Result<(), Failed> {

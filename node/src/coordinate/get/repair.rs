@@ -7,7 +7,7 @@ use std::sync::Arc;
 use atoll_antientropy::Register;
 use atoll_ring::{NodeId, Outcome as Verdict, Tally, Vote};
 use atoll_transport::Boxed;
-use atoll_wire::{Ack, Effect, ErrorCode, Failure, Lane, Replicate, Reply, Request};
+use atoll_wire::{Ack, Effect, ErrorCode, Failure, Lane, Outcome, Replicate, Reply, Request};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
@@ -32,6 +32,7 @@ impl Read {
         for (who, answer) in &self.answers {
             match who {
                 _ if *answer != state => sending.push(self.repair(*who, joined, &state)),
+                Who::Owner(owner) if self.is_in_doubt(*owner) => {}
                 Who::Owner(owner) => {
                     sure.add(*owner, Vote::Durable);
                 }
@@ -58,9 +59,14 @@ impl Read {
             };
             let vote = if done { Vote::Durable } else { Vote::Refused };
             match who {
-                Who::Owner(owner) => sure.add(owner, vote),
-                Who::StandIn(_, owner) => sure.add_stand_in(owner, vote),
-            };
+                Who::Owner(owner) if self.is_in_doubt(owner) => {} // as its answer, it counts for nothing
+                Who::Owner(owner) => {
+                    sure.add(owner, vote);
+                }
+                Who::StandIn(_, owner) => {
+                    sure.add_stand_in(owner, vote);
+                }
+            }
             if done {
                 self.node.count_repair();
                 self.repaired.push(who.node().0);
@@ -92,6 +98,10 @@ impl Read {
                 })
             }
         }
+    }
+
+    fn is_in_doubt(&self, owner: NodeId) -> bool {
+        self.outcome_of(Who::Owner(owner)) == Some(Outcome::InDoubt)
     }
 
     /// Brings a state to the next owner in reserve, if there is one.
