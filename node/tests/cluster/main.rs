@@ -23,3 +23,4 @@ mod repair;
 mod scrub;
 mod siblings;
 mod sloppy;
+mod tombstones;
