@@ -20,9 +20,11 @@ mod hedge;
 mod hints;
 mod leases;
 mod liveness;
+mod memory;
 pub mod node;
 mod repair;
 mod replica;
+mod rise;
 pub mod run;
 pub mod storage;
 

@@ -60,7 +60,7 @@ pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), 
     tracing::warn!(row = %row.escape_ascii(), "a record is damaged; it is set aside and fetched anew");
     let before = node.repair().trees.summary(row)?;
     node.repair().trees.update(row, before, None);
-    node.doubt().quarantine(row, damaged, others);
+    node.doubt().quarantine(row, damaged, others, node.clock().now());
     Ok(())
 }
 

@@ -53,6 +53,7 @@ impl Read {
         for (who, answer) in &self.answers {
             match who {
                 _ if *answer != state => sending.push(self.repair(*who, joined, &state)),
+                // an owner in doubt too: what it says does not count, what it holds does
                 Who::Owner(owner) => {
                     sure.add(*owner, Vote::Durable);
                 }
