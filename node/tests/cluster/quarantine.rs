@@ -58,6 +58,24 @@ async fn bytes_that_are_no_state_are_damage() {
     cluster.assert_whole("k", &["v"]).await;
 }
 
+/// A record that is gone though its digest is there was lost: no "not found" counts, and it is fetched anew.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_gone_is_damage() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    cluster.put(owners[0], "k", "v", &blind(), &w(3)).await.expect("up");
+    cluster.crash(owners[1]);
+    let gone = Write { space: Space::Data, row: cluster.row("k"), value: None };
+    cluster.store(owners[1]).apply(&[gone]).expect("memory");
+    cluster.boot(owners[1]).await;
+    cluster.settle().await;
+    let found = cluster.get(owners[1], "k", &r(1)).await.expect("another owner");
+    assert_eq!(values(&found), ["v"]);
+    cluster.settle().await;
+    cluster.assert_whole("k", &["v"]).await;
+    assert_eq!(keys_in_doubt(&cluster, owners[1]).await, 1);
+}
+
 /// Doubt outlives the process.
 #[tokio::test(start_paused = true)]
 async fn doubt_of_a_key_survives_power_loss() {
