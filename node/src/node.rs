@@ -45,7 +45,7 @@ use crate::{
         scrub::{self, Scrubbed},
     },
     replica, rise,
-    storage::{Space, StoreError, commit::Disk, meta, rows},
+    storage::{Space, StoreError, commit::Disk, meta, rows, summary},
 };
 
 /// Read repairs under way at the same time. Each holds the key's state until the slowest owner has answered. Past that a
@@ -170,6 +170,7 @@ impl Node {
         let (began, past) = rise::begin(&disk, &view, member.incarnation, past).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
+        summary::complete(&disk).await?;
         let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
@@ -483,20 +484,6 @@ impl Node {
         }
     }
 
-    /// Answers a question of a comparison that a peer leads.
-    fn compare(&self, caller: Caller, envelope: &Envelope, request: &Request) -> Reply {
-        let Some(peer) = caller.node else {
-            let detail = "only a node compares, and it says who it is";
-            return failed(Failure::refused(ErrorCode::NotPermitted, detail));
-        };
-        match request {
-            Request::CompareRoots(asked) => repair::answer::roots(self, peer, envelope, asked),
-            Request::Compare(asked) => repair::answer::places(self, peer, envelope, asked),
-            Request::Entries(asked) => repair::answer::entries(self, peer, envelope, asked),
-            _ => unreachable!("these three are given to us"),
-        }
-    }
-
     /// The refusal of a node that does not serve yet.
     fn not_yet(&self) -> Failure {
         let detail = format!("{} is starting: {}", self.id, self.rising());
@@ -632,7 +619,7 @@ impl Handler for Node {
                 ));
             }
             Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
-                return Answer::Now(self.compare(caller, &envelope, &request));
+                return Answer::Now(repair::answer::answer(&self, caller, &envelope, &request));
             }
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
