@@ -27,11 +27,7 @@ use atoll_wire::{Ack, limits::TIMEOUT_MS_MAX};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::storage::{
-    Space, StoreError, Write,
-    commit::{Disk, Ticket},
-    meta, rows,
-};
+use crate::storage::{Space, StoreError, Write, commit::Disk, meta, rows};
 
 /// Keys in doubt by themselves, at most: their names are in memory. Past that a damaged record puts its whole partition in
 /// doubt. A disk that damages so many has more to tell us than their names.
@@ -66,6 +62,8 @@ struct State {
     /// Rows of keys in doubt, and which damage it was: a later one is not ended by a comparison that began before it.
     keys: BTreeMap<Bytes, u64>,
     damages: u64,
+    /// Partitions of which somebody has decided that what is left of keys in doubt is all there is.
+    accepted: BTreeSet<Partition>,
 }
 
 impl Doubt {
@@ -175,6 +173,7 @@ impl Doubt {
         for (partition, owners) in partitions {
             if !owners.is_empty() {
                 writes.push(write_of(partition, &owners));
+                state.ending.retain(|(ending, _)| *ending != partition);
                 state.partitions.insert(partition, owners);
             }
         }
@@ -192,9 +191,10 @@ impl Doubt {
         with: NodeId,
         began: Instant,
     ) -> Result<(), StoreError> {
+        let too_early = |state: &State| state.since.is_some_and(|since| began < since + LAST_WRITE);
         let ticket = {
             let mut state = self.state();
-            if state.since.is_some_and(|since| began < since + LAST_WRITE) {
+            if too_early(&state) {
                 return Ok(());
             }
             let Some(mut left) = state.partitions.get(&partition).cloned() else { return Ok(()) };
@@ -205,6 +205,9 @@ impl Doubt {
         };
         ticket.done().await?;
         let mut state = self.state();
+        if too_early(&state) {
+            return Ok(()); // it is in doubt anew
+        }
         state.ending.remove(&(partition, with));
         if let Some(owners) = state.partitions.get_mut(&partition) {
             owners.remove(&with);
@@ -250,21 +253,43 @@ impl Doubt {
     }
 
     /// Puts a key in doubt whose record here is whole: another owner's is damaged, and what that one knew nobody can say
-    /// yet. The ticket is good when that is on stable storage.
-    pub(crate) fn doubt_key(&self, row: &Bytes) -> Ticket {
+    /// yet. False if there is no room for more of them.
+    pub(crate) fn doubt_key(&self, row: &Bytes) -> bool {
         {
             let mut state = self.state();
             if state.keys.contains_key(row) {
-                return self.disk.settled();
+                return true;
+            }
+            if state.keys.len() >= self.keys_max {
+                return false;
             }
             state.damages += 1;
             let damage = state.damages;
             state.keys.insert(row.clone(), damage);
         }
         let doubt = Write { space: Space::Quarantine, row: row.clone(), value: Some(Bytes::new()) };
-        let kept = self.disk.write(vec![doubt], Ack::Durable);
+        drop(self.disk.write(vec![doubt], Ack::Written));
         self.added.notify_waiters();
-        kept
+        true
+    }
+
+    /// Somebody has decided that what is left of this partition's keys in doubt is all there is. Holds for the keys that are
+    /// in doubt now, until the node ends.
+    pub(crate) fn accept(&self, partition: Partition) {
+        if self.has_keys_of(partition) {
+            self.state().accepted.insert(partition);
+            self.added.notify_waiters();
+        }
+    }
+
+    fn has_keys_of(&self, partition: Partition) -> bool {
+        !self.keys_of(partition, &Bytes::new(), 1).is_empty()
+    }
+
+    /// Whether somebody has decided so about a key.
+    pub(crate) fn is_accepted(&self, row: &Bytes) -> bool {
+        let partition = rows::partition_of_data(row);
+        partition.is_some_and(|partition| self.state().accepted.contains(&partition))
     }
 
     /// A key was compared with every other owner, and the result is queued here. Its doubt ends when that is on stable
@@ -281,6 +306,12 @@ impl Doubt {
         let mut state = self.state();
         if state.keys.get(row) == Some(&damage) {
             state.keys.remove(row);
+        }
+        drop(state);
+        if let Some(partition) = rows::partition_of_data(row)
+            && !self.has_keys_of(partition)
+        {
+            self.state().accepted.remove(&partition);
         }
         Ok(())
     }

@@ -32,5 +32,6 @@ pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
 pub use hints::HintLimits;
 pub use node::{Node, Parts, Past};
+pub use repair::scrub::SCRUB_PERIOD;
 pub use run::{RunError, run};
 pub use storage::faulty::Faults;

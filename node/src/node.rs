@@ -40,9 +40,12 @@ use crate::{
     leases::Leases,
     liveness::{self, Liveness},
     memory::Memory,
-    repair::{self, Repair, quarantine},
+    repair::{
+        self, Repair, quarantine,
+        scrub::{self, Scrubbed},
+    },
     replica, rise,
-    storage::{Space, StoreError, Write, commit::Disk, meta, rows, summary},
+    storage::{Space, StoreError, commit::Disk, meta, rows, summary},
 };
 
 /// Read repairs under way at the same time. Each holds the key's state until the slowest owner has answered. Past that a
@@ -67,6 +70,8 @@ pub struct Parts {
     pub past: Past,
     /// How much it keeps for others.
     pub hint_limits: HintLimits,
+    /// How long it takes to read everything once in the background.
+    pub scrub_period: Duration,
     /// What is known of its own certificate; shown in its status.
     pub certificate: Arc<CertificateState>,
 }
@@ -86,7 +91,7 @@ pub enum Past {
 pub struct Node {
     id: NodeId,
     /// Its incarnation when it started, and what was known then.
-    began: Began,
+    began: rise::Began,
     past: Past,
     /// As whom it serves; nothing before it may.
     life: OnceLock<Life>,
@@ -102,6 +107,7 @@ pub struct Node {
     headroom: Headroom,
     doubt: Doubt,
     hints: Hints,
+    scrubbed: Scrubbed,
     liveness: Liveness,
     hedge: Hedge,
     repair: Repair,
@@ -151,15 +157,17 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate, past } =
-            parts;
+        let scrub_period = parts.scrub_period;
+        let Parts {
+            id, view, secret, transport, disk, clock, hint_limits, certificate, past, ..
+        } = parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let past = match (past, disk.lost()) {
             (Past::Lost(why), _) => Past::Lost(why),
             (Past::None | Past::Whole, Some(why)) => Past::Lost(why.into()),
             (past @ (Past::None | Past::Whole), None) => past,
         };
-        let (began, past) = begin(&disk, &view, member.incarnation, past).await?;
+        let (began, past) = rise::begin(&disk, &view, member.incarnation, past).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
         summary::complete(&disk).await?;
@@ -177,6 +185,7 @@ impl Node {
             headroom: Headroom::of(disk.clone()),
             doubt: Doubt::open(disk.clone(), clock.now())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
+            scrubbed: Scrubbed::default(),
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             repair,
@@ -189,6 +198,7 @@ impl Node {
             tasks: Mutex::default(),
         });
         node.spawn(headroom::watch(node.clone()));
+        node.spawn(scrub::watch(node.clone(), scrub_period));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
         }
@@ -332,6 +342,10 @@ impl Node {
         &self.hints
     }
 
+    pub(crate) fn scrubbed(&self) -> &Scrubbed {
+        &self.scrubbed
+    }
+
     pub(crate) fn liveness(&self) -> &Liveness {
         &self.liveness
     }
@@ -454,8 +468,8 @@ impl Node {
             partitions_in_doubt: u32::try_from(self.doubt.partitions().len()).unwrap_or(u32::MAX),
             keys_in_doubt: self.doubt.key_count() as u64,
             tombstones: self.repair.trees.tombstones(),
-            scrubbed: (0, 0),
-            scrubs: 0,
+            scrubbed: self.scrubbed.rows(),
+            scrubs: self.scrubbed.scrubs(),
             hints: self.hints.total(),
             hint_bytes: self.hints.bytes(),
             hints_refused: self.hints.refused(),
@@ -596,6 +610,10 @@ impl Handler for Node {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
             }
             Request::RepairRun(run) => {
+                if let (Some(partition), true) = (run.partition, run.accept_loss) {
+                    tracing::warn!(partition, "what is left of damaged keys is accepted");
+                    self.doubt.accept(Partition(partition));
+                }
                 return Answer::Now(Reply::RepairRun(
                     self.repair.run(run.partition.map(Partition)),
                 ));
@@ -656,56 +674,6 @@ impl Handler for Node {
 /// A failure as a reply.
 pub(crate) fn failed(failure: Failure) -> Reply {
     Reply::Failed(Box::new(failure))
-}
-
-/// What a node knew of itself when it started.
-struct Began {
-    incarnation: u32,
-    unclean_starts: u64,
-}
-
-/// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
-/// kept, so that the file it came from is needed only once. So is a loss, until there is a new incarnation: the commits
-/// of this start would hide it from the next one.
-async fn begin(
-    disk: &Disk,
-    view: &View,
-    incarnation_of_view: u32,
-    past: Past,
-) -> Result<(Began, Past), StoreError> {
-    let names = [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW, rows::INCARNATION, rows::LOST];
-    let [clean, starts, kept_view, own, lost] = names.map(Bytes::from_static);
-    let read = |row: &Bytes| match disk.get(Space::Meta, row)? {
-        Some(value) => meta::open(row, &value).map(Some),
-        None => Ok(None),
-    };
-    let clean_before = read(&clean)?.is_some();
-    let before = match disk.get(Space::Meta, &starts)? {
-        Some(value) => meta::open_number(&starts, &value)?,
-        None => 0,
-    };
-    let incarnation = match read(&own)? {
-        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
-            StoreError(format!("the row of the incarnation holds {} bytes, not 4", bytes.len()))
-        })?),
-        None => incarnation_of_view,
-    };
-    let past = match read(&lost)? {
-        Some(why) => Past::Lost(String::from_utf8_lossy(&why).into_owned()),
-        None => past,
-    };
-    let unclean_starts = if clean_before { before } else { before + 1 };
-    let view = postcard::to_stdvec(view).expect("a view is plain data");
-    let mut writes = vec![
-        Write { space: Space::Meta, row: clean, value: None },
-        meta::write_number(starts, unclean_starts),
-        meta::write(kept_view, &view),
-    ];
-    if let Past::Lost(why) = &past {
-        writes.push(meta::write(lost, why.as_bytes()));
-    }
-    disk.write(writes, Ack::Durable).done().await?;
-    Ok((Began { incarnation: incarnation.max(incarnation_of_view), unclean_starts }, past))
 }
 
 /// Resident memory of this process, where the system tells.

@@ -160,6 +160,7 @@ pub async fn run(
             None => Past::Whole,
         },
         hint_limits: config.hint_limits,
+        scrub_period: config.scrub_period,
         certificate: renewal.state(),
     })
     .await

@@ -127,6 +127,7 @@ async fn start(
 ) -> Arc<Node> {
     let inner = network.port(NodeId(id));
     let node = Node::start(Parts {
+        scrub_period: atoll_node::SCRUB_PERIOD,
         id: NodeId(id),
         view: view.clone(),
         secret: Secret([3; 32]),

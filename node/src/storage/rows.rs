@@ -134,6 +134,8 @@ pub const SEQUENCE: &[u8] = b"sequence";
 pub const INCARNATION: &[u8] = b"incarnation";
 /// Why the node must take a new incarnation before it serves; gone when it has.
 pub const LOST: &[u8] = b"lost";
+/// How far the scrub has come.
+pub const SCRUB: &[u8] = b"scrub";
 /// How often the node started without having been stopped.
 pub const UNCLEAN_STARTS: &[u8] = b"unclean-starts";
 /// Present if the last stop was in order.

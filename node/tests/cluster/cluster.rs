@@ -9,7 +9,7 @@ use std::{
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
@@ -44,6 +44,8 @@ pub struct Cluster {
     slow_disks: BTreeMap<NodeId, Duration>,
     /// For nodes that are started from now on.
     pub hint_limits: HintLimits,
+    /// Likewise.
+    pub scrub_period: Duration,
     /// Nodes do not compare what they hold, see [`Cluster::release_exchange`].
     exchange_held: bool,
     /// Nodes whose disk was emptied since they last ran.
@@ -165,6 +167,7 @@ impl Cluster {
             emptied: BTreeSet::new(),
             running: BTreeMap::new(),
             hint_limits,
+            scrub_period: SCRUB_PERIOD,
         };
         for id in 1..=nodes {
             cluster.stores.insert(NodeId(id), Arc::new(MemoryStore::new()));
@@ -206,6 +209,7 @@ impl Cluster {
         let parts = Parts {
             past,
             hint_limits: self.hint_limits,
+            scrub_period: self.scrub_period,
             id,
             view: self.view.clone(),
             secret: Secret([3; 32]),
@@ -446,6 +450,14 @@ impl Cluster {
         hints
     }
 
+    /// An operator decides that what is left of a key's partition on this node is all there is.
+    pub async fn accept_loss(&self, via: NodeId, key: &str) {
+        let token = Token::of(&self.bucket().0, key.as_bytes());
+        let partition = Some(self.view.partition(token).0);
+        let run = Request::RepairRun(RepairRun { partition, accept_loss: true });
+        self.client().call(via, run, 1000).await.expect("it is up");
+    }
+
     pub fn client(&self) -> Client {
         Client { network: self.network.clone(), bucket: self.bucket() }
     }
@@ -505,7 +517,11 @@ impl Cluster {
 
     /// Makes a node compare now; the number of partitions it will compare.
     pub async fn repair_run(&self, via: NodeId, partition: Option<u16>) -> u32 {
-        match self.client().call(via, Request::RepairRun(RepairRun { partition }), 1000).await {
+        match self
+            .client()
+            .call(via, Request::RepairRun(RepairRun { partition, accept_loss: false }), 1000)
+            .await
+        {
             Ok(Reply::RepairRun(started)) => started.partitions,
             other => panic!("a demand to compare was answered with {other:?}"),
         }

@@ -22,5 +22,7 @@ mod quarantine;
 mod quorums;
 mod repair;
 mod rising;
+mod scrub;
 mod siblings;
 mod sloppy;
+mod tombstones;

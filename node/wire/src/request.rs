@@ -193,8 +193,8 @@ pub enum Repair {
     /// They get the joined state after the client has its answer.
     #[default]
     Async,
-    /// The client has its answer when as many replicas as the read needed hold, fsynced, what it found. A later read that
-    /// meets one of them sees no less.
+    /// The client has its answer when so many replicas hold, fsynced, what it found, that any later read of as many meets
+    /// one of them: n - r + 1, and not fewer than r. Such reads never go back.
     Blocking,
     /// Nothing.
     None,
@@ -270,6 +270,8 @@ pub struct RepairQuery {}
 pub struct RepairRun {
     /// One partition; none = all that the receiver owns.
     pub partition: Option<u16>,
+    /// Somebody has decided that keys which are damaged or in doubt on every owner are what is left of them.
+    pub accept_loss: bool,
 }
 
 /// Asks for raw states of one partition as they lie on the receiver's disk, a page at a time.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, StoreError,
         commit::{Disk, Pace},
@@ -269,6 +269,7 @@ impl Start {
             clock: self.clock,
             past: self.past,
             hint_limits: self.hint_limits,
+            scrub_period: SCRUB_PERIOD,
             certificate: Arc::default(),
         };
         Ok(Started { node: Node::start(parts).await?, writer })
