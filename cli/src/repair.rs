@@ -54,12 +54,18 @@ pub struct StatusArgs {
 Examples:
   atoll repair run                    all partitions, on all nodes
   atoll repair run 307                one; `atoll ring lookup KEY` tells a key's partition
+  atoll repair run 307 --accept-loss  ends the error `every copy of this key is damaged`
 
 Nobody has to run this: every partition is compared about every ten seconds anyway. Exits 5 if some could not be
 compared with all their owners. It needs an operator's certificate, which the profile of a testnet has.")]
 pub struct RunArgs {
     /// Which partition, a number from 0 [default: all]
     partition: Option<u32>,
+
+    /// Take what is left of keys whose every copy was damaged for the whole truth: reads of them succeed again, and what
+    /// the damaged copies alone held is lost for good
+    #[arg(long, requires = "partition")]
+    accept_loss: bool,
 
     /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
@@ -193,7 +199,8 @@ async fn run_now(client: &Client, args: &RunArgs, format: Format) -> Result<(), 
     let before = Report::ask(client, &nodes).await?;
     let began = Instant::now();
     for node in before.of_nodes.keys() {
-        let started = client.repair_run(*node, only.map(|one| one.0), ANSWER_LIMIT).await;
+        let started =
+            client.repair_run(*node, only.map(|one| one.0), args.accept_loss, ANSWER_LIMIT).await;
         started.map_err(|error| refused(&error))?;
     }
     let is_owned_by_silent = |partition: &Partition| {

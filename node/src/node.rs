@@ -45,7 +45,7 @@ use crate::{
         scrub::{self, Scrubbed},
     },
     replica, rise,
-    storage::{Space, StoreError, Write, commit::Disk, meta, rows},
+    storage::{Space, StoreError, commit::Disk, meta, rows, summary},
 };
 
 /// Read repairs under way at the same time. Each holds the key's state until the slowest owner has answered. Past that a
@@ -91,7 +91,7 @@ pub enum Past {
 pub struct Node {
     id: NodeId,
     /// Its incarnation when it started, and what was known then.
-    began: Began,
+    began: rise::Began,
     past: Past,
     /// As whom it serves; nothing before it may.
     life: OnceLock<Life>,
@@ -167,9 +167,10 @@ impl Node {
             (Past::None | Past::Whole, Some(why)) => Past::Lost(why.into()),
             (past @ (Past::None | Past::Whole), None) => past,
         };
-        let (began, past) = begin(&disk, &view, member.incarnation, past).await?;
+        let (began, past) = rise::begin(&disk, &view, member.incarnation, past).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
+        summary::complete(&disk).await?;
         let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
@@ -483,20 +484,6 @@ impl Node {
         }
     }
 
-    /// Answers a question of a comparison that a peer leads.
-    fn compare(&self, caller: Caller, envelope: &Envelope, request: &Request) -> Reply {
-        let Some(peer) = caller.node else {
-            let detail = "only a node compares, and it says who it is";
-            return failed(Failure::refused(ErrorCode::NotPermitted, detail));
-        };
-        match request {
-            Request::CompareRoots(asked) => repair::answer::roots(self, peer, envelope, asked),
-            Request::Compare(asked) => repair::answer::places(self, peer, envelope, asked),
-            Request::Entries(asked) => repair::answer::entries(self, peer, envelope, asked),
-            _ => unreachable!("these three are given to us"),
-        }
-    }
-
     /// The refusal of a node that does not serve yet.
     fn not_yet(&self) -> Failure {
         let detail = format!("{} is starting: {}", self.id, self.rising());
@@ -623,12 +610,16 @@ impl Handler for Node {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
             }
             Request::RepairRun(run) => {
+                if let (Some(partition), true) = (run.partition, run.accept_loss) {
+                    tracing::warn!(partition, "what is left of damaged keys is accepted");
+                    self.doubt.accept(Partition(partition));
+                }
                 return Answer::Now(Reply::RepairRun(
                     self.repair.run(run.partition.map(Partition)),
                 ));
             }
             Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
-                return Answer::Now(self.compare(caller, &envelope, &request));
+                return Answer::Now(repair::answer::answer(&self, caller, &envelope, &request));
             }
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
@@ -683,56 +674,6 @@ impl Handler for Node {
 /// A failure as a reply.
 pub(crate) fn failed(failure: Failure) -> Reply {
     Reply::Failed(Box::new(failure))
-}
-
-/// What a node knew of itself when it started.
-struct Began {
-    incarnation: u32,
-    unclean_starts: u64,
-}
-
-/// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
-/// kept, so that the file it came from is needed only once. So is a loss, until there is a new incarnation: the commits
-/// of this start would hide it from the next one.
-async fn begin(
-    disk: &Disk,
-    view: &View,
-    incarnation_of_view: u32,
-    past: Past,
-) -> Result<(Began, Past), StoreError> {
-    let names = [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW, rows::INCARNATION, rows::LOST];
-    let [clean, starts, kept_view, own, lost] = names.map(Bytes::from_static);
-    let read = |row: &Bytes| match disk.get(Space::Meta, row)? {
-        Some(value) => meta::open(row, &value).map(Some),
-        None => Ok(None),
-    };
-    let clean_before = read(&clean)?.is_some();
-    let before = match disk.get(Space::Meta, &starts)? {
-        Some(value) => meta::open_number(&starts, &value)?,
-        None => 0,
-    };
-    let incarnation = match read(&own)? {
-        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
-            StoreError(format!("the row of the incarnation holds {} bytes, not 4", bytes.len()))
-        })?),
-        None => incarnation_of_view,
-    };
-    let past = match read(&lost)? {
-        Some(why) => Past::Lost(String::from_utf8_lossy(&why).into_owned()),
-        None => past,
-    };
-    let unclean_starts = if clean_before { before } else { before + 1 };
-    let view = postcard::to_stdvec(view).expect("a view is plain data");
-    let mut writes = vec![
-        Write { space: Space::Meta, row: clean, value: None },
-        meta::write_number(starts, unclean_starts),
-        meta::write(kept_view, &view),
-    ];
-    if let Past::Lost(why) = &past {
-        writes.push(meta::write(lost, why.as_bytes()));
-    }
-    disk.write(writes, Ack::Durable).done().await?;
-    Ok((Began { incarnation: incarnation.max(incarnation_of_view), unclean_starts }, past))
 }
 
 /// Resident memory of this process, where the system tells.

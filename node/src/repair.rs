@@ -152,9 +152,10 @@ impl Repair {
         })
     }
 
-    /// What a ping to this peer, or the answer to one, says.
+    /// What a ping to this peer, or the answer to one, says. A node that does not serve yet may be in doubt before long.
     pub(crate) fn roots(&self, node: &Node, peer: NodeId) -> Roots {
-        Roots { sum: self.trees.sum(peer), vouched: !node.doubt().covers_any_partition() }
+        let vouched = node.actor().is_some() && !node.doubt().covers_any_partition();
+        Roots { sum: self.trees.sum(peer), vouched }
     }
 
     /// A peer has said what it holds.
