@@ -180,9 +180,6 @@ impl<'a> Exchange<'a> {
             paths = next;
         }
         let partition = |path: u32| shared.get(path as usize).copied().ok_or_else(nonsense);
-        if ours.depth() == 0 {
-            return Ok(shared.iter().map(|only| (*only, LEVEL_MAX)).collect());
-        }
         paths.into_iter().zip(depths).map(|(path, depth)| Ok((partition(path)?, depth))).collect()
     }
 

@@ -170,8 +170,10 @@ impl Exchange<'_> {
         if !self.doubted.contains(&partition) {
             return Outcome::Later;
         }
-        drop(self.node.doubt().doubt_key(row)); // settled with all the others
-        Outcome::WasInFlight
+        match self.node.doubt().doubt_key(row) {
+            true => Outcome::WasInFlight, // on stable storage with all the others
+            false => Outcome::Later,
+        }
     }
 
     /// The states are equal and were said not to be. If what is said of ours is wrong (nothing guards those rows), it is

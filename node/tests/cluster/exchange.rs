@@ -165,7 +165,7 @@ async fn comparisons_end_while_clients_write() {
         number += 1;
         let key = format!("k{}", number % 50);
         put(&cluster, NodeId(number % 3 + 1), &key, "v", 1).await;
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             for key in 0..50 {
                 let key = format!("k{key}");
                 let seen = cluster.get(NodeId(1), &key, &r(3)).await.expect("up");
