@@ -51,6 +51,12 @@ impl fmt::Display for Led {
     }
 }
 
+/// A folder in memory where there is such a place: what is synced there is not the point here, and thousands of syncs are.
+fn scratch() -> TempDir {
+    let memory = tempfile::tempdir_in("/dev/shm");
+    memory.or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
 /// The row of a key.
 pub fn row(key: usize) -> Bytes {
     rows::data(Partition(7), Token(key as u64), BucketId([1; 16]), format!("key{key}").as_bytes())
@@ -60,8 +66,8 @@ impl Image {
     /// One commit per write: this many, of these keys in turn, each with a value of so many bytes; each acknowledged as
     /// fsynced before the next. Left as it lies at that moment, or after the engine was closed in order.
     pub fn of(writes: usize, keys: usize, value_bytes: usize, closed: bool) -> Image {
-        let folder = tempfile::tempdir().expect("a folder");
-        let live = tempfile::tempdir().expect("a folder");
+        let folder = scratch();
+        let live = scratch();
         let store = Arc::new(FjallStore::open(&live.path().join("store")).expect("new"));
         let mark = mark(live.path());
         let (disk, writer) = Disk::on_thread(store.clone(), Some(mark)).expect("new");
@@ -115,7 +121,7 @@ impl Image {
 
     /// What comes of a store that has these bytes in the place of this file.
     pub fn with(&self, file: &Path, bytes: &[u8]) -> Led {
-        let copied = tempfile::tempdir().expect("a folder");
+        let copied = scratch();
         copy(self.folder.path(), copied.path());
         fs::write(copied.path().join(file), bytes).expect("ours");
         // a debug build of the engine panics where a release build goes on; either way the node would not serve

@@ -7,7 +7,7 @@ use crate::image::{Image, Led, table};
 /// Bits turned over all over the tables and the values of a store that was closed in order, and then opened and read.
 #[test]
 fn a_flipped_bit_at_rest_is_noticed() {
-    const BITS_PER_FILE: usize = 12;
+    const BITS_PER_FILE: usize = 4;
     let image = Image::of(600, 500, 40 << 10, true);
     let mut led: BTreeMap<(String, Led), usize> = BTreeMap::new();
     let files = image.files("keyspaces");
