@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     Node,
+    canary::{self, Canary},
     node::failed,
     storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows},
 };
@@ -190,7 +191,12 @@ pub(crate) fn join(
                     Ack::Written => node.disk().write(Vec::new(), Ack::Written),
                 });
             }
-            own.join(incoming);
+            let newest = |state: &Register| state.context().iter().map(|known| known.hi).max();
+            match canary::is_on(Canary::NewerClockWins) {
+                true if newest(&incoming) > newest(&own) => own = incoming,
+                true => {}
+                false => own.join(incoming),
+            }
             (record.note, own)
         }
         Own::Corrupt if replaces_corrupt => (None, incoming),

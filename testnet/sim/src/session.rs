@@ -209,7 +209,14 @@ impl Session {
             }
         };
         let at_us = world.recorder.now_us();
+        let in_memory = match &reply {
+            Heard::Stored { dot, .. } if quorum.dw() == 0 => Some(*dot),
+            _ => None,
+        };
         world.recorder.event(Event::End { op, at_us, reply });
+        if let Some(dot) = in_memory {
+            world.rests_on_memory(op, &ask.key, dot);
+        }
         next
     }
 
@@ -228,9 +235,6 @@ impl Session {
         let owners = world.cluster.owners(&ask.key);
         let elsewhere = !owners.contains(&NodeId(receipt.coordinator));
         world.figures.coordinated_by_fallbacks += u64::from(elsewhere);
-        if quorum.dw() == 0 {
-            world.rests_on_memory(op, &ask.key, stored.dot);
-        }
         let untrue = untrue(receipt, quorum).map(str::to_owned);
         if untrue.is_some() {
             world.recorder.say(format_args!("untrue: {receipt:?}"));
