@@ -35,6 +35,9 @@ pub enum DecodeError {
     /// Intervals of a context are empty or touch each other.
     #[error("an interval is empty or touches its neighbour")]
     Interval,
+    /// There are more items than one message may have.
+    #[error("too many items")]
+    TooMany,
     /// A store lies inside another one although it is empty.
     #[error("an empty store is listed")]
     Empty,
@@ -138,7 +141,8 @@ impl Reader {
         Ok(count)
     }
 
-    fn take(&mut self, len: usize) -> Result<Bytes, DecodeError> {
+    /// So many bytes, sharing memory with the input.
+    pub(crate) fn take(&mut self, len: usize) -> Result<Bytes, DecodeError> {
         if len > self.remaining() {
             return Err(DecodeError::Truncated);
         }

@@ -11,6 +11,7 @@
 //!   store.rs     DotStore   what is alive, under which dot: flag, register, set, map
 //!   causal.rs    Causal<S>  (store, context), and the one join for all of them
 //!   register.rs  Register   dot -> value, with siblings and deletes: what users have today
+//!   merkle.rs    Tree       which keys of two replicas differ
 //! ```
 //!
 //! Read in that order. Three small things guard the promise from below: [`Standing`] (note.rs)
@@ -48,6 +49,7 @@ mod codec;
 mod context;
 mod dot;
 mod lease;
+pub mod merkle;
 mod note;
 mod register;
 mod seal;

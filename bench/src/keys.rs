@@ -55,26 +55,30 @@ impl Keys {
 
 /// Room for one key's name, filled anew for each operation: `bench:0000000042`.
 ///
-/// All runs use the same names, so that a second run replaces what the first one left instead of adding to it.
+/// All runs use the same names, so that a second run replaces what the first one left instead of adding to it. Only runs
+/// whose history is recorded have names of their own.
 #[derive(Clone, Debug)]
-pub struct KeyName([u8; PREFIX.len() + DIGITS]);
+pub struct KeyName(Vec<u8>);
 
 /// What all names begin with.
-const PREFIX: &[u8] = b"bench:";
+const PREFIX: &str = "bench";
 /// Enough for every `u32`; all names are of equal length.
 const DIGITS: usize = 10;
 
 impl KeyName {
     /// The name of key 0.
     pub fn new() -> KeyName {
-        let mut name = [b'0'; PREFIX.len() + DIGITS];
-        name[..PREFIX.len()].copy_from_slice(PREFIX);
-        KeyName(name)
+        KeyName(format!("{PREFIX}:{:0DIGITS$}", 0).into())
+    }
+
+    /// The name of key 0 in a run that has a number of its own.
+    pub fn of_run(number: u32) -> KeyName {
+        KeyName(format!("{PREFIX}-{number:08x}:{:0DIGITS$}", 0).into())
     }
 
     /// The name of a key, good until the next one is asked for.
     pub fn of(&mut self, mut index: u32) -> &[u8] {
-        for digit in self.0[PREFIX.len()..].iter_mut().rev() {
+        for digit in self.0.iter_mut().rev().take(DIGITS) {
             *digit = b'0' + (index % 10) as u8;
             index /= 10;
         }
@@ -104,6 +108,7 @@ mod tests {
         {
             assert_eq!(name.of(index), expected.as_bytes());
         }
+        assert_eq!(KeyName::of_run(0x3f9).of(42), b"bench-000003f9:0000000042");
     }
 
     /// Every key has exactly one writer, and a writer draws all of its keys and no others; also when they do not divide

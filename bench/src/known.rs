@@ -6,13 +6,21 @@
 //! would stand beside them as a sibling. If the read does not cover our own last acknowledged put (it was stale), our
 //! old context is passed: siblings then, but truthful ones, and nothing that was acknowledged is forgotten.
 
+use atoll_check::Op;
 use atoll_client::{ContextToken, Effect};
+
+/// A context, and the operation whose answer it came with; 0 in runs that are not recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub token: ContextToken,
+    pub from: Op,
+}
 
 /// What a writer knows of a key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     /// Covers our last acknowledged put.
-    pub token: Option<ContextToken>,
+    pub token: Option<Token>,
     /// Whether that was also our last put of all, and alone.
     pub certain: bool,
     /// Puts that have begun.
@@ -37,7 +45,7 @@ impl Known {
     }
 
     /// The put of this turn was acknowledged.
-    pub fn acknowledged(&mut self, turn: Turn, token: ContextToken) {
+    pub fn acknowledged(&mut self, turn: Turn, token: Token) {
         self.under_way -= 1;
         self.token = Some(token);
         self.certain = turn.began_alone && turn.number == self.begun;
@@ -61,6 +69,7 @@ mod tests {
     /// acknowledged, not applied, unknown.
     #[test]
     fn a_writer_knows_when_it_must_read_first() {
+        let token = Token { token: ContextToken::from(Bytes::new()), from: 0 };
         let check = |script: &str, certain: bool| {
             let (mut known, mut under_way) = (Known::default(), Vec::new());
             for step in script.chars() {
@@ -70,7 +79,7 @@ mod tests {
                 }
                 let turn = under_way.remove(0);
                 match step {
-                    'a' => known.acknowledged(turn, ContextToken::from(Bytes::new())),
+                    'a' => known.acknowledged(turn, token.clone()),
                     'n' => known.failed(&Effect::NotApplied),
                     _ => known.failed(&Effect::Unknown),
                 }

@@ -18,6 +18,7 @@
 //!   Known       known.rs          what a writer must pass with its next put
 //!   Open        open.rs           the open loop; arrivals.rs plans it, pacer.rs wakes it on time
 //!   Measure     measure.rs        what is counted on the way
+//!   Record      record.rs         what was asked and heard, written to a file for the judges
 //!   Nodes       nodes.rs          what it cost the nodes, by their own counters
 //!   Report      report.rs         the document that comes out; in it schedule.rs, configuration.rs
 //!   machine.rs, progress.rs       what we run on; what is shown meanwhile
@@ -44,6 +45,7 @@ mod open;
 mod operation;
 mod pacer;
 mod progress;
+mod record;
 mod report;
 mod schedule;
 mod session;
@@ -59,6 +61,7 @@ pub use keys::{KeyName, Keys};
 pub use load::{RunError, run};
 pub use machine::Machine;
 pub use nodes::{NodeUse, Nodes};
+pub use record::Written;
 pub use report::{
     Cluster, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Sessions, Siblings,
     Staleness,

@@ -7,7 +7,9 @@
 //! An operation counts if it *began* within the measured time (in an open loop: should have begun), however long it takes; rates are such operations per
 //! second of that time. So neither a stall at the end nor one at the beginning is lost.
 
-use std::{cell::Cell, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell, future::pending, io, path::PathBuf, pin::Pin, rc::Rc, sync::Arc, time::Duration,
+};
 
 use atoll_client::{Client, ConnectError, Profile, QuorumRequest, RequestError};
 use atoll_ring::QuorumError;
@@ -22,6 +24,7 @@ use crate::{
     open::Open,
     operation::Chance,
     progress::{self, Progress},
+    record::Record,
     report::Measured,
     worker::{Load, Window, Worker},
 };
@@ -46,10 +49,7 @@ pub async fn run(
     };
     let view = clients[0].view();
     let ended = match run.first_read(view.replicas()) {
-        Ok(first_read) => {
-            let driven = drive(run, first_read, &clients, stop.as_mut());
-            LocalSet::new().run_until(driven).await
-        }
+        Ok(first_read) => record_and_drive(run, first_read, &clients, stop.as_mut()).await,
         Err(impossible) => Err(RunError::Quorum(impossible)),
     };
     for client in &clients {
@@ -78,6 +78,14 @@ pub enum RunError {
         /// Why, the last time it was tried.
         error: RequestError,
     },
+    /// The history cannot be written, or not to its end.
+    #[error("cannot write the history {}: {error}", file.display())]
+    History {
+        /// Where.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system has no thread left to keep the time of an open loop. Nothing was measured.
     #[error("no thread to keep the time: {0}")]
     NoThread(io::Error),
@@ -95,15 +103,45 @@ async fn connect(run: &Run, profile: &Profile) -> Result<Vec<Arc<Client>>, Conne
     Ok(clients)
 }
 
+/// Drives the load, and writes its history if that is wanted. A history that cannot be written ends the run.
+async fn record_and_drive(
+    run: &Run,
+    first_read: QuorumRequest,
+    clients: &[Arc<Client>],
+    stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Measured, RunError> {
+    let Some(file) = &run.history else {
+        return LocalSet::new().run_until(drive(run, first_read, clients, None, stop)).await;
+    };
+    let failed = |error| RunError::History { file: file.clone(), error };
+    let (record, broken) = Record::create(file).map_err(failed)?;
+    let record = Rc::new(record);
+    let broken = async {
+        match broken.await {
+            Ok(error) => error,
+            Err(_) => pending().await, // it was written to its end
+        }
+    };
+    let driven = drive(run, first_read, clients, Some(record.clone()), stop);
+    let local = LocalSet::new();
+    let measured = tokio::select! { biased;
+        error = broken => return Err(failed(error)),
+        measured = local.run_until(driven) => measured,
+    };
+    record.finish().map_err(failed)?;
+    measured
+}
+
 /// Everything between the connections and the report. Needs a [`LocalSet`] around it.
 async fn drive(
     run: &Run,
     first_read: QuorumRequest,
     clients: &[Arc<Client>],
+    record: Option<Rc<Record>>,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Measured, RunError> {
     let mut dice = SmallRng::seed_from_u64(run.seed);
-    let load = Rc::new(Load::new(run.clone(), clients, first_read, &mut dice));
+    let load = Rc::new(Load::new(run.clone(), clients, first_read, record, &mut dice));
 
     let began = Instant::now();
     if run.preload {

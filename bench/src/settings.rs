@@ -1,13 +1,13 @@
 //! What a run shall do: every choice, its default, and what is refused.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use atoll_client::{Level, QuorumRequest};
 use atoll_ring::{Quorum, QuorumError};
 use atoll_wire::limits::{TIMEOUT_MS_MAX, VALUE_BYTES_MAX};
 use serde::Serialize;
 
-use crate::Arrivals;
+use crate::{Arrivals, Written};
 
 /// One benchmark run. `Run::default()` is half reads, half writes on 10,000 keys of 1 KiB for ten seconds.
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ pub struct Run {
     pub connections: u32,
     /// Who coordinates the reads. Default an owner of the key.
     pub through: Through,
+    /// A new file for the history of the run, to be judged by `atoll-check`. Default none. With it the run has keys of its
+    /// own, and its values begin with the number of the operation that wrote them.
+    pub history: Option<PathBuf>,
 }
 
 /// When operations are sent.
@@ -108,6 +111,7 @@ impl Default for Run {
             seed: 1,
             connections: 1,
             through: Through::default(),
+            history: None,
         }
     }
 }
@@ -146,6 +150,9 @@ impl Run {
         if self.value_bytes > VALUE_BYTES_MAX {
             let bytes = self.value_bytes;
             return Err(SettingsError::ValueTooLarge { bytes, max: VALUE_BYTES_MAX });
+        }
+        if self.history.is_some() && self.value_bytes < Written::BYTES {
+            return Err(SettingsError::ValueTooSmall { bytes: self.value_bytes });
         }
         if !(0.0..=1.0).contains(&self.read_ratio) {
             return Err(SettingsError::ReadRatio(self.read_ratio));
@@ -203,6 +210,15 @@ pub enum SettingsError {
         bytes: usize,
         /// Allowed.
         max: usize,
+    },
+    /// Values of a recorded run must say who wrote them.
+    #[error(
+        "values of {bytes} bytes: a recorded run needs at least {}, which say who wrote them",
+        Written::BYTES
+    )]
+    ValueTooSmall {
+        /// Asked for.
+        bytes: usize,
     },
     /// A share is between nothing and all.
     #[error("read-ratio={0}: must be 0 (only writes) to 1 (only reads)")]
@@ -279,6 +295,9 @@ mod tests {
         check(|run| run.keys = 0, "keys=0: ");
         check(|run| run.value_bytes = 0, "fine");
         check(|run| run.value_bytes = VALUE_BYTES_MAX + 1, "values of 1048577 bytes");
+        check(|run| run.value_bytes = 7, "fine");
+        check(|run| record(run, 7), "values of 7 bytes: a recorded run needs at least 8");
+        check(|run| record(run, 8), "fine");
         check(|run| run.read_ratio = 1.1, "read-ratio=1.1: ");
         check(|run| run.read_ratio = f64::NAN, "read-ratio=NaN: ");
         check(|run| run.length = Duration::ZERO, "the run must last");
@@ -288,6 +307,10 @@ mod tests {
         check(|run| (run.keys, run.shared_keys) = (63, true), "fine");
         check(|run| (run.keys, run.read_ratio) = (63, 1.0), "fine");
         check(|run| (run.keys, run.pace) = (63, Pace::Closed(Some(63))), "fine");
+    }
+
+    fn record(run: &mut Run, bytes: usize) {
+        (run.value_bytes, run.history) = (bytes, Some("history.jsonl".into()));
     }
 
     fn open(rate: u32, outstanding_max: u32) -> Pace {

@@ -11,19 +11,22 @@
 
 use std::{cell::Cell, cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
+use atoll_check::{Levels, Op, What};
 use atoll_client::{
     Client, Context, ContextToken, Effect, GetReply, NodeId, Options, QuorumRequest, RequestError,
     WriteReply,
 };
+use atoll_ring::Quorum;
 use bytes::Bytes;
 use rand::{RngCore as _, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     History, KeyName, Keys, Run, Snapshot,
-    known::{Known, Turn},
+    known::{Known, Token, Turn},
     measure::{Judged, Measure},
     operation::{Chance, Deed, Operation},
+    record::{self, Record, Written},
     session::{self, Expected, Session},
 };
 
@@ -45,6 +48,17 @@ pub(crate) struct Load {
     known: RefCell<Vec<Known>>,
     first_read: QuorumRequest,
     noise: Bytes,
+    record: Option<Recording>,
+}
+
+/// The record of a run, and what all its operations have in common.
+struct Recording {
+    to: Rc<Record>,
+    /// In the names of the keys.
+    number: u32,
+    read: Levels,
+    first_read: Levels,
+    write: Levels,
 }
 
 /// Between which moments an operation must begin to be counted. The end moves when the user interrupts.
@@ -68,11 +82,20 @@ impl Load {
         run: Run,
         clients: &[Arc<Client>],
         first_read: QuorumRequest,
+        record: Option<Rc<Record>>,
         dice: &mut SmallRng,
     ) -> Load {
         let mut noise = vec![0; run.value_bytes + NOISE_BYTES];
         dice.fill_bytes(&mut noise);
         let keys_remembered = session::keys_max(run.sessions());
+        let levels = |request: &QuorumRequest| {
+            let quorum = Quorum::new(request, clients[0].view().replicas());
+            record::levels(&quorum.expect("the run was checked"))
+        };
+        let record = record.map(|to| {
+            let ((read, write), (first_read, _)) = (levels(&run.quorum), levels(&first_read));
+            Recording { to, number: rand::random(), read, first_read, write }
+        });
         let sessions = (0..run.sessions()).map(|_| Session::new(keys_remembered));
         Load {
             keys: Keys::new(run.keys, run.sessions(), run.distribution),
@@ -85,12 +108,33 @@ impl Load {
             known: RefCell::new(vec![Known::default(); run.keys as usize]),
             first_read,
             noise: noise.into(),
+            record,
             run,
         }
     }
 
     fn client(&self, session: u32) -> &Client {
         &self.clients[session as usize % self.clients.len()]
+    }
+
+    /// Writes down what is about to be asked; gives 0 if nobody records.
+    fn begin(
+        &self,
+        session: u32,
+        name: &[u8],
+        what: What,
+        seen: Option<Op>,
+        levels: impl FnOnce(&Recording) -> Levels,
+    ) -> Op {
+        let begin = |record: &Recording| record.to.begin(session, name, what, seen, levels(record));
+        self.record.as_ref().map_or(0, begin)
+    }
+
+    /// Writes down what was heard.
+    fn recorded(&self, write: impl FnOnce(&Record)) {
+        if let Some(record) = &self.record {
+            write(&record.to);
+        }
     }
 }
 
@@ -116,7 +160,10 @@ impl Worker {
     pub fn new(load: Rc<Load>) -> Worker {
         let timeout = load.run.timeout;
         Worker {
-            name: KeyName::new(),
+            name: match &load.record {
+                Some(record) => KeyName::of_run(record.number),
+                None => KeyName::new(),
+            },
             must_show: Snapshot::default(),
             expected: Expected::default(),
             options: options(&load.run.quorum, timeout),
@@ -240,7 +287,7 @@ impl Worker {
         let turn = self.load.known.borrow_mut()[key as usize].begin();
         let answer = self.put(session, key, noise_from).await;
         match &answer {
-            Ok(put) => self.acknowledged(session, key, turn, &put.reply),
+            Ok(put) => self.acknowledged(session, key, turn, put),
             Err(failed) => self.load.known.borrow_mut()[key as usize].failed(&failed.effect()),
         }
         if counts {
@@ -267,36 +314,49 @@ impl Worker {
         via: Option<NodeId>,
     ) -> Result<GetReply, RequestError> {
         let (client, name) = (self.load.client(session), self.name.of(key));
+        let op = self.load.begin(session, name, What::Get, None, |levels| levels.read);
         self.options.via = via;
         let answer = client.get(name, &self.options).await;
         self.options.via = None;
-        match (answer, via) {
+        let answer = match (answer, via) {
             (Err(RequestError::Unreachable { .. }), Some(_)) => {
                 client.get(name, &self.options).await
             }
             (answer, _) => answer,
-        }
+        };
+        self.load.recorded(|to| to.read(op, &answer));
+        answer
     }
 
     /// One write: learn what must be replaced, and send.
     async fn put(&mut self, session: u32, key: u32, noise_from: usize) -> Result<Put, NotWritten> {
         let (context, read_first) = self.context(session, key).await.map_err(NotWritten::Unread)?;
-        let value = self.load.noise.slice(noise_from..noise_from + self.load.run.value_bytes);
+        let mut value = self.load.noise.slice(noise_from..noise_from + self.load.run.value_bytes);
         let (client, name) = (self.load.client(session), self.name.of(key));
+        let seen = context.as_ref().map(|context| context.from);
+        let op = self.load.begin(session, name, What::Put, seen, |levels| levels.write);
+        if self.load.record.is_some() {
+            value = Written::by(op, &value);
+        }
+        let context = context.map(|context| context.token);
         let began = Instant::now();
-        match client.put(name, value, context.as_ref(), &self.options).await {
-            Ok(reply) => Ok(Put { reply, took: began.elapsed(), read_first }),
+        let answer = client.put(name, value, context.as_ref(), &self.options).await;
+        self.load.recorded(|to| to.wrote(op, &answer));
+        match answer {
+            Ok(reply) => Ok(Put { op, reply, took: began.elapsed(), read_first }),
             Err(error) => Err(NotWritten::Unacknowledged(error)),
         }
     }
 
-    fn acknowledged(&self, session: u32, key: u32, turn: Turn, reply: &WriteReply) {
+    fn acknowledged(&self, session: u32, key: u32, turn: Turn, put: &Put) {
+        let reply = &put.reply;
         let covered = reply.context.peek().unwrap_or_default(); // a token that we cannot read replaces nothing
         self.load.sessions.borrow_mut()[session as usize].acked(key, reply.dot.clone());
         let now = self.load.zero.elapsed();
         self.load.history.borrow_mut().ack(key, reply.dot.clone(), &covered, now);
         let mut known = self.load.known.borrow_mut();
-        known[key as usize].acknowledged(turn, reply.context.clone());
+        let token = Token { token: reply.context.clone(), from: put.op };
+        known[key as usize].acknowledged(turn, token);
     }
 
     /// What the next put of the key shall replace, and whether it took a read to know it. See the head of this file.
@@ -304,16 +364,20 @@ impl Worker {
         &mut self,
         session: u32,
         key: u32,
-    ) -> Result<(Option<ContextToken>, bool), RequestError> {
+    ) -> Result<(Option<Token>, bool), RequestError> {
         let token = match (&self.load.known.borrow()[key as usize], self.load.run.shared_keys) {
             (_, true) => None, // what others have written since is not in it
             (known, false) if known.certain => return Ok((known.token.clone(), false)),
             (known, false) => known.token.clone(),
         };
         let (client, name) = (self.load.client(session), self.name.of(key));
-        let context = match (client.get(name, &self.options_of_first_read).await, token) {
-            (Ok(reply), None) => reply.context,
-            (Ok(reply), Some(own)) if covers(reply.context.as_ref(), &own) => reply.context,
+        let from = self.load.begin(session, name, What::Get, None, |levels| levels.first_read);
+        let answer = client.get(name, &self.options_of_first_read).await;
+        self.load.recorded(|to| to.read(from, &answer));
+        let read = |reply: GetReply| reply.context.map(|token| Token { token, from });
+        let context = match (answer, token) {
+            (Ok(reply), None) => read(reply),
+            (Ok(reply), Some(own)) if covers(reply.context.as_ref(), &own.token) => read(reply),
             (_, Some(own)) => Some(own),
             (Err(error), None) => return Err(error),
         };
@@ -323,6 +387,8 @@ impl Worker {
 
 /// A put that was acknowledged.
 struct Put {
+    /// Its number in the history; 0 in runs that are not recorded.
+    op: Op,
     reply: WriteReply,
     took: Duration,
     read_first: bool,

@@ -2,7 +2,7 @@
 //!
 //! The measuring is done by `atoll-bench`; here its settings are read, and [`mod@print`] says what came of it.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, io::ErrorKind, path::PathBuf, time::Duration};
 
 use atoll_bench::{
     Arrivals, Distribution, OUTSTANDING_MAX_DEFAULT, OpenLoop, Pace, Run, RunError, Through,
@@ -37,6 +37,7 @@ Examples:
   atoll bench run --rate 5k                              open loop: what users would wait
   atoll bench run --rate 5k --arrivals uniform           the same at equal distances
   atoll bench run --for 60s -o json > run.json           for programs
+  atoll bench run --for 60s --history run.jsonl          and was anything lost? atoll testnet judge
 
 Without --rate the load is a closed loop: each of the --concurrency workers sends its next operation
 when the last one is answered. If the cluster stalls, so does the load, and the latencies hide the
@@ -45,7 +46,8 @@ planned, whatever has become of the earlier ones, and latency counts from the pl
 
 Reads go through a coordinator drawn at random. A read is stale if its context does not cover a write
 that had been acknowledged before the read began. The keys are `bench:0000000000` and so on in the
-default bucket; they stay there.
+default bucket; they stay there. With --history the keys are new ones (`bench-3f9a01cc:0000000000`),
+because a history must begin where its keys begin.
 
 Exit codes: 0 measured, 1 nothing succeeded, 2 refused, 4 cannot connect, 130 interrupted (what was
 measured until then is printed).";
@@ -106,6 +108,9 @@ pub struct RunArgs {
     /// Who coordinates the reads
     #[arg(long, value_enum, default_value_t)]
     through: ThroughWhom,
+    /// Write down what was asked and heard, in a new file; `atoll testnet judge FILE` judges it
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
 }
 
 /// How keys are drawn.
@@ -154,6 +159,10 @@ pub async fn run(
         Format::Table => print::table(&report),
         Format::Plain => print::plain(&report),
     }
+    if let Some(file) = &run.history {
+        let file = file.display();
+        anstream::eprintln!("history written to {file}; judge it: atoll testnet judge {file}");
+    }
     if report.interrupted {
         return Err(Failed::silent(Exit::Interrupted));
     }
@@ -186,6 +195,7 @@ impl RunArgs {
                 ThroughWhom::Owners => Through::Owners,
                 ThroughWhom::Any => Through::Any,
             },
+            history: self.history,
         })
     }
 
@@ -256,6 +266,13 @@ fn failed(error: RunError) -> Failed {
             Failed::new(receipt::failure(Asked::Write, &error).exit, what)
                 .mend("atoll status; or --no-preload to run all the same")
         }
+        RunError::History { ref error, .. } => match error.kind() {
+            ErrorKind::AlreadyExists => Failed::new(Exit::Refused, what)
+                .mend("another name; a history is evidence and is not overwritten"),
+            ErrorKind::StorageFull => Failed::new(Exit::Other, what)
+                .mend("a disk with more room: about 300 bytes are written per operation"),
+            _ => Failed::new(Exit::Refused, what),
+        },
         RunError::NoThread(_) => Failed::new(Exit::Other, what),
         RunError::Interrupted => Failed::new(Exit::Interrupted, what),
     }

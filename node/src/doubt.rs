@@ -10,7 +10,10 @@
 //!   meta        doubt/why                 text, for people
 //!   meta        doubt/<partition>         the owners still to be compared with, 4 bytes each
 //!   quarantine  <data row>                the damaged record as it was found; while it is here the key is in doubt
+//!   meta        damaged/<row>             what was damaged and puts no key in doubt by itself, as it was found
 //! ```
+//!
+//! How the doubt of a key ends is told in `repair/quarantine`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +24,7 @@ use std::{
 use atoll_ring::{NodeId, Partition};
 use atoll_wire::Ack;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::sync::Notify;
 
 use crate::storage::{
     Space, StoreError, Write,
@@ -28,10 +32,20 @@ use crate::storage::{
     meta, rows,
 };
 
+/// Keys in doubt by themselves, at most: their names are in memory. Past that a damaged record puts its whole partition in
+/// doubt. A disk that damages so many has more to tell us than their names.
+pub const QUARANTINE_MAX: usize = 65_536;
+
+/// Rows read at once when a node starts. Few, because each may hold as many bytes as a key may have.
+const PAGE: usize = 64;
+
 /// What a node may have forgotten.
 pub(crate) struct Doubt {
     disk: Arc<Disk>,
     state: Mutex<State>,
+    keys_max: usize,
+    /// A key is newly in doubt.
+    pub(crate) added: Notify,
 }
 
 #[derive(Default)]
@@ -39,8 +53,11 @@ struct State {
     why: String,
     /// Per partition in doubt the owners still to be compared with.
     partitions: BTreeMap<Partition, BTreeSet<NodeId>>,
-    /// Rows of keys in doubt.
-    keys: BTreeSet<Bytes>,
+    /// Comparisons whose end is queued for the disk.
+    ending: BTreeSet<(Partition, NodeId)>,
+    /// Rows of keys in doubt, and which damage it was: a later one is not ended by a comparison that began before it.
+    keys: BTreeMap<Bytes, u64>,
+    damages: u64,
 }
 
 impl Doubt {
@@ -59,9 +76,27 @@ impl Doubt {
                 None => state.why = String::from_utf8_lossy(&value).into_owned(),
             }
         }
-        let quarantined = disk.scan(Space::Quarantine, b"", None, usize::MAX)?;
-        state.keys = quarantined.into_iter().map(|(row, _)| row).collect();
-        Ok(Doubt { disk, state: Mutex::new(state) })
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = disk.scan(Space::Quarantine, b"", after.as_deref(), PAGE)?;
+            state.keys.extend(page.iter().map(|(row, _)| (row.clone(), 0)));
+            match page.last() {
+                Some((last, _)) => after = Some(last.clone()),
+                None => break,
+            }
+        }
+        let (state, added) = (Mutex::new(state), Notify::new());
+        Ok(Doubt { disk, state, keys_max: QUARANTINE_MAX, added })
+    }
+
+    /// Whether a record of this key was damaged and the key was not compared since. The row is a data row.
+    pub(crate) fn covers_key(&self, row: &Bytes) -> bool {
+        self.state().keys.contains_key(row)
+    }
+
+    /// How many keys are in doubt by themselves.
+    pub(crate) fn key_count(&self) -> usize {
+        self.state().keys.len()
     }
 
     /// Whether what this node says of a key may be less than it once knew. The row is a data row.
@@ -69,7 +104,7 @@ impl Doubt {
         let state = self.state();
         let in_partition = rows::partition_of_data(row)
             .is_some_and(|partition| state.partitions.contains_key(&partition));
-        in_partition || state.keys.contains(row)
+        in_partition || state.keys.contains_key(row)
     }
 
     /// Whether a partition as a whole is in doubt.
@@ -87,14 +122,21 @@ impl Doubt {
         self.state().partitions.get(&partition).cloned().unwrap_or_default()
     }
 
+    /// The partitions that must still be compared with this owner.
+    pub(crate) fn to_compare_with(&self, owner: NodeId) -> BTreeSet<Partition> {
+        let state = self.state();
+        let partitions = state.partitions.iter().filter(|(_, owners)| owners.contains(&owner));
+        partitions.map(|(partition, _)| *partition).collect()
+    }
+
     /// The partitions in doubt.
     pub(crate) fn partitions(&self) -> Vec<Partition> {
         self.state().partitions.keys().copied().collect()
     }
 
-    /// The rows of the keys in doubt.
-    pub(crate) fn keys(&self) -> Vec<Bytes> {
-        self.state().keys.iter().cloned().collect()
+    /// The rows of the keys in doubt, and which damage put them there.
+    pub(crate) fn keys(&self) -> Vec<(Bytes, u64)> {
+        self.state().keys.iter().map(|(row, damage)| (row.clone(), *damage)).collect()
     }
 
     /// The first rows of a partition's keys in doubt, in order, after this one.
@@ -105,7 +147,7 @@ impl Doubt {
             false => Bound::Included(Bytes::copy_from_slice(&prefix)),
         };
         let state = self.state();
-        let rows = state.keys.range((from, Bound::Unbounded));
+        let rows = state.keys.range((from, Bound::Unbounded)).map(|(row, _)| row);
         rows.take_while(|row| row.starts_with(&prefix)).take(limit).cloned().collect()
     }
 
@@ -145,14 +187,16 @@ impl Doubt {
         with: NodeId,
     ) -> Result<(), StoreError> {
         let ticket = {
-            let state = self.state();
-            let Some(owners) = state.partitions.get(&partition) else { return Ok(()) };
-            let mut left = owners.clone();
-            left.remove(&with);
+            let mut state = self.state();
+            let Some(mut left) = state.partitions.get(&partition).cloned() else { return Ok(()) };
+            state.ending.insert((partition, with));
+            // two comparisons may end at the same time, and the later row must say both
+            left.retain(|owner| !state.ending.contains(&(partition, *owner)));
             self.disk.write(vec![write_of(partition, &left)], Ack::Durable)
         };
         ticket.done().await?;
         let mut state = self.state();
+        state.ending.remove(&(partition, with));
         if let Some(owners) = state.partitions.get_mut(&partition) {
             owners.remove(&with);
             if owners.is_empty() {
@@ -162,24 +206,67 @@ impl Doubt {
         Ok(())
     }
 
-    /// Sets a damaged record aside. From now on the key is in doubt, and its record may be begun anew by any state. The
-    /// ticket is good when that is on stable storage.
-    pub(crate) fn quarantine(&self, row: &Bytes, damaged: Bytes) -> Ticket {
-        self.state().keys.insert(row.clone());
-        let aside = Write { space: Space::Quarantine, row: row.clone(), value: Some(damaged) };
+    /// Sets a damaged record aside. From now on the key is in doubt, and its record may be begun anew by any state. When
+    /// too many keys are, its partition is, until it was compared with these owners. Whatever is queued after this is on
+    /// stable storage no earlier than this is.
+    pub(crate) fn quarantine(&self, row: &Bytes, damaged: Bytes, owners: BTreeSet<NodeId>) {
         let gone = |space| Write { space, row: row.clone(), value: None };
-        self.disk.write(vec![aside, gone(Space::Data), gone(Space::Digests)], Ack::Durable)
+        let mut writes = vec![gone(Space::Data), gone(Space::Digests)];
+        let full = {
+            let state = self.state();
+            state.keys.len() >= self.keys_max && !state.keys.contains_key(row)
+        };
+        match rows::partition_of_data(row) {
+            Some(partition) if full && !owners.is_empty() => {
+                writes.extend(self.begin("many records are damaged", [(partition, owners)]));
+                writes.push(meta::write(rows::damaged(row), &damaged));
+            }
+            Some(_) | None => {
+                let mut state = self.state();
+                state.damages += 1;
+                let damage = state.damages;
+                state.keys.insert(row.clone(), damage);
+                let (space, row) = (Space::Quarantine, row.clone());
+                writes.push(Write { space, row, value: Some(damaged) });
+            }
+        }
+        drop(self.disk.write(writes, Ack::Written));
+        self.added.notify_waiters();
     }
 
-    /// A key was compared with every other owner, and the result is queued here. Doubt ends when that is on stable
-    /// storage.
+    /// Puts a key in doubt whose record here is whole: another owner's is damaged, and what that one knew nobody can say
+    /// yet. The ticket is good when that is on stable storage.
+    pub(crate) fn doubt_key(&self, row: &Bytes) -> Ticket {
+        {
+            let mut state = self.state();
+            if state.keys.contains_key(row) {
+                return self.disk.settled();
+            }
+            state.damages += 1;
+            let damage = state.damages;
+            state.keys.insert(row.clone(), damage);
+        }
+        let doubt = Write { space: Space::Quarantine, row: row.clone(), value: Some(Bytes::new()) };
+        let kept = self.disk.write(vec![doubt], Ack::Durable);
+        self.added.notify_waiters();
+        kept
+    }
+
+    /// A key was compared with every other owner, and the result is queued here. Its doubt ends when that is on stable
+    /// storage, unless its record was damaged again since the comparison began.
     ///
     /// # Errors
     /// The storage failed.
-    pub(crate) async fn key_compared(&self, row: &Bytes) -> Result<(), StoreError> {
+    pub(crate) async fn key_compared(&self, row: &Bytes, damage: u64) -> Result<(), StoreError> {
+        if self.state().keys.get(row) != Some(&damage) {
+            return Ok(());
+        }
         let gone = Write { space: Space::Quarantine, row: row.clone(), value: None };
         self.disk.write(vec![gone], Ack::Durable).done().await?;
-        self.state().keys.remove(row);
+        let mut state = self.state();
+        if state.keys.get(row) == Some(&damage) {
+            state.keys.remove(row);
+        }
         Ok(())
     }
 
@@ -196,4 +283,73 @@ fn write_of(partition: Partition, left: &BTreeSet<NodeId>) -> Write {
     let mut ids = BytesMut::with_capacity(4 * left.len());
     left.iter().for_each(|owner| ids.put_u32(owner.0));
     meta::write(row, &ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use atoll_ring::Token;
+    use atoll_wire::BucketId;
+
+    use super::*;
+    use crate::storage::{Store as _, memory::MemoryStore};
+
+    fn row(number: u8) -> Bytes {
+        rows::data(Partition(u16::from(number % 2)), Token(0), BucketId([0; 16]), &[number])
+    }
+
+    fn damaged() -> Bytes {
+        Bytes::from_static(b"damaged bytes")
+    }
+
+    /// The keys in doubt are bounded. Past that the whole partition is in doubt, the damaged bytes are kept elsewhere, and
+    /// all of it outlives the process. Where nobody else has a copy, the key is doubted beyond the bound.
+    #[tokio::test(start_paused = true)]
+    async fn many_damaged_records_put_their_partition_in_doubt() {
+        let store = Arc::new(MemoryStore::new());
+        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        let disk = Arc::new(disk);
+        let mut doubt = Doubt::open(disk.clone()).expect("memory");
+        doubt.keys_max = 2;
+        let others = BTreeSet::from([NodeId(2), NodeId(3)]);
+        for number in [0, 2, 4] {
+            doubt.quarantine(&row(number), damaged(), others.clone());
+        }
+        doubt.quarantine(&row(1), damaged(), BTreeSet::new());
+        disk.settled().done().await.expect("memory");
+        for doubt in [doubt, Doubt::open(disk).expect("memory")] {
+            assert_eq!(doubt.key_count(), 3);
+            assert!(doubt.covers_key(&row(0)) && !doubt.covers_key(&row(4)));
+            assert!(doubt.covers(&row(4)) && doubt.covers_partition(Partition(0)));
+            assert!(doubt.covers(&row(1)) && !doubt.covers_partition(Partition(1)));
+            assert_eq!(doubt.to_compare(Partition(0)), others);
+        }
+        let kept = store.get(Space::Meta, &rows::damaged(&row(4))).expect("memory");
+        assert!(kept.is_some_and(|kept| kept.starts_with(&damaged())));
+    }
+
+    /// A comparison ends the doubt of the damage it knew of, and not that of a later one.
+    #[tokio::test(start_paused = true)]
+    async fn a_comparison_ends_the_doubt_it_began_with() {
+        let store = Arc::new(MemoryStore::new());
+        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2)).expect("new");
+        let doubt = Doubt::open(Arc::new(disk)).expect("memory");
+        doubt.quarantine(&row(0), damaged(), BTreeSet::new());
+        let (_, first) = doubt.keys()[0].clone();
+        doubt.quarantine(&row(0), damaged(), BTreeSet::new());
+        doubt.key_compared(&row(0), first).await.expect("memory");
+        assert!(doubt.covers_key(&row(0)), "damaged again before");
+
+        let (_, second) = doubt.keys()[0].clone();
+        let (key, again) =
+            (row(0), async { doubt.quarantine(&row(0), damaged(), BTreeSet::new()) });
+        let (ended, ()) = tokio::join!(doubt.key_compared(&key, second), again);
+        ended.expect("memory");
+        assert!(doubt.covers_key(&row(0)), "damaged again meanwhile");
+
+        let (_, third) = doubt.keys()[0].clone();
+        doubt.key_compared(&row(0), third).await.expect("memory");
+        assert!(!doubt.covers_key(&row(0)));
+    }
 }

@@ -35,6 +35,7 @@ use crate::{
     storage::{
         Space, StoreError, Write,
         commit::{Disk, Ticket},
+        meta,
         record::Record,
         rows,
     },
@@ -134,16 +135,16 @@ impl Hints {
         data_row: &Bytes,
         state: &Register,
     ) -> Result<Option<Ticket>, StoreError> {
-        let (note, joined) = match self.read(target, data_row)? {
-            Own::Known(record) => match record.register() {
-                Ok(earlier) if earlier.covers(state) => return Ok(Some(self.disk.settled())),
-                Ok(mut earlier) => {
-                    earlier.join(state.clone());
-                    (record.note, earlier)
+        let (note, joined) = match self.read(target, data_row)?.record() {
+            Some(record) => {
+                let mut earlier = record.register().expect("it was looked at");
+                if earlier.covers(state) {
+                    return Ok(Some(self.disk.settled()));
                 }
-                Err(_) => (None, state.clone()),
-            },
-            Own::Missing | Own::Corrupt => (None, state.clone()),
+                earlier.join(state.clone());
+                (record.note, earlier)
+            }
+            None => (None, state.clone()),
         };
         self.put(target, data_row, note.as_ref(), &joined)
     }
@@ -157,7 +158,8 @@ impl Hints {
         state: &Register,
     ) -> Result<Option<Ticket>, StoreError> {
         let row = rows::hint(target, data_row);
-        let before = self.disk.get(Space::Hints, &row)?.map(|value| value.len() as u64);
+        let earlier = self.disk.get(Space::Hints, &row)?;
+        let before = earlier.as_ref().map(|value| value.len() as u64);
         let state = state.encode();
         let value = Record::encode(&row, note, &state);
         {
@@ -172,8 +174,12 @@ impl Hints {
             held.bytes = bytes;
             held.count += u64::from(before.is_none());
         }
-        let write = Write { space: Space::Hints, row, value: Some(value) };
-        let kept = self.disk.write(vec![write], Ack::Durable);
+        let mut writes = Vec::new();
+        if let (Own::Corrupt, Some(damaged)) = (Own::of(&row, earlier.clone()), earlier) {
+            writes.push(meta::write(rows::damaged(&row), &damaged));
+        }
+        writes.push(Write { space: Space::Hints, row, value: Some(value) });
+        let kept = self.disk.write(writes, Ack::Durable);
         self.added.notify_waiters();
         Ok(Some(kept))
     }
@@ -190,14 +196,31 @@ impl Hints {
         if self.disk.get(Space::Hints, row)?.as_ref() != Some(value) {
             return Ok(false); // a write was missed meanwhile and joined, and the new hint goes its own way; or it is gone
         }
+        self.removed(target, value);
+        let write = Write { space: Space::Hints, row: row.clone(), value: None };
+        self.disk.write(vec![write], Ack::Written);
+        Ok(true)
+    }
+
+    /// Nothing in a damaged hint can be brought to anybody. It goes out of the way, and is kept for whoever wants to look at
+    /// it. The write it stood for is with those who have acknowledged it too.
+    pub(crate) fn set_aside(&self, row: &Bytes, damaged: &Bytes) -> Result<(), StoreError> {
+        if self.disk.get(Space::Hints, row)?.as_ref() != Some(damaged) {
+            return Ok(()); // a new one has taken its place
+        }
+        if let Some(target) = rows::target_of_hint(row) {
+            self.removed(target, damaged);
+        }
+        let gone = Write { space: Space::Hints, row: row.clone(), value: None };
+        self.disk.write(vec![meta::write(rows::damaged(row), damaged), gone], Ack::Written);
+        Ok(())
+    }
+
+    fn removed(&self, target: NodeId, value: &Bytes) {
         let mut all = self.held.lock().expect("no panic holds it");
         let held = all.entry(target).or_default();
         held.count = held.count.saturating_sub(1);
         held.bytes = held.bytes.saturating_sub(value.len() as u64);
-        drop(all);
-        let write = Write { space: Space::Hints, row: row.clone(), value: None };
-        self.disk.write(vec![write], Ack::Written);
-        Ok(true)
     }
 
     /// Hints kept for an owner.
@@ -284,7 +307,7 @@ pub(crate) async fn deliver(node: Arc<Node>, target: NodeId) {
     }
 }
 
-/// Hints that their owner did not take, for instance because its record is damaged. They wait, the others do not.
+/// Hints that their owner did not take, for instance because it plans with another view. They wait, the others do not.
 #[derive(Default)]
 struct Refused {
     rows: BTreeSet<Bytes>,
@@ -371,7 +394,7 @@ async fn deliver_all(
             }
             flying.push(async move {
                 let outcome = match to {
-                    To::Target => send(node, target, target, &row, &value).await,
+                    To::Target => send(node, target, &row, &value).await,
                     To::AnyOtherOwner => send_to_others(node, target, &row, &value).await,
                     To::Nobody => Delivery::Unreachable,
                 };
@@ -385,6 +408,11 @@ async fn deliver_all(
                 // a row whose removal is only queued is found again: that is no progress, and must not be tried at once
                 pass.delivered += u64::from(node.hints().delivered(target, &row, &value)?);
             }
+            Delivery::Damaged => {
+                tracing::warn!(%target, "a hint is damaged and cannot be delivered; it is set aside");
+                node.count_corrupt();
+                node.hints().set_aside(&row, &value)?;
+            }
             Delivery::NotNow if refused.len() < REFUSED_MAX => {
                 refused.insert(row);
             }
@@ -397,8 +425,10 @@ async fn deliver_all(
 enum Delivery {
     /// An owner has it fsynced.
     Done,
-    /// The owner does not take this one, for instance because its record is damaged; the others may go on.
+    /// The owner does not take this one, for instance because it plans with another view; the others may go on.
     NotNow,
+    /// It is not what was written.
+    Damaged,
     /// The owner did not answer, or has no room for any.
     Unreachable,
 }
@@ -407,20 +437,21 @@ enum Delivery {
 async fn send_to_others(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &Bytes) -> Delivery {
     let data_row = rows::data_of_hint(row);
     let Some((bucket, key)) = rows::bucket_and_key(&data_row) else { return Delivery::NotNow };
+    let Some(record) = Own::of(row, Some(value.clone())).record() else {
+        return Delivery::Damaged;
+    };
     let view = node.view();
     let owners = view.owners(view.partition(Token::of(&bucket.0, &key))).all();
     for owner in owners.into_iter().filter(|owner| *owner != target) {
         if owner == node.id() {
-            let Ok(state) = Record::decode(row, value).and_then(|record| record.register()) else {
-                continue;
-            };
-            if let Ok(joined) = replica::join(node, &data_row, state, false, Ack::Durable)
+            let state = record.register().expect("it was looked at");
+            if let Ok(joined) = replica::join(node, &data_row, state, Ack::Durable)
                 && joined.done().await.is_ok()
             {
                 return Delivery::Done;
             }
         } else if node.liveness().is_up(owner)
-            && let Delivery::Done = send(node, target, owner, row, value).await
+            && let Delivery::Done = send(node, owner, row, value).await
         {
             return Delivery::Done;
         }
@@ -429,24 +460,14 @@ async fn send_to_others(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &B
 }
 
 /// Sends one hint to an owner and waits until it is fsynced there.
-async fn send(
-    node: &Arc<Node>,
-    target: NodeId,
-    to: NodeId,
-    row: &Bytes,
-    value: &Bytes,
-) -> Delivery {
-    let Ok(record) = Record::decode(row, value) else {
-        // nothing in it can be trusted, and it may have counted: it stays until a newer one takes its place, and `status`
-        // goes on showing it
-        tracing::warn!(%target, "a hint is damaged and cannot be delivered");
-        node.count_corrupt();
-        return Delivery::NotNow;
+async fn send(node: &Arc<Node>, to: NodeId, row: &Bytes, value: &Bytes) -> Delivery {
+    let Some(record) = Own::of(row, Some(value.clone())).record() else {
+        return Delivery::Damaged;
     };
     let data_row = rows::data_of_hint(row);
     let (bucket, key) = rows::bucket_and_key(&data_row).expect("we named this row ourselves");
     let (ack, state) = (Ack::Durable, record.state);
-    let replicate = Replicate { key, ack, replaces_corrupt: false, hint_for: None, state };
+    let replicate = Replicate { key, ack, hint_for: None, state };
     let envelope = node.envelope_for(node.clock().now() + DELIVERY_LIMIT, 0, bucket);
     let call = node.transport().call(to, Lane::Bulk, envelope, Request::Replicate(replicate));
     match tokio::time::timeout(DELIVERY_LIMIT, call).await {

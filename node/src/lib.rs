@@ -2,7 +2,7 @@
 //!
 //! Follow one PUT: [`node`] takes the request from the transport and routes it, `coordinate/write` tells its story
 //! (turn, delta, other owners, tally, receipt), `replica` is the other owners' part, [`storage`] makes it last, `hints`
-//! keeps it for whoever was silent. A GET is told in `coordinate/get`. What decides (quorums, joins, placement) is pure
+//! keeps it for whoever was silent. A GET is told in `coordinate/get`; `repair` compares owners when nobody asks. What decides (quorums, joins, placement) is pure
 //! and lives in `ring` and `antientropy`; here it is only asked.
 //!
 //! One runtime thread runs all of this. Nothing holds a lock across an await, and a **key's turn** is a stretch of code
@@ -21,6 +21,7 @@ mod hints;
 mod leases;
 mod liveness;
 pub mod node;
+mod repair;
 mod replica;
 pub mod run;
 pub mod storage;

@@ -12,7 +12,7 @@ use std::{
 
 use atoll_ring::NodeId;
 use atoll_transport::CallError;
-use atoll_wire::{Commit, Lane, PeerStatus, Ping, Request, Roots};
+use atoll_wire::{Commit, Lane, PeerStatus, Ping, Reply, Request};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::Node;
@@ -154,13 +154,18 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             node: node.id().0,
             incarnation: node.actor().incarnation,
             commit: Commit { sequence: node.disk().sequence(), chain: 0 },
-            roots: Roots::default(),
+            roots: node.repair().roots(&node, peer),
         };
         let asked: Instant = node.clock().now();
         let envelope = node.envelope(asked + PING_LIMIT, 0);
         let call = node.transport().call(peer, Lane::Control, envelope, Request::Ping(ping));
         match tokio::time::timeout(PING_LIMIT, call).await {
-            Ok(Ok(_)) => node.liveness().heard(peer, Some(node.clock().now() - asked)),
+            Ok(Ok((_, reply))) => {
+                node.liveness().heard(peer, Some(node.clock().now() - asked));
+                if let Reply::Pong(pong) = reply {
+                    node.repair().heard(&node, peer, pong.roots);
+                }
+            }
             Ok(Err(error)) => node.liveness().failed(peer, &error.to_string()),
             Err(_) => node.liveness().failed(peer, "no answer to a ping"),
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use atoll_antientropy::{Actor, Secret, Standing};
-use atoll_ring::{ClusterId, Epoch, NodeId, View};
+use atoll_ring::{ClusterId, Epoch, NodeId, Partition, View};
 use atoll_transport::{Answer, Caller, CertificateState, Handler, Transport};
 use atoll_wire::{
     Ack, BucketId, Commit, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role,
@@ -40,6 +40,7 @@ use crate::{
     hints::{self, HintLimits, Hints},
     leases::Leases,
     liveness::{self, Liveness},
+    repair::{self, Repair, quarantine},
     replica,
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
@@ -97,6 +98,7 @@ pub struct Node {
     hints: Hints,
     liveness: Liveness,
     hedge: Hedge,
+    repair: Repair,
     mends: Arc<Semaphore>,
     started: Instant,
     counts: Counts,
@@ -144,6 +146,7 @@ impl Node {
         let unclean_starts = begin(&disk, &view).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
+        let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
             // roles do not change while the view is fixed
@@ -157,6 +160,7 @@ impl Node {
             hints: Hints::open(disk.clone(), hint_limits)?,
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
+            repair,
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
             started: clock.now(),
             disk,
@@ -166,10 +170,13 @@ impl Node {
             tasks: Mutex::default(),
         });
         node.spawn(headroom::watch(node.clone()));
+        node.spawn(quarantine::watch(node.clone()));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
             node.spawn(hints::deliver(node.clone(), other));
+            node.spawn(repair::exchange::compare_with(node.clone(), other));
         }
+        node.spawn(repair::trees::grow(node.clone()));
         Ok(node)
     }
 
@@ -256,6 +263,21 @@ impl Node {
 
     pub(crate) fn hedge(&self) -> &Hedge {
         &self.hedge
+    }
+
+    pub(crate) fn repair(&self) -> &Repair {
+        &self.repair
+    }
+
+    /// Begins no comparisons with other owners until told otherwise. For tests that look at hints or reads alone.
+    pub fn hold_exchange(&self, held: bool) {
+        self.repair.hold(held);
+    }
+
+    /// The root of a partition's tree; none if this node does not own the partition. For tests: it must be what the
+    /// digests on the disk say.
+    pub fn root(&self, partition: Partition) -> Option<u64> {
+        self.repair.trees.root(partition)
     }
 
     pub(crate) fn headroom(&self) -> &Headroom {
@@ -355,8 +377,8 @@ impl Node {
             rising: String::new(),
             doubt: String::new(),
             partitions_in_doubt: 0,
-            keys_in_doubt: 0,
-            tombstones: 0,
+            keys_in_doubt: self.doubt.key_count() as u64,
+            tombstones: self.repair.trees.tombstones(),
             scrubbed: (0, 0),
             scrubs: 0,
             hints: self.hints.total(),
@@ -364,12 +386,26 @@ impl Node {
             hints_refused: self.hints.refused(),
             corrupt_records: self.counts.corrupt.load(Ordering::Relaxed),
             repaired: self.counts.repaired.load(Ordering::Relaxed),
-            exchanged: 0,
-            compared_ms_ago: u64::MAX,
+            exchanged: self.repair.exchanged(),
+            compared_ms_ago: self.repair.compared_ms_ago(self),
             writes: self.counts.writes.load(Ordering::Relaxed),
             reads: self.counts.reads.load(Ordering::Relaxed),
             hedges: self.hedge.sent(),
             peers: self.liveness.status(|peer| self.hints.count(peer)),
+        }
+    }
+
+    /// Answers a question of a comparison that a peer leads.
+    fn compare(&self, caller: Caller, envelope: &Envelope, request: &Request) -> Reply {
+        let Some(peer) = caller.node else {
+            let detail = "only a node compares, and it says who it is";
+            return failed(Failure::refused(ErrorCode::NotPermitted, detail));
+        };
+        match request {
+            Request::CompareRoots(asked) => repair::answer::roots(self, peer, envelope, asked),
+            Request::Compare(asked) => repair::answer::places(self, peer, envelope, asked),
+            Request::Entries(asked) => repair::answer::entries(self, peer, envelope, asked),
+            _ => unreachable!("these three are given to us"),
         }
     }
 
@@ -411,23 +447,29 @@ impl Handler for Node {
             self.transport.heard_from(peer);
         }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
-        let due = Due {
-            deadline: self.clock.now() + left,
-            operation: envelope.operation,
-            bucket: envelope.bucket,
-        };
+        let now = self.clock.now();
+        let due =
+            Due { deadline: now + left, operation: envelope.operation, bucket: envelope.bucket };
+        if envelope.operation != 0 {
+            self.repair.served(now); // what nodes ask for themselves has no number
+        }
         let key = match &request {
             Request::Put(put) => &put.key,
             Request::Get(get) => &get.key,
             Request::Delete(delete) => &delete.key,
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
-            Request::Ping(_) => {
+            Request::Ping(ping) => {
+                let mut roots = Roots::default();
+                if let Some(peer) = caller.node {
+                    self.repair.heard(&self, peer, ping.roots);
+                    roots = self.repair.roots(&self, peer);
+                }
                 return Answer::Now(Reply::Pong(Pong {
                     node: self.id.0,
                     incarnation: self.actor().incarnation,
                     commit: Commit { sequence: self.disk.sequence(), chain: 0 },
-                    roots: Roots::default(),
+                    roots,
                 }));
             }
             Request::View(_) => {
@@ -441,13 +483,18 @@ impl Handler for Node {
                     Err(error) => failed(replica::stopping(&error)),
                 });
             }
-            Request::RepairStatus(_)
-            | Request::RepairRun(_)
-            | Request::Recall(_)
-            | Request::Enrol(_)
-            | Request::CompareRoots(_)
-            | Request::Compare(_)
-            | Request::Entries(_) => {
+            Request::RepairStatus(_) => {
+                return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
+            }
+            Request::RepairRun(run) => {
+                return Answer::Now(Reply::RepairRun(
+                    self.repair.run(run.partition.map(Partition)),
+                ));
+            }
+            Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
+                return Answer::Now(self.compare(caller, &envelope, &request));
+            }
+            Request::Recall(_) | Request::Enrol(_) => {
                 let detail = "not spoken yet";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
             }

@@ -1,8 +1,10 @@
 //! A replica's part: giving its state of a key, and joining a state into its own. A fallback's copy is its hints.
 //!
 //! A join is harmless in any order and any number of times, so nothing here asks where a state comes from. A damaged
-//! record is neither missing nor deleted: it gives no answer, and takes nothing but a state that every other owner has
-//! contributed to. A node whose disk is nearly full joins nothing; it still confirms what it has.
+//! record is neither missing nor deleted. Whoever meets one sets it aside, and from then on the key is in doubt: states
+//! are joined into a fresh record, what is acknowledged is kept, and no answer counts until the key was compared with
+//! every other owner ([`crate::repair::quarantine`]). A node whose disk is nearly full joins nothing; it still confirms
+//! what it has.
 
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use crate::{
     Node,
     canary::{self, Canary},
     node::failed,
-    storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows},
+    storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows, summary::Summary},
 };
 
 /// What a node's own copy of a key is.
@@ -32,22 +34,61 @@ pub(crate) enum Own {
     Corrupt,
 }
 
-/// The own copy.
-pub(crate) fn read(node: &Node, row: &Bytes) -> Result<Own, StoreError> {
-    let own = Own::of(row, node.disk().get(Space::Data, row)?);
-    if matches!(own, Own::Corrupt) {
-        node.count_corrupt();
+/// The own copy, if there is one. A damaged record is set aside, and is a missing one from then on; that it may once have
+/// been more is said by [`crate::doubt::Doubt::covers`].
+pub(crate) fn read(node: &Node, row: &Bytes) -> Result<Option<Record>, StoreError> {
+    let value = node.disk().get(Space::Data, row)?;
+    match Own::of(row, value.clone()) {
+        Own::Missing => Ok(None),
+        Own::Known(record) => Ok(Some(record)),
+        Own::Corrupt => {
+            set_aside(node, row, value.unwrap_or_default())?;
+            Ok(None)
+        }
     }
-    Ok(own)
+}
+
+/// A record is damaged: it is kept for whoever wants to look at it, its key is in doubt, and the tree forgets it.
+pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), StoreError> {
+    node.count_corrupt();
+    let view = node.view();
+    let owners = match rows::partition_of_data(row) {
+        Some(partition) => view.owners(partition).all(),
+        None => Vec::new(),
+    };
+    let others = owners.into_iter().filter(|owner| *owner != node.id()).collect();
+    tracing::warn!(row = %row.escape_ascii(), "a record is damaged; it is set aside and fetched anew");
+    let before = node.repair().trees.summary(row)?;
+    node.repair().trees.update(row, before, None);
+    node.doubt().quarantine(row, damaged, others);
+    Ok(())
+}
+
+/// What this node can say of a key, and whether that may be less than it once knew.
+pub(crate) fn known(node: &Node, row: &Bytes) -> Result<(Known, bool), StoreError> {
+    let known = match read(node, row)? {
+        Some(record) => Known::State(record.state),
+        None if node.doubt().covers_key(row) => Known::Corrupt,
+        None => Known::Nothing,
+    };
+    Ok((known, node.doubt().covers(row)))
 }
 
 impl Own {
-    /// What lies in a row.
+    /// What is known. Nothing in a damaged hint can be brought to anybody.
+    pub(crate) fn record(self) -> Option<Record> {
+        match self {
+            Own::Known(record) => Some(record),
+            Own::Missing | Own::Corrupt => None,
+        }
+    }
+
+    /// What lies in a row. Bytes that are no state are damaged too, whatever their checksum says.
     pub(crate) fn of(row: &[u8], value: Option<Bytes>) -> Own {
         match value.map(|value| Record::decode(row, &value)) {
             None => Own::Missing,
-            Some(Ok(record)) => Own::Known(record),
-            Some(Err(_)) => Own::Corrupt,
+            Some(Ok(record)) if record.register().is_ok() => Own::Known(record),
+            Some(Ok(_) | Err(_)) => Own::Corrupt,
         }
     }
 }
@@ -62,15 +103,17 @@ pub(crate) fn row_of(node: &Node, bucket: BucketId, key: &[u8]) -> Bytes {
 pub(crate) fn fetch(node: &Arc<Node>, envelope: &Envelope, fetch: &Fetch) -> Answer {
     let row = row_of(node, envelope.bucket, &fetch.key);
     let known = match fetch.hints {
-        false => read(node, &row).map(Known::from),
-        true => hints_of(node, envelope.bucket, &fetch.key),
+        false => known(node, &row),
+        true => hints_of(node, envelope.bucket, &fetch.key).map(|known| (known, false)),
     };
     let reply = match known {
-        Ok(Known::Nothing) => {
-            Reply::Fetched(Fetched { known: false, in_doubt: false, state: Bytes::new() })
+        Ok((Known::Nothing, in_doubt)) => {
+            Reply::Fetched(Fetched { known: false, in_doubt, state: Bytes::new() })
         }
-        Ok(Known::State(state)) => Reply::Fetched(Fetched { known: true, in_doubt: false, state }),
-        Ok(Known::Corrupt) => failed(corrupt(node)),
+        Ok((Known::State(state), in_doubt)) => {
+            Reply::Fetched(Fetched { known: true, in_doubt, state })
+        }
+        Ok((Known::Corrupt, _)) => failed(corrupt(node)),
         Err(error) => failed(stopping(&error)),
     };
     if !fetch.durable {
@@ -90,17 +133,8 @@ pub(crate) enum Known {
     Nothing,
     /// Canonical bytes.
     State(Bytes),
+    /// The record was damaged and nothing has come since, or the hint is.
     Corrupt,
-}
-
-impl From<Own> for Known {
-    fn from(own: Own) -> Known {
-        match own {
-            Own::Missing => Known::Nothing,
-            Own::Known(record) => Known::State(record.state),
-            Own::Corrupt => Known::Corrupt,
-        }
-    }
 }
 
 /// What this node knows of a key as a fallback: its hints for all owners, joined.
@@ -111,10 +145,7 @@ pub(crate) fn hints_of(node: &Node, bucket: BucketId, key: &[u8]) -> Result<Know
     for owner in view.owners(view.partition(Token::of(&bucket.0, key))).all() {
         match node.hints().read(owner, &row)? {
             Own::Missing => {}
-            Own::Known(record) => match record.register() {
-                Ok(state) => joined.join(state),
-                Err(_) => return Ok(Known::Corrupt),
-            },
+            Own::Known(record) => joined.join(record.register().expect("it was looked at")),
             Own::Corrupt => return Ok(Known::Corrupt),
         }
     }
@@ -139,7 +170,7 @@ pub(crate) async fn replicate(
     };
     let row = row_of(&node, envelope.bucket, &replicate.key);
     let kept = match replicate.hint_for {
-        None => join(&node, &row, incoming, replicate.replaces_corrupt, replicate.ack),
+        None => join(&node, &row, incoming, replicate.ack),
         Some(owner) => stand_in(&node, envelope.bucket, &replicate.key, &incoming, NodeId(owner)),
     };
     let ticket = match kept {
@@ -178,50 +209,56 @@ pub(crate) fn join(
     node: &Node,
     row: &Bytes,
     incoming: Register,
-    replaces_corrupt: bool,
     ack: Ack,
 ) -> Result<Ticket, Failure> {
-    let (note, state) = match read(node, row).map_err(|error| stopping(&error))? {
-        Own::Missing => (None, incoming),
-        Own::Known(record) => {
-            let mut own = record.register().map_err(|_| corrupt(node))?;
+    let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
+        None => (None, None, incoming),
+        Some(record) => {
+            let mut own = record.register().expect("read has looked");
             if own.covers(&incoming) {
                 return Ok(match ack {
                     Ack::Durable => node.disk().settled(),
                     Ack::Written => node.disk().write(Vec::new(), Ack::Written),
                 });
             }
+            let before = Summary::of(&own);
             let newest = |state: &Register| state.context().iter().map(|known| known.hi).max();
             match canary::is_on(Canary::NewerClockWins) {
                 true if newest(&incoming) > newest(&own) => own = incoming,
                 true => {}
                 false => own.join(incoming),
             }
-            (record.note, own)
+            (record.note, Some(before), own)
         }
-        Own::Corrupt if replaces_corrupt => (None, incoming),
-        Own::Corrupt => return Err(corrupt(node)),
     };
     node.takes_writes()?;
-    Ok(store(node, row, note.as_ref(), &state, ack))
+    Ok(store(node, row, note.as_ref(), before, &state, ack))
 }
 
-/// Queues a record.
+/// Queues a record in place of one of which this was said, and what is said of the new one; the tree hears it now, when
+/// reads see it.
 pub(crate) fn store(
     node: &Node,
     row: &Bytes,
     note: Option<&Note>,
+    before: Option<Summary>,
     state: &Register,
     ack: Ack,
 ) -> Ticket {
     let value = Record::encode(row, note, &state.encode());
-    node.disk().write(vec![Write { space: Space::Data, row: row.clone(), value: Some(value) }], ack)
+    let record = Write { space: Space::Data, row: row.clone(), value: Some(value) };
+    let after = Summary::of(state);
+    node.repair().trees.update(row, before, Some(after));
+    node.disk().write(vec![record, after.write(row)], ack)
 }
 
 pub(crate) fn corrupt(node: &Node) -> Failure {
     Failure::refused(
         ErrorCode::Corrupt,
-        format!("{}'s record of this key is damaged; it waits for the other owners", node.id()),
+        format!(
+            "{}'s record of this key is damaged; it fetches the key from its other owners",
+            node.id()
+        ),
     )
 }
 

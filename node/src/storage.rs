@@ -4,7 +4,7 @@
 //! [`fjall::FjallStore`] on a real disk and [`memory::MemoryStore`], which can lose what was not synced, and
 //! [`faulty::FaultyStore`] breaks either on command. [`commit::Disk`] gathers writes, applies and syncs them together and
 //! only then lets them be acknowledged. [`record`] is one key's row with its checksum, [`meta`] one of the node's own,
-//! [`rows`] how rows are named, [`directory`] what else lies in the data directory.
+//! [`summary`] what is said of a record beside it, [`rows`] how rows are named, [`directory`] what else lies in the data directory.
 
 use bytes::Bytes;
 
@@ -16,6 +16,7 @@ pub mod memory;
 pub mod meta;
 pub mod record;
 pub mod rows;
+pub mod summary;
 
 /// Which of the ordered maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

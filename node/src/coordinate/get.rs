@@ -6,8 +6,8 @@
 //! has none has not answered. At `r` answers the states are joined and the client has its reply.
 //!
 //! Owners that were behind get the joined state: afterwards, or before the client hears anything (`repair = blocking`), or
-//! not at all. An owner whose record is damaged gives no answer, and gets a new record only when every other owner has
-//! contributed to it.
+//! not at all. The answer of an owner in doubt is joined with the others and does not count; an owner that has nothing
+//! but a damaged record gives no answer. Both get the joined state like everybody.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -54,7 +54,12 @@ async fn try_get(node: &Arc<Node>, get: Get, due: Due) -> Result<Found, Failure>
             node.count_read();
             Ok(read.found(joined))
         }
-        Verdict::Lost => Err(read.not_met(ErrorCode::ReadQuorumNotMet)),
+        Verdict::Lost => {
+            if read.reports.iter().any(|report| report.outcome == Outcome::Corrupt) {
+                read.hear_the_others().await; // whether every copy is damaged makes a difference to whoever reads
+            }
+            Err(read.not_met(ErrorCode::ReadQuorumNotMet))
+        }
         Verdict::Pending => Err(read.not_met(ErrorCode::DeadlinePassed)),
     }
 }
@@ -99,6 +104,8 @@ impl Who {
 
 enum Fetched {
     State(Bytes),
+    /// Perhaps less than the owner once knew.
+    InDoubt(Bytes),
     /// A fallback without a hint for the key.
     Nothing,
     Corrupt,
@@ -179,6 +186,21 @@ impl Read {
         }
     }
 
+    /// Asks the owners that were not needed, and waits for them a little.
+    async fn hear_the_others(&mut self) {
+        self.stand_ins = StandIns::none();
+        while let Some(owner) = self.reserve.pop_front() {
+            self.ask(Who::Owner(owner));
+        }
+        let now = self.node.clock().now();
+        let patience = self.due.deadline.saturating_duration_since(now) / SILENCE_SHARE;
+        while let Ok(Some((who, fetched))) =
+            tokio::time::timeout_at(now + patience, self.asked.next()).await
+        {
+            self.count(who, fetched);
+        }
+    }
+
     /// Puts the question to somebody. The own copy answers at once.
     fn ask(&mut self, who: Who) {
         self.note(who, Outcome::Pending);
@@ -195,14 +217,19 @@ impl Read {
 
     fn ask_ourselves(&mut self, who: Who) {
         let known = match who {
-            Who::Owner(_) => replica::read(&self.node, &self.place.row).map(Known::from),
-            Who::StandIn(..) => replica::hints_of(&self.node, self.place.bucket, &self.place.key),
+            Who::Owner(_) => replica::known(&self.node, &self.place.row),
+            Who::StandIn(..) => {
+                let hints = replica::hints_of(&self.node, self.place.bucket, &self.place.key);
+                hints.map(|known| (known, false))
+            }
         };
         let fetched = match (known, who) {
-            (Ok(Known::State(state)), _) => Fetched::State(state),
-            (Ok(Known::Nothing), Who::Owner(_)) => Fetched::State(Bytes::new()),
-            (Ok(Known::Nothing), Who::StandIn(..)) => Fetched::Nothing,
-            (Ok(Known::Corrupt), _) => Fetched::Corrupt,
+            (Ok((Known::State(state), false)), _) => Fetched::State(state),
+            (Ok((Known::State(state), true)), _) => Fetched::InDoubt(state),
+            (Ok((Known::Nothing, false)), Who::Owner(_)) => Fetched::State(Bytes::new()),
+            (Ok((Known::Nothing, true)), Who::Owner(_)) => Fetched::InDoubt(Bytes::new()),
+            (Ok((Known::Nothing, _)), Who::StandIn(..)) => Fetched::Nothing,
+            (Ok((Known::Corrupt, _)), _) => Fetched::Corrupt,
             (Err(_), _) => Fetched::Refused,
         };
         if self.repair == Repair::Blocking {
@@ -268,6 +295,10 @@ impl Read {
                     Who::StandIn(_, owner) => self.tally.add_stand_in(owner, Vote::Durable),
                 };
             }
+            Fetched::InDoubt(state) => {
+                self.answers.push((who, state));
+                self.refused(who, Outcome::InDoubt);
+            }
             Fetched::Nothing => self.refused(who, Outcome::KnowsNothing),
             Fetched::Corrupt => self.refused(who, Outcome::Corrupt),
             Fetched::Down => self.refused(who, Outcome::Down),
@@ -306,15 +337,22 @@ impl Read {
         }
     }
 
-    /// Owners whose answer is not this state.
+    /// Owners whose answer is not this state, and those whose record is damaged. A hint is not improved.
     fn behind(&self, state: &Bytes) -> Vec<NodeId> {
-        let behind = self.answers.iter().filter(|(_, answer)| answer != state);
-        behind
-            .filter_map(|(who, _)| match who {
-                Who::Owner(owner) => Some(*owner),
-                Who::StandIn(..) => None, // a hint is not improved
-            })
-            .collect()
+        let answered = self.answers.iter().filter(|(_, answer)| answer != state);
+        let behind = answered.filter_map(|(who, _)| match who {
+            Who::Owner(owner) => Some(*owner),
+            Who::StandIn(..) => None,
+        });
+        let damaged = self.reports.iter().filter(|report| {
+            let owner = report.stands_in_for.is_none();
+            owner && report.outcome == Outcome::Corrupt && !self.repaired.contains(&report.node)
+        });
+        let damaged = damaged.map(|report| NodeId(report.node));
+        match state.is_empty() {
+            true => Vec::new(), // nothing was found that anybody could lack
+            false => behind.chain(damaged).collect(),
+        }
     }
 
     /// Joins what came, answers, and mends in the background whoever was behind.
@@ -324,12 +362,13 @@ impl Read {
         let was_behind = self.answers.iter().filter(|(_, answer)| *answer != state);
         let was_behind: Vec<u32> = was_behind.map(|(who, _)| who.node().0).collect();
         for report in &mut self.reports {
-            if was_behind.contains(&report.node) || self.repaired.contains(&report.node) {
+            let was_behind =
+                was_behind.contains(&report.node) || self.repaired.contains(&report.node);
+            if was_behind && report.outcome == Outcome::Current {
                 report.outcome = Outcome::Behind;
             }
         }
-        let corrupt = self.reports.iter().any(|report| report.outcome == Outcome::Corrupt);
-        let unfinished = !behind.is_empty() || corrupt || !self.asked.is_empty();
+        let unfinished = !behind.is_empty() || !self.asked.is_empty();
         let room = match self.repair != Repair::None && unfinished {
             true => self.node.room_to_mend(),
             false => None,
@@ -406,6 +445,24 @@ impl Read {
         }
     }
 
+    /// Whether no owner has an undamaged record: then "not found" would be a lie, and asking again is of no use.
+    fn all_damaged(&self) -> Option<Failure> {
+        let owners = || self.reports.iter().filter(|report| report.stands_in_for.is_none());
+        let damaged = |report: &ReplicaReport| report.outcome == Outcome::Corrupt;
+        let none_counts =
+            owners().all(|report| damaged(report) || report.outcome == Outcome::InDoubt);
+        if self.quorum.n() < self.place.bucket_n() || !none_counts || !owners().any(damaged) {
+            return None;
+        }
+        let detail = "every copy of this key is damaged; restore the data directory of one of its owners from a backup, \
+                      or empty it to give the key up";
+        Some(Failure {
+            needed: self.quorum.r(),
+            receipt: Some(Box::new(self.receipt())),
+            ..Failure::refused(ErrorCode::Corrupt, detail)
+        })
+    }
+
     fn not_met(mut self, code: ErrorCode) -> Failure {
         if code == ErrorCode::DeadlinePassed {
             for report in &mut self.reports {
@@ -413,6 +470,9 @@ impl Read {
                     report.outcome = Outcome::Silent;
                 }
             }
+        }
+        if let Some(failure) = self.all_damaged() {
+            return failure;
         }
         let got = self.tally.acks();
         let when = match code {
@@ -460,6 +520,7 @@ fn fetch(
         }
         let fetched = match (answer, who) {
             (Ok((_, Reply::Fetched(found))), Who::StandIn(..)) if !found.known => Fetched::Nothing,
+            (Ok((_, Reply::Fetched(found))), _) if found.in_doubt => Fetched::InDoubt(found.state),
             (Ok((_, Reply::Fetched(found))), _) => Fetched::State(found.state),
             (Ok((_, Reply::Failed(failure))), _) if failure.code == ErrorCode::Corrupt => {
                 Fetched::Corrupt

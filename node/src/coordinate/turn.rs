@@ -17,8 +17,8 @@ use super::{
 use crate::{
     Node,
     canary::{self, Canary},
-    replica::{self, Own},
-    storage::{StoreError, commit::Ticket},
+    replica,
+    storage::{StoreError, commit::Ticket, record::Record, summary::Summary},
 };
 
 /// In which capacity the coordinator keeps its own copy.
@@ -59,21 +59,21 @@ pub(super) async fn lease(
 }
 
 /// What came of the key's turn.
-pub(super) enum Turn {
-    Taken {
-        event: Event,
-        delta: Register,
-        on_disk: Ticket,
-    },
-    /// The own record is damaged: another owner has to coordinate.
-    Corrupt,
+pub(super) struct Turn {
+    pub(super) event: Event,
+    pub(super) delta: Register,
+    pub(super) on_disk: Ticket,
 }
 
 /// The coordinator's own copy.
-pub(super) fn own_copy(node: &Node, place: &Place, seat: Seat) -> Result<Own, StoreError> {
+pub(super) fn own_copy(
+    node: &Node,
+    place: &Place,
+    seat: Seat,
+) -> Result<Option<Record>, StoreError> {
     match seat {
         Seat::Owner => replica::read(node, &place.row),
-        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row),
+        Seat::StandsInFor(owner) => Ok(node.hints().read(owner, &place.row)?.record()),
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) fn take_turn(
     seen: &Context,
     change: &Change,
     seat: Seat,
-    too_early: Option<Own>,
+    too_early: Option<Option<Record>>,
 ) -> Result<Turn, Failure> {
     let stop = |error: StoreError| replica::stopping(&error);
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
@@ -96,16 +96,11 @@ pub(super) fn take_turn(
         None => own_copy(node, place, seat).map_err(stop)?,
     };
     let (note, mut state) = match own {
-        Own::Missing => (None, Register::default()),
-        Own::Known(record) => match record.register() {
-            Ok(state) => (record.note, state),
-            Err(_) if seat == Seat::Owner => return Ok(Turn::Corrupt),
-            Err(_) => (None, Register::default()),
-        },
-        Own::Corrupt if seat == Seat::Owner => return Ok(Turn::Corrupt),
-        Own::Corrupt => (None, Register::default()), // nothing in a damaged hint can be brought to anybody
+        None => (None, Register::default()),
+        Some(record) => (record.note, record.register().expect("whoever read it has looked")),
     };
     let siblings_before = state.siblings();
+    let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
@@ -139,14 +134,16 @@ pub(super) fn take_turn(
         return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
     }
     let on_disk = match seat {
-        Seat::Owner => replica::store(node, &place.row, Some(&note), &state, first_ack(quorum)),
+        Seat::Owner => {
+            replica::store(node, &place.row, Some(&note), before, &state, first_ack(quorum))
+        }
         Seat::StandsInFor(owner) => node
             .hints()
             .put(owner, &place.row, Some(&note), &state)
             .map_err(stop)?
             .ok_or_else(|| replica::hints_full(node, owner))?,
     };
-    Ok(Turn::Taken { event, delta, on_disk })
+    Ok(Turn { event, delta, on_disk })
 }
 
 /// A deliberate bug: a delete that says only what is gone.

@@ -37,7 +37,7 @@ use crate::{
     Node,
     canary::{self, Canary},
     node::Due,
-    replica::{self, Own},
+    replica,
     storage::commit::Ticket,
 };
 
@@ -126,27 +126,18 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
     lease(node, place.partition, due.deadline).await?;
     let too_early = match canary::is_on(Canary::DotOutsideTurn) {
         true => {
-            own_copy(node, &place, seat).map(Some).map_err(|error| replica::stopping(&error))?
+            let own = own_copy(node, &place, seat).map_err(|error| replica::stopping(&error))?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Some(own)
         }
         false => None,
     };
-    if too_early.is_some() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    match take_turn(node, &place, &quorum, &seen, &change, seat, too_early)? {
-        Turn::Taken { event, delta, on_disk } => {
-            node.count_write();
-            let ways = Ways { seat, stand_ins };
-            let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
-            write.until_decided(event).await.map(Answer::Stored)
-        }
-        Turn::Corrupt => match hand_over(node, &place, &quorum, &change, due).await? {
-            HandOver::Answered(reply) => Ok(Answer::Elsewhere(reply)),
-            HandOver::Here => {
-                unreachable!("only an owner's own record stops it, and no owner is a fallback")
-            }
-        },
-    }
+    let Turn { event, delta, on_disk } =
+        take_turn(node, &place, &quorum, &seen, &change, seat, too_early)?;
+    node.count_write();
+    let ways = Ways { seat, stand_ins };
+    let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
+    write.until_decided(event).await.map(Answer::Stored)
 }
 
 /// One answer to one question.
@@ -168,8 +159,6 @@ enum Who {
 enum Refusal {
     /// No connection, or it broke, or the node is stopping: a hint will bring it the write.
     Unreachable,
-    /// Its record is damaged.
-    Corrupt,
     /// It may keep no more hints.
     HintsFull,
     /// It answered no.
@@ -287,7 +276,6 @@ impl Spread {
         Replicate {
             key: self.place.key.clone(),
             ack,
-            replaces_corrupt: false,
             hint_for: hint_for.map(|owner| owner.0),
             state: self.state.clone(),
         }
@@ -320,7 +308,7 @@ impl Spread {
         let receipt = self.ballot.receipt(&self.node, &self.quorum);
         let mut known = self.delta.context().clone();
         if canary::is_on(Canary::ReplyWithRecord)
-            && let Ok(Own::Known(record)) = replica::read(&self.node, &self.place.row)
+            && let Ok(Some(record)) = replica::read(&self.node, &self.place.row)
         {
             record.register().iter().for_each(|own| known.join(own.context()));
         }
@@ -504,7 +492,6 @@ impl Refusal {
     fn outcome(&self) -> Outcome {
         match self {
             Refusal::Unreachable => Outcome::Down,
-            Refusal::Corrupt => Outcome::Corrupt,
             Refusal::HintsFull => Outcome::HintsFull,
             Refusal::Refused => Outcome::Refused,
         }
@@ -530,7 +517,6 @@ fn other_step(node: &Arc<Node>, who: Who, replicate: Replicate, due: Due) -> Box
         let outcome = match answer {
             Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => Ok(()),
             Ok((_, Reply::Failed(failure))) => Err(match failure.code {
-                ErrorCode::Corrupt => Refusal::Corrupt,
                 ErrorCode::HintsFull => Refusal::HintsFull,
                 ErrorCode::Stopping => Refusal::Unreachable,
                 _ => Refusal::Refused,

@@ -90,6 +90,26 @@ pub fn partition_of_data(row: &[u8]) -> Option<Partition> {
     Some(Partition(u16::from_be_bytes(*row.first_chunk()?)))
 }
 
+/// Where what lay in a damaged row is kept.
+pub fn damaged(row: &[u8]) -> Bytes {
+    let mut name = BytesMut::from(&b"damaged/"[..]);
+    name.put_slice(row);
+    name.freeze()
+}
+
+/// The token in the name of a data row.
+pub fn token_of_data(row: &[u8]) -> Option<Token> {
+    Some(Token(u64::from_be_bytes(row.get(2..10)?.try_into().ok()?)))
+}
+
+/// A name before those of all data rows with this token or a higher one, and behind all others of the partition.
+pub fn data_begin(partition: Partition, token: u64) -> Bytes {
+    let mut row = BytesMut::with_capacity(10);
+    row.put_u16(partition.0);
+    row.put_u64(token);
+    row.freeze()
+}
+
 /// What the names of all rows about doubt begin with.
 pub const DOUBT: &[u8] = b"doubt/";
 /// Why there is doubt, for people. Longer than the name of any partition's row.

@@ -20,8 +20,8 @@ use atoll_ring::{
 use atoll_transport::memory::Network;
 use atoll_wire::{
     BucketId, Delete, Dump, DumpedRow, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane,
-    NodeStatus, Outcome, Put, Receipt, Repair, ReplicaReport, Reply, Request, Role, StatusQuery,
-    Stored,
+    NodeStatus, Outcome, PartitionRepair, Put, Receipt, Repair, RepairQuery, RepairRun,
+    ReplicaReport, Reply, Request, Role, StatusQuery, Stored,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -37,6 +37,8 @@ pub struct Cluster {
     slow_disks: BTreeMap<NodeId, Duration>,
     /// For nodes that are started from now on.
     pub hint_limits: HintLimits,
+    /// Nodes do not compare what they hold, see [`Cluster::release_exchange`].
+    exchange_held: bool,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
 }
 
@@ -144,6 +146,7 @@ impl Cluster {
             stores: BTreeMap::new(),
             faults: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
+            exchange_held: true,
             running: BTreeMap::new(),
             hint_limits,
         };
@@ -153,6 +156,12 @@ impl Cluster {
         }
         cluster.settle().await;
         cluster
+    }
+
+    /// From now on nodes compare what they hold. Before that reads and hints can be seen alone.
+    pub fn release_exchange(&mut self) {
+        self.exchange_held = false;
+        self.running.values().for_each(|(node, _)| node.hold_exchange(false));
     }
 
     /// Starts a node on whatever its disk holds.
@@ -178,6 +187,7 @@ impl Cluster {
             certificate: Arc::default(),
         };
         let node = Node::start(parts).await?;
+        node.hold_exchange(self.exchange_held);
         self.network.plug(node.clone());
         node.rise().await?;
         self.running.insert(id, (node, writer));
@@ -430,6 +440,22 @@ impl Cluster {
 
     pub async fn status(&self, via: NodeId) -> NodeStatus {
         self.says_of_itself(via).await.expect("it is not about to end")
+    }
+
+    /// How repair stands on a node, partition by partition.
+    pub async fn repair_status(&self, via: NodeId) -> Vec<PartitionRepair> {
+        match self.client().call(via, Request::RepairStatus(RepairQuery {}), 1000).await {
+            Ok(Reply::RepairStatus(report)) => report.read().expect("a report"),
+            other => panic!("a query for the state of repair was answered with {other:?}"),
+        }
+    }
+
+    /// Makes a node compare now; the number of partitions it will compare.
+    pub async fn repair_run(&self, via: NodeId, partition: Option<u16>) -> u32 {
+        match self.client().call(via, Request::RepairRun(RepairRun { partition }), 1000).await {
+            Ok(Reply::RepairRun(started)) => started.partitions,
+            other => panic!("a demand to compare was answered with {other:?}"),
+        }
     }
 
     /// As [`Cluster::status`], for a node that may be about to end.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atoll_node::storage::{Space, commit::QUEUED_BYTES_MAX, faulty::Deed};
+use atoll_node::storage::{Room, commit::QUEUED_BYTES_MAX, faulty::Deed};
 use atoll_ring::NodeId;
 use atoll_wire::{Effect, ErrorCode, Outcome, limits::VALUE_BYTES_MAX};
 use tokio::time::Instant;
@@ -54,9 +54,11 @@ async fn a_write_that_was_begun_is_never_called_not_applied() {
     cluster.boot_slow(owners[0], Duration::from_millis(500)).await;
     cluster.settle().await;
     cluster.put(owners[0], "k", "before", &blind(), &w(3)).await.expect("up");
-    assert!(cluster.store(owners[1]).damage(Space::Data, &cluster.row("k")));
+    let full = Room { free_bytes: 0, total_bytes: 1 << 40 };
+    cluster.store(owners[1]).set_room(Some(full));
+    cluster.settle().await;
     cluster.network.cut(owners[0], owners[2]); // unnoticed
-    let failure = cluster.put(owners[0], "k", "v", &blind(), &w(3)).await.expect_err("one corrupt");
+    let failure = cluster.put(owners[0], "k", "v", &blind(), &w(3)).await.expect_err("one full");
     assert_eq!((failure.code, failure.effect), (ErrorCode::WriteQuorumNotMet, Effect::Unknown));
     cluster.settle().await;
     let found = cluster.get(owners[0], "k", &r(1)).await.expect("its own copy");

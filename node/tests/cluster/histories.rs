@@ -152,7 +152,8 @@ impl History {
             bytes_per_owner_max: chance.of(&[u64::MAX, u64::MAX, 150, 90]),
             away_max: Duration::from_secs(chance.of(&[100_000, 100_000, 6])),
         };
-        let cluster = Cluster::start_with(NODES, limits).await;
+        let mut cluster = Cluster::start_with(NODES, limits).await;
+        cluster.release_exchange();
         History {
             seed,
             told,

@@ -11,6 +11,7 @@ pub mod bucket;
 pub mod failure;
 pub mod frame;
 pub mod limits;
+mod receipt;
 pub mod reply;
 pub mod request;
 pub mod role;

@@ -396,7 +396,8 @@ pub struct Enrolled {
 /// Which of the things compared are different.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Differing {
-    /// Tail: one bit each, in the order of the question, the lowest bit first.
+    /// Tail: 16 bits per place asked about, one for each child, the lowest first; behind those for roots the depths of the
+    /// trees that differ.
     #[serde(skip)]
     pub which: Bytes,
 }

@@ -243,8 +243,6 @@ pub struct Replicate {
     pub key: Bytes,
     /// When to answer.
     pub ack: Ack,
-    /// The state is the join of every other owner's, so it may take the place of a damaged record.
-    pub replaces_corrupt: bool,
     /// The receiver is no owner: it shall keep the state as a hint for this one.
     pub hint_for: Option<u32>,
     /// Tail: the canonical bytes of a state or delta.
@@ -301,10 +299,12 @@ pub struct Enrol {
     pub incarnation: u32,
 }
 
-/// The roots of all partitions that both own, in the order of the partitions: 8 bytes each.
+/// The roots of the partitions that both own, as the leaves of a tree in the order of the partitions: the hashes of the
+/// children of some of its places, so that many equal partitions cost little.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompareRoots {
-    /// Tail: the roots.
+    /// Tail: how deep the places lie (one byte), then per place its path and the hashes of its children; `antientropy` says
+    /// how.
     #[serde(skip)]
     pub roots: Bytes,
 }

@@ -361,9 +361,8 @@ fn write_with_tail(
             request(Request::Put(Put { key, context: Bytes::new(), quorum, hops: 0, value: tail }))
         }
         (Kind::Replicate, 0) => {
-            let (ack, replaces_corrupt, hint_for) = (Ack::Written, false, None);
-            let state = tail;
-            request(Request::Replicate(Replicate { key, ack, replaces_corrupt, hint_for, state }))
+            let (ack, hint_for, state) = (Ack::Written, None, tail);
+            request(Request::Replicate(Replicate { key, ack, hint_for, state }))
         }
         (Kind::View, FLAG_REPLY) => reply(Reply::View(ViewReply { view: tail })),
         (Kind::Get, FLAG_REPLY) => reply(Reply::Found(Found {
@@ -489,9 +488,9 @@ fn request() -> impl Strategy<Value = Request> {
         (bytes(), bytes(), quorum(), any::<u8>()).prop_map(|(key, context, quorum, hops)| {
             Request::Delete(Delete { key, context, quorum, hops })
         }),
-        (bytes(), ack, any::<bool>(), option::of(any::<u32>()), bytes()).prop_map(
-            |(key, ack, replaces_corrupt, hint_for, state)| {
-                Request::Replicate(Replicate { key, ack, replaces_corrupt, hint_for, state })
+        (bytes(), ack, option::of(any::<u32>()), bytes()).prop_map(
+            |(key, ack, hint_for, state)| {
+                Request::Replicate(Replicate { key, ack, hint_for, state })
             }
         ),
         (bytes(), any::<(bool, bool)>())

@@ -182,7 +182,6 @@ fn requests() -> Vec<Request> {
         Request::Replicate(Replicate {
             key: key.clone(),
             ack: Ack::Durable,
-            replaces_corrupt: true,
             hint_for: Some(8),
             state: Bytes::from_static(b"a state, as it is"),
         }),

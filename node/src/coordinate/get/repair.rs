@@ -7,7 +7,7 @@ use std::sync::Arc;
 use atoll_antientropy::Register;
 use atoll_ring::{NodeId, Outcome as Verdict, Tally, Vote};
 use atoll_transport::Boxed;
-use atoll_wire::{Ack, Effect, ErrorCode, Failure, Lane, Outcome, Replicate, Reply, Request};
+use atoll_wire::{Ack, Effect, ErrorCode, Failure, Lane, Replicate, Reply, Request};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
@@ -115,9 +115,7 @@ impl Read {
         if who.node() == self.node.id() {
             let row = &self.place.row;
             let kept = match who {
-                Who::Owner(_) => {
-                    replica::join(&self.node, row, joined.clone(), false, Ack::Durable).ok()
-                }
+                Who::Owner(_) => replica::join(&self.node, row, joined.clone(), Ack::Durable).ok(),
                 Who::StandIn(_, owner) => self.node.hints().keep(owner, row, joined).ok().flatten(),
             };
             return Box::pin(async move {
@@ -130,7 +128,6 @@ impl Read {
         let replicate = Replicate {
             key: self.place.key.clone(),
             ack: Ack::Durable,
-            replaces_corrupt: false,
             hint_for: match who {
                 Who::Owner(_) => None,
                 Who::StandIn(_, owner) => Some(owner.0),
@@ -143,17 +140,6 @@ impl Read {
 
     /// Read repair: gathers the answers still on their way, then sends the joined state to whoever lacks part of it.
     pub(super) async fn mend(mut self, mut joined: Register, mut behind: Vec<NodeId>) {
-        let corrupt: Vec<NodeId> = self
-            .reports
-            .iter()
-            .filter(|report| report.outcome == Outcome::Corrupt && report.stands_in_for.is_none())
-            .map(|report| NodeId(report.node))
-            .collect();
-        if !corrupt.is_empty() {
-            while let Some(owner) = self.reserve.pop_front() {
-                self.ask(Who::Owner(owner));
-            }
-        }
         let known = self.answers.len();
         let deadline = self.due.deadline;
         self.stand_ins = StandIns::none();
@@ -171,21 +157,10 @@ impl Read {
         if state.is_empty() {
             return;
         }
-        // all copies of the bucket, not only the n of this read: an owner left out may alone hold what was damaged
-        let all_took_part = self.quorum.n() == self.place.bucket_n();
-        let is_owner = |who: &Who| matches!(who, Who::Owner(_));
-        let answered = self.answers.iter().filter(|(who, _)| is_owner(who)).count();
-        let owners = self.reports.iter().filter(|report| report.stands_in_for.is_none()).count();
-        let all_answered = answered + corrupt.len() == owners;
-        let replaced = if all_took_part && all_answered { corrupt } else { Vec::new() };
-        let repairs = behind.into_iter().map(|owner| (owner, false));
-        for (owner, replaces_corrupt) in
-            repairs.chain(replaced.into_iter().map(|owner| (owner, true)))
-        {
+        for owner in behind {
             let done = if owner == self.node.id() {
                 let row = &self.place.row;
-                match replica::join(&self.node, row, joined.clone(), replaces_corrupt, Ack::Durable)
-                {
+                match replica::join(&self.node, row, joined.clone(), Ack::Durable) {
                     Ok(ticket) => ticket.done().await.is_ok(),
                     Err(_) => false,
                 }
@@ -193,7 +168,6 @@ impl Read {
                 let replicate = Replicate {
                     key: self.place.key.clone(),
                     ack: Ack::Durable,
-                    replaces_corrupt,
                     hint_for: None,
                     state: state.clone(),
                 };

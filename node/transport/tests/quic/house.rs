@@ -332,8 +332,8 @@ pub fn of_kind(kind: Kind) -> Request {
 
 pub fn replicate(state: Bytes) -> Request {
     let key = Bytes::from_static(b"key");
-    let (ack, replaces_corrupt, hint_for) = (Ack::Durable, false, None);
-    Request::Replicate(Replicate { key, ack, replaces_corrupt, hint_for, state })
+    let (ack, hint_for) = (Ack::Durable, None);
+    Request::Replicate(Replicate { key, ack, hint_for, state })
 }
 
 /// Asks as a node, and gives the reply without the epoch.

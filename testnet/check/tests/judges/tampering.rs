@@ -1,5 +1,10 @@
 //! Honest random histories pass; the same with one lie in it do not.
 
+#![expect(
+    clippy::ptr_arg,
+    reason = "all lies have one signature, also those that neither add nor remove an event"
+)]
+
 use std::collections::BTreeSet;
 
 use atoll_check::{Effect, Event, Held, Op, Promise, Reply, What};
@@ -164,10 +169,10 @@ fn same_dot(events: &mut Vec<Event>, chance: &mut Chance) -> Option<()> {
         _ => None,
     })?;
     for event in events.iter_mut() {
-        if let Event::End { op, reply: Reply::Stored { dot, .. }, .. } = event {
-            if *op == other {
-                *dot = given;
-            }
+        if let Event::End { op, reply: Reply::Stored { dot, .. }, .. } = event
+            && *op == other
+        {
+            *dot = given;
         }
     }
     Some(())

@@ -1,0 +1,164 @@
+//! The part of the one who is asked: which of the cells or keys that a peer names are different here.
+//!
+//! Nothing is remembered between two questions. A question planned under another view is refused: the two would not speak
+//! of the same partitions.
+
+use atoll_antientropy::merkle::{
+    Children, Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, unmatched,
+};
+use atoll_ring::{NodeId, Partition};
+use atoll_wire::{
+    Compare, CompareRoots, Differing as DifferingReply, Entries, Envelope, ErrorCode, Failure,
+    Reply, Unmatched, limits::COMPARE_TAIL_BYTES_MAX,
+};
+
+use super::trees::LEVEL_MAX;
+use crate::{Node, node::failed, replica::stopping, storage::rows};
+
+/// Which of our shared partitions differ.
+pub(crate) fn roots(node: &Node, peer: NodeId, envelope: &Envelope, asked: &CompareRoots) -> Reply {
+    reply(
+        answer_roots(node, peer, envelope, asked)
+            .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
+    )
+}
+
+/// Which places below these differ.
+pub(crate) fn places(node: &Node, peer: NodeId, envelope: &Envelope, asked: &Compare) -> Reply {
+    reply(
+        answer_places(node, peer, envelope, asked)
+            .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
+    )
+}
+
+/// Which keys in these places differ.
+pub(crate) fn entries(node: &Node, peer: NodeId, envelope: &Envelope, asked: &Entries) -> Reply {
+    reply(answer_entries(node, peer, envelope, asked).map(|keys| {
+        let entries = keys.encode(&envelope.bucket.0, COMPARE_TAIL_BYTES_MAX);
+        Reply::Unmatched(Unmatched { entries })
+    }))
+}
+
+fn answer_roots(
+    node: &Node,
+    peer: NodeId,
+    envelope: &Envelope,
+    asked: &CompareRoots,
+) -> Result<Differing, Failure> {
+    same_view(node, envelope)?;
+    let trees = &node.repair().trees;
+    let shared = trees.shared(peer);
+    let ours = Tree::over(trees.roots(peer).into_iter());
+    let (level, tail) = asked.roots.split_first().ok_or_else(malformed)?;
+    let places = Places::decode(&asked.roots.slice_ref(tail)).map_err(|_| malformed())?;
+    let mut answer = Differing::default();
+    let mut equal = Vec::new();
+    for theirs in &places.places {
+        let place = Place { level: *level, path: theirs.path };
+        let children = ours.children(place).ok_or_else(malformed)?;
+        let differing = theirs.differing(places.width, &children);
+        answer.children.push(differing);
+        let below = |child: Place| {
+            let span = 1usize << (4 * (ours.depth() - child.level));
+            let first = child.path as usize * span;
+            shared.get(first.min(shared.len())..(first + span).min(shared.len())).unwrap_or(&[])
+        };
+        equal.extend(Differing::each(!differing).flat_map(|nibble| below(place.child(nibble))));
+        if place.level + 1 == ours.depth() {
+            let partitions =
+                Differing::each(differing).map(|nibble| below(place.child(nibble)).first());
+            answer.depths.extend(partitions.map(|one| one.map_or(0, |one| trees.depth(*one))));
+        }
+    }
+    node.repair().agree(node, peer, equal.into_iter().copied(), node.clock().now());
+    Ok(answer)
+}
+
+fn answer_places(
+    node: &Node,
+    peer: NodeId,
+    envelope: &Envelope,
+    asked: &Compare,
+) -> Result<Differing, Failure> {
+    let partition = tree(node, peer, envelope, asked.partition, asked.n)?;
+    let places = Places::decode(&asked.hashes).map_err(|_| malformed())?;
+    if asked.level >= LEVEL_MAX {
+        return Err(malformed());
+    }
+    let differing = |theirs: &Children| {
+        let place = place(asked.level, theirs.path)?;
+        let ours = node.repair().trees.children(partition, place);
+        Ok(theirs.differing(places.width, &ours.map_err(|error| stopping(&error))?))
+    };
+    let children = places.places.iter().map(differing).collect::<Result<_, Failure>>()?;
+    Ok(Differing { children, depths: Vec::new() })
+}
+
+fn answer_entries(
+    node: &Node,
+    peer: NodeId,
+    envelope: &Envelope,
+    asked: &Entries,
+) -> Result<Keys, Failure> {
+    let partition = tree(node, peer, envelope, asked.partition, asked.n)?;
+    let theirs = Fingerprints::decode(&asked.fingerprints).map_err(|_| malformed())?;
+    let mut answer = Keys::default();
+    let mut at = 0;
+    for (path, count) in theirs.places {
+        let place = place(asked.level, path)?;
+        let ours = node.repair().trees.entries(partition, place);
+        let ours = ours.map_err(|error| stopping(&error))?;
+        let fingerprints: Vec<u64> = ours.iter().map(|entry| entry.fingerprint).collect();
+        let (missing, left) =
+            unmatched(theirs.width, &theirs.fingerprints[at..at + count], &fingerprints);
+        let index = |index: &usize| u32::try_from(at + index).expect("a message is not so long");
+        answer.missing.extend(missing.iter().map(index));
+        let named = left.iter().filter_map(|index| rows::bucket_and_key(&ours[*index].row));
+        answer.keys.extend(named.map(|(bucket, key)| (bucket.0, key)));
+        at += count;
+    }
+    Ok(answer)
+}
+
+/// The partition whose tree is spoken about.
+fn tree(
+    node: &Node,
+    peer: NodeId,
+    envelope: &Envelope,
+    partition: u16,
+    n: u8,
+) -> Result<Partition, Failure> {
+    same_view(node, envelope)?;
+    let partition = Partition(partition);
+    if n != node.view().replicas()
+        || node.repair().trees.shared(peer).binary_search(&partition).is_err()
+    {
+        let detail = format!("{peer} and {} share no tree of partition {partition}", node.id());
+        return Err(Failure::refused(ErrorCode::Malformed, detail));
+    }
+    Ok(partition)
+}
+
+fn place(level: u8, path: u32) -> Result<Place, Failure> {
+    if level > LEVEL_MAX || u64::from(path) >= 1 << (4 * u32::from(level)) {
+        return Err(malformed());
+    }
+    Ok(Place { level, path })
+}
+
+fn same_view(node: &Node, envelope: &Envelope) -> Result<(), Failure> {
+    let epoch = node.view().epoch();
+    if envelope.epoch != epoch {
+        let detail = format!("compared at epoch {}, here it is {epoch}", envelope.epoch);
+        return Err(Failure::refused(ErrorCode::StaleView, detail));
+    }
+    Ok(())
+}
+
+fn malformed() -> Failure {
+    Failure::refused(ErrorCode::Malformed, "no such places")
+}
+
+fn reply(answer: Result<Reply, Failure>) -> Reply {
+    answer.unwrap_or_else(failed)
+}

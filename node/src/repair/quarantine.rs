@@ -1,0 +1,226 @@
+//! How the doubt of a key ends.
+//!
+//! A damaged record was set aside ([`crate::replica::set_aside`]). What was in it lies with the other owners, if anywhere:
+//! this task asks all of them, joins what they have into the fresh record, and when that is on stable storage the key has
+//! been compared. Until then answers of this node do not count for the key.
+//!
+//! Doubt may end only when
+//! - **every** other owner has answered: the one left out may alone have what was lost here;
+//! - **one of them at least is not in doubt** itself: when all are, nobody knows what the key was, and saying "not found"
+//!   would be a guess. Then the doubt stays, reads fail with the reason, and somebody has to act;
+//! - the question was put **later than the last write could end** that had counted this owner's lost copy: its other copies
+//!   may have been on their way until then. So the data are back at once, and the doubt goes after a minute.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use atoll_antientropy::Register;
+use atoll_ring::NodeId;
+use atoll_transport::Boxed;
+use atoll_wire::{Ack, BucketId, ErrorCode, Fetch, Lane, Reply, Request, limits::TIMEOUT_MS_MAX};
+use bytes::Bytes;
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt as _},
+};
+use tokio::time::Instant;
+
+use crate::{
+    Node, replica,
+    storage::{StoreError, rows},
+};
+
+/// Keys compared at the same time.
+const AT_ONCE: usize = 4;
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long to wait after the first attempt that did not end the doubt; twice as long each time.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest wait.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A write that had counted the lost copy may end so much later.
+const LAST_WRITE: Duration = Duration::from_millis(TIMEOUT_MS_MAX as u64);
+
+/// A key in doubt.
+struct Pending {
+    /// Which damage it was.
+    damage: u64,
+    /// When we heard of it.
+    since: Instant,
+    again_at: Instant,
+    pause: Duration,
+}
+
+/// What came of asking the other owners.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    /// With all of them, and what they have is here on stable storage.
+    WithAll,
+    /// With all of them, and none is sure of what it says.
+    AllInDoubt,
+    /// Not with all of them.
+    Incomplete,
+}
+
+/// Compares keys in doubt with their other owners until none is left. For ever.
+pub(crate) async fn watch(node: Arc<Node>) {
+    let mut pending: BTreeMap<Bytes, Pending> = BTreeMap::new();
+    loop {
+        let added = node.doubt().added.notified();
+        let came_up = node.liveness().came_up.notified();
+        tokio::pin!(added, came_up);
+        added.as_mut().enable();
+        came_up.as_mut().enable(); // before looking, or a change in between would be missed
+        let now = node.clock().now();
+        learn(&mut pending, node.doubt().keys(), now);
+        let due: Vec<Bytes> = pending
+            .iter()
+            .filter(|(_, key)| key.again_at <= now)
+            .map(|(row, _)| row.clone())
+            .collect();
+        if due.is_empty() {
+            let next = pending.values().map(|key| key.again_at).min();
+            tokio::select! { biased;
+                () = added => {}
+                () = came_up => pending.values_mut().for_each(|key| {
+                    key.again_at = key.again_at.min(now + PAUSE);
+                    key.pause = PAUSE;
+                }),
+                () = sleep_until(next) => {}
+            }
+            continue;
+        }
+        if compare_all(&node, due, &mut pending).await.is_err() {
+            return; // the storage has failed, the node stops
+        }
+    }
+}
+
+/// New ones are due at once, and so are those damaged again.
+fn learn(pending: &mut BTreeMap<Bytes, Pending>, in_doubt: Vec<(Bytes, u64)>, now: Instant) {
+    let in_doubt: BTreeMap<Bytes, u64> = in_doubt.into_iter().collect();
+    pending.retain(|row, key| in_doubt.get(row) == Some(&key.damage));
+    for (row, damage) in in_doubt {
+        pending.entry(row).or_insert(Pending { damage, since: now, again_at: now, pause: PAUSE });
+    }
+}
+
+async fn compare_all(
+    node: &Arc<Node>,
+    due: Vec<Bytes>,
+    pending: &mut BTreeMap<Bytes, Pending>,
+) -> Result<(), StoreError> {
+    let mut due = due.into_iter();
+    let mut asking = FuturesUnordered::new();
+    loop {
+        while asking.len() < AT_ONCE
+            && let Some(row) = due.next()
+        {
+            let asked_at = node.clock().now();
+            asking.push(async move { (compare(node, &row).await, row, asked_at) });
+        }
+        let Some((compared, row, asked_at)) = asking.next().await else { return Ok(()) };
+        let Some(key) = pending.get_mut(&row) else { continue };
+        let late_enough = key.since + LAST_WRITE;
+        let compared = compared?;
+        match compared {
+            Compared::WithAll if asked_at >= late_enough => {
+                node.doubt().key_compared(&row, key.damage).await?;
+                tracing::info!(row = %row.escape_ascii(), "a damaged record is whole again");
+            }
+            Compared::WithAll => key.again_at = late_enough,
+            Compared::AllInDoubt | Compared::Incomplete => {
+                if compared == Compared::AllInDoubt && key.pause == PAUSE {
+                    let row = row.escape_ascii();
+                    tracing::error!(%row, "every copy of a key is damaged or in doubt");
+                }
+                key.again_at = node.clock().now() + key.pause;
+                key.pause = (key.pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// What another owner says.
+enum Answer {
+    /// A state, or none, and whether it may be less than the owner once knew.
+    Says(Option<Register>, bool),
+    /// Its record is damaged too.
+    Damaged,
+    Silent,
+}
+
+/// Asks all other owners for a key and joins what they have.
+async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> {
+    let (Some((bucket, key)), Some(partition)) =
+        (rows::bucket_and_key(row), rows::partition_of_data(row))
+    else {
+        return Ok(Compared::Incomplete); // the name itself is damaged: nobody can be asked
+    };
+    let owners = node.view().owners(partition).all();
+    let others = owners.into_iter().filter(|owner| *owner != node.id());
+    let answers = join_all(others.map(|owner| ask(node, owner, bucket, key.clone()))).await;
+
+    let mut joined = Register::default();
+    let (mut all_answered, mut any_sure) = (true, false);
+    for answer in answers {
+        match answer {
+            Answer::Says(state, in_doubt) => {
+                any_sure |= !in_doubt;
+                joined.join(state.unwrap_or_default());
+            }
+            Answer::Damaged => {}
+            Answer::Silent => all_answered = false,
+        }
+    }
+    if !joined.is_unknown() {
+        match replica::join(node, row, joined, Ack::Durable) {
+            Ok(kept) => kept.done().await?,
+            Err(_) => return Ok(Compared::Incomplete), // no room on the disk; later perhaps
+        }
+    }
+    Ok(match (all_answered, any_sure) {
+        (false, _) => Compared::Incomplete,
+        (true, false) => Compared::AllInDoubt,
+        (true, true) => Compared::WithAll,
+    })
+}
+
+fn ask(node: &Arc<Node>, owner: NodeId, bucket: BucketId, key: Bytes) -> Boxed<Answer> {
+    if node.liveness().is_down(owner) {
+        return Box::pin(async { Answer::Silent });
+    }
+    let fetch = Request::Fetch(Fetch { key, durable: true, hints: false });
+    let envelope = node.envelope_for(node.clock().now() + PATIENCE, 0, bucket);
+    let call = node.transport().call(owner, Lane::Bulk, envelope, fetch);
+    let node = node.clone();
+    Box::pin(async move {
+        let Ok(answer) = tokio::time::timeout(PATIENCE, call).await else {
+            return Answer::Silent;
+        };
+        node.liveness().learn(owner, &answer);
+        match answer {
+            Ok((_, Reply::Fetched(fetched))) if !fetched.known => {
+                Answer::Says(None, fetched.in_doubt)
+            }
+            Ok((_, Reply::Fetched(fetched))) => match Register::decode(&fetched.state) {
+                Ok(state) => Answer::Says(Some(state), fetched.in_doubt),
+                Err(_) => Answer::Silent,
+            },
+            Ok((_, Reply::Failed(failure))) if failure.code == ErrorCode::Corrupt => {
+                Answer::Damaged
+            }
+            Ok(_) | Err(_) => Answer::Silent,
+        }
+    })
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
