@@ -108,7 +108,7 @@ impl Kind {
 
     /// The faults of a run that names none.
     pub fn usual() -> Vec<Kind> {
-        Kind::ALL.iter().copied().filter(|kind| !kind.destroys()).collect()
+        Kind::ALL.iter().copied().filter(|kind| !kind.destroys() || *kind == Kind::Damage).collect()
     }
 
     /// All words.
