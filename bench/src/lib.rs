@@ -61,7 +61,6 @@ pub use keys::{KeyName, Keys};
 pub use load::{RunError, run};
 pub use machine::Machine;
 pub use nodes::{NodeUse, Nodes};
-pub use record::Written;
 pub use report::{
     Cluster, Latency, LoadGenerator, Operations, Preload, Report, SCHEMA, Sessions, Siblings,
     Staleness,

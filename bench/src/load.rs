@@ -12,7 +12,7 @@ use std::{
 };
 
 use atoll_client::{Client, ConnectError, Profile, QuorumRequest, RequestError};
-use atoll_ring::QuorumError;
+use atoll_ring::{Quorum, QuorumError};
 use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::{
     task::{JoinSet, LocalSet},
@@ -113,8 +113,10 @@ async fn record_and_drive(
     let Some(file) = &run.history else {
         return LocalSet::new().run_until(drive(run, first_read, clients, None, stop)).await;
     };
+    let replicas = clients[0].view().replicas();
+    let quorum = Quorum::new(&run.quorum, replicas).map_err(RunError::Quorum)?;
     let failed = |error| RunError::History { file: file.clone(), error };
-    let (record, broken) = Record::create(file).map_err(failed)?;
+    let (record, broken) = Record::create(file, quorum).map_err(failed)?;
     let record = Rc::new(record);
     let broken = async {
         match broken.await {

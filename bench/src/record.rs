@@ -4,8 +4,7 @@
 //! queue to a thread that writes the file. If the disk cannot follow, the workers wait for it: a history with holes in it is
 //! worth nothing, and a load that is held up shows in the latencies. If the file cannot be written on, the run ends.
 //!
-//! **A value says who wrote it**: its first 8 bytes are the number of the operation, little end first ([`Written`]). And the
-//! keys are new in each recorded run (`bench-3f9a01cc:0000000042`), because a history must begin where its keys begin.
+//! **A value says who wrote it** ([`Written`]). And the keys are new in each recorded run (`bench-3f9a01cc:0000000042`), because a history must begin where its keys begin.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,38 +15,17 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use atoll_check::{Effect, Event, Levels, Op, Reply, Value, What, write_event};
+use atoll_check::{Effect, Event, Levels, Op, Reply, What, Written, write_event};
 use atoll_client::{Dot, Effect as Left, GetReply, RequestError, WriteReply};
 use atoll_ring::Quorum;
-use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
-
-/// Who wrote a value, as its bytes say it.
-pub struct Written;
-
-impl Written {
-    /// Bytes that the number takes.
-    pub const BYTES: usize = 8;
-
-    /// What the value of this operation is, if it shall have the length of `noise`.
-    pub(crate) fn by(op: Op, noise: &[u8]) -> Bytes {
-        let mut value = noise.to_vec();
-        value[..Written::BYTES].copy_from_slice(&op.to_le_bytes());
-        value.into()
-    }
-
-    /// The operation that wrote these bytes; 0, which no operation has, if they are too short to say.
-    #[must_use]
-    pub fn value(bytes: &[u8]) -> Value {
-        let number = bytes.first_chunk::<{ Written::BYTES }>();
-        number.map_or(0, |bytes| Value::from_le_bytes(*bytes))
-    }
-}
 
 /// Where the workers write down what they ask and hear.
 pub(crate) struct Record {
     lines: RefCell<Option<SyncSender<Event>>>,
     thread: Cell<Option<JoinHandle<io::Result<()>>>>,
+    /// What the writes ask for, and their receipts must show.
+    quorum: Quorum,
     zero: Instant,
     last: Cell<Op>,
 }
@@ -57,7 +35,10 @@ impl Record {
     ///
     /// # Errors
     /// The file exists already or cannot be made.
-    pub fn create(path: &Path) -> io::Result<(Record, oneshot::Receiver<io::Error>)> {
+    pub fn create(
+        path: &Path,
+        quorum: Quorum,
+    ) -> io::Result<(Record, oneshot::Receiver<io::Error>)> {
         let file = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(path)?);
         let (lines, heard) = sync_channel(LINES_MAX);
         let (broken, is_broken) = oneshot::channel();
@@ -67,6 +48,7 @@ impl Record {
         let record = Record {
             lines: RefCell::new(Some(lines)),
             thread: Cell::new(Some(thread)),
+            quorum,
             zero: Instant::now(),
             last: Cell::new(0),
         };
@@ -109,7 +91,7 @@ impl Record {
             Ok(stored) => Reply::Stored {
                 dot: dot(&stored.dot),
                 context: true,
-                untrue: stored.receipt.untrue_of_write().map(str::to_owned),
+                untrue: stored.receipt.untrue_of_write(&self.quorum).map(str::to_owned),
             },
             Err(error) => failed(error),
         };
@@ -141,22 +123,11 @@ impl Record {
 
 /// What the levels of a run mean for its reads and its writes.
 pub(crate) fn levels(quorum: &Quorum) -> (Levels, Levels) {
-    let owners = |need, of_them| if quorum.sloppy() { of_them } else { need };
-    let read = Levels {
-        n: quorum.n(),
-        need: quorum.r(),
-        owners: owners(quorum.r(), quorum.pr()),
-        durable: 0,
-        blocking: false,
-    };
-    let write = Levels {
-        n: quorum.n(),
-        need: quorum.w(),
-        owners: owners(quorum.w(), quorum.pw()),
-        durable: quorum.dw(),
-        blocking: false,
-    };
-    (read, write)
+    let n = quorum.n();
+    let (need, owners) = (quorum.r(), quorum.pr());
+    let read = Levels { n, need, owners, durable: 0, blocking: false };
+    let (need, owners) = (quorum.w(), quorum.pw());
+    (read, Levels { n, need, owners, durable: quorum.dw(), blocking: false })
 }
 
 fn write_all(
@@ -206,16 +177,6 @@ mod tests {
 
     use super::*;
 
-    /// A value says who wrote it, whatever noise follows.
-    #[test]
-    fn values_name_their_writer() {
-        for (op, bytes) in [(1, 8), (u64::MAX, 8), (77, 1024)] {
-            let value = Written::by(op, &vec![0xa5; bytes]);
-            assert_eq!((Written::value(&value), value.len()), (op, bytes));
-        }
-        assert_eq!(Written::value(b"hello"), 0);
-    }
-
     /// In a strict request all are owners; in a sloppy one those that were asked for.
     #[test]
     fn owners_are_counted_as_asked() {
@@ -237,7 +198,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("h.jsonl");
         std::fs::write(&path, "evidence").unwrap();
-        assert!(Record::create(&path).is_err());
+        let quorum = Quorum::new(&QuorumRequest::default(), 3).unwrap();
+        assert!(Record::create(&path, quorum).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "evidence");
     }
 

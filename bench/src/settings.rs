@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use atoll_check::Written;
 use atoll_client::{Level, QuorumRequest};
 use atoll_ring::{Quorum, QuorumError};
 use atoll_wire::limits::{TIMEOUT_MS_MAX, VALUE_BYTES_MAX};
 use serde::Serialize;
 
-use crate::{Arrivals, Written};
+use crate::Arrivals;
 
 /// One benchmark run. `Run::default()` is half reads, half writes on 10,000 keys of 1 KiB for ten seconds.
 #[derive(Clone, Debug)]

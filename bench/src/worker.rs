@@ -11,7 +11,7 @@
 
 use std::{cell::Cell, cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use atoll_check::{Levels, Op, What};
+use atoll_check::{Levels, Op, What, Written};
 use atoll_client::{
     Client, Context, ContextToken, Effect, GetReply, NodeId, Options, QuorumRequest, RequestError,
     WriteReply,
@@ -26,7 +26,7 @@ use crate::{
     known::{Known, Token, Turn},
     measure::{Judged, Measure},
     operation::{Chance, Deed, Operation},
-    record::{self, Record, Written},
+    record::{self, Record},
     session::{self, Expected, Session},
 };
 
@@ -336,7 +336,7 @@ impl Worker {
         let seen = context.as_ref().map(|context| context.from);
         let op = self.load.begin(session, name, What::Put, seen, |levels| levels.write);
         if self.load.record.is_some() {
-            value = Written::by(op, &value);
+            value = Written::by(op, &value).into();
         }
         let context = context.map(|context| context.token);
         let began = Instant::now();

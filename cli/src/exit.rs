@@ -23,6 +23,8 @@ pub enum Exit {
     Conflict = 8,
     /// A node stopped because its storage failed.
     StorageFailed = 10,
+    /// `testnet judge`: a promise was broken.
+    Violated = 11,
     /// Interrupted from the keyboard.
     Interrupted = 130,
 }

@@ -21,6 +21,7 @@ mod node;
 mod output;
 mod put;
 mod receipt;
+mod repair;
 mod request;
 mod ring;
 mod shell;
@@ -42,7 +43,7 @@ Start here:
 
 Exit codes: 0 ok, 1 other, 2 refused without asking the cluster, 3 not found, 4 cannot connect,
 5 degraded, 6 quorum not met, 7 timeout, 8 refused because of what is stored, 9 regression,
-10 node stopped by a storage error, 130 interrupted.")]
+10 node stopped by a storage error, 11 a promise was broken, 130 interrupted.")]
 struct Cli {
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
@@ -76,6 +77,9 @@ remarked on, the node's and the caller's own, and changes no exit code: nothing 
     /// Look at what one node holds
     #[command(subcommand)]
     Debug(debug::DebugCommand),
+    /// How far the owners of each partition agree; compare them now
+    #[command(subcommand)]
+    Repair(repair::RepairCommand),
     /// Run a node
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -101,7 +105,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    let talks = matches!(cli.command, Command::Testnet(testnet::TestnetCommand::Judge(_)));
     if cluster_was_named
+        && !talks
         && matches!(
             cli.command,
             Command::Testnet(_)
@@ -141,9 +147,10 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Status => status::run(cluster, output).await,
         Command::Ring(command) => ring::run(command, cluster, output).await,
         Command::Debug(command) => debug::run(command, cluster, output).await,
+        Command::Repair(command) => repair::run(command, cluster, output).await,
         Command::Node(command) => node::run(command).await,
         Command::Cluster(command) => cluster::run(command, output),
-        Command::Testnet(command) => testnet::run(command, output).await,
+        Command::Testnet(command) => testnet::run(command, cluster, output).await,
         Command::Bench(command) => bench::run(command, cluster, output).await,
         Command::Completions(args) => shell::completions(args, Cli::command()),
         Command::Man(args) => shell::man(args, Cli::command()),

@@ -28,7 +28,7 @@ Example:
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
 
-        /// The data directory may be empty: this node has never run
+        /// This node has never run: its data directory may be empty, and nothing is missing
         #[arg(long)]
         first_start: bool,
 
@@ -51,8 +51,11 @@ pub async fn run(command: NodeCommand) -> Result<(), Failed> {
             RunError::Config(_)
             | RunError::Directory(_)
             | RunError::Faults { .. }
-            | RunError::Listen { .. } => Exit::Refused,
-            RunError::Storage(_) | RunError::Behind { .. } => Exit::StorageFailed,
+            | RunError::Listen { .. }
+            | RunError::Copied { .. } => Exit::Refused,
+            RunError::Storage(_) | RunError::Engine { .. } | RunError::Alone(_) => {
+                Exit::StorageFailed
+            }
         };
         Failed::new(exit, error.to_string())
     })

@@ -254,6 +254,7 @@ fn mend(asked: Asked, error: &RequestError) -> Option<String> {
             (ErrorCode::HintsFull, _) => Some(
                 "bring the owners back: atoll status; or raise hint_bytes_per_owner_max".into(),
             ),
+            (ErrorCode::Rising, _) => Some("another node, or wait: atoll status".into()),
             (ErrorCode::TooManySiblings, _) => {
                 Some("put without --blind: it replaces all siblings with your value".into())
             }

@@ -61,6 +61,14 @@ struct Status {
     #[serde(skip_serializing_if = "String::is_empty")]
     certificate_problem: String,
     durable_sequence: u64,
+    /// What it waits for before it serves anybody.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    rising: String,
+    /// Why it doubts what it holds.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    doubt: String,
+    partitions_in_doubt: u32,
+    keys_in_doubt: u64,
     hints: u64,
     hint_bytes: u64,
     hints_refused: u64,
@@ -82,7 +90,7 @@ struct Peer {
     reason: String,
 }
 
-/// Runs the command. Exits 5 if a node does not answer, does not see another, or takes no writes.
+/// Runs the command. Exits 5 if a node does not answer or serve, does not see another, takes no writes, or is in doubt.
 pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
     let profile = profile(cluster)?;
     let client = connect_as(&profile).await?;
@@ -135,6 +143,17 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
 /// What is not as it should be with a node that answers.
 fn remark(status: &NodeStatus) -> Option<String> {
     let mut remarks = Vec::new();
+    if !status.rising.is_empty() {
+        remarks.push(format!("starting: {}", status.rising));
+    }
+    if status.partitions_in_doubt > 0 {
+        let (partitions, why) = (status.partitions_in_doubt, &status.doubt);
+        remarks.push(format!("in doubt: {partitions} partitions to be compared, because {why}"));
+    }
+    if status.keys_in_doubt > 0 {
+        let keys = status.keys_in_doubt;
+        remarks.push(format!("in doubt: {keys} keys whose records were damaged"));
+    }
     if !status.read_only.is_empty() {
         remarks.push(format!("read-only: {}", status.read_only));
     }
@@ -207,6 +226,10 @@ impl From<NodeStatus> for Status {
                 .map(|ending| ending.date()),
             certificate_problem: status.certificate_problem,
             durable_sequence: status.durable_sequence,
+            rising: status.rising,
+            doubt: status.doubt,
+            partitions_in_doubt: status.partitions_in_doubt,
+            keys_in_doubt: status.keys_in_doubt,
             hints: status.hints,
             hint_bytes: status.hint_bytes,
             hints_refused: status.hints_refused,

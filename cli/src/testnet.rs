@@ -15,6 +15,7 @@ use crate::{
     output::Format,
 };
 
+mod judge;
 mod say;
 mod show;
 mod up;
@@ -34,8 +35,10 @@ Examples:
   atoll testnet start n2                     and back again, with its data
   atoll testnet restart n2 --allow-faults --fail-sync 7
                                              its disk will fail, and it will stop with exit code 10
+  atoll testnet wipe n2                      its disk is lost; restart it, and the others repair it
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
   atoll testnet logs -f                      all nodes, as one story
+  atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
   atoll testnet down                         ends all nodes; data is kept
 
 They live under $ATOLL_HOME, default $XDG_STATE_HOME/atoll, else ~/.local/state/atoll.")]
@@ -54,6 +57,15 @@ pub enum TestnetCommand {
     Kill(Nodes),
     /// End nodes with SIGTERM and wait for it
     Stop(Nodes),
+    /// Take the disks of nodes away: kill them and remove all they have stored
+    #[command(after_help = "\
+Example:
+  atoll testnet wipe n2 && atoll testnet restart n2
+
+A node that comes back with an empty disk takes a new incarnation, which most of the others must
+write down first. Its answers do not count until it was compared with the other owners of its keys.
+Certificates and settings are kept. `atoll status` shows how far it is.")]
+    Wipe(Nodes),
     /// Start nodes with their data and wait until they are ready
     Start(StartArgs),
     /// Stop, then start
@@ -62,6 +74,8 @@ pub enum TestnetCommand {
     Pause(Nodes),
     /// Let paused nodes go on
     Resume(Nodes),
+    /// Judge the history of a load: was anything lost?
+    Judge(judge::JudgeArgs),
 }
 
 /// What can be asked for once. A later `up` may repeat it and not contradict it.
@@ -180,7 +194,11 @@ struct Which {
 }
 
 /// Runs the command.
-pub async fn run(command: TestnetCommand, format: Format) -> Result<(), Failed> {
+pub async fn run(
+    command: TestnetCommand,
+    cluster: Option<&str>,
+    format: Format,
+) -> Result<(), Failed> {
     let home = Home::find().map_err(failed_home)?;
     match command {
         TestnetCommand::Up(args) => up::run(&home, args, format).await,
@@ -198,6 +216,7 @@ pub async fn run(command: TestnetCommand, format: Format) -> Result<(), Failed> 
             let _lock = testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
             stop::stop(nodes, launcher.stop_limit, &mut line).await.map_err(failed_file)
         }
+        TestnetCommand::Wipe(args) => wipe(&home, &args, format).await,
         TestnetCommand::Start(args) => start(&home, &args, false).await,
         TestnetCommand::Restart(args) => start(&home, &args, true).await,
         TestnetCommand::Pause(args) => {
@@ -206,6 +225,7 @@ pub async fn run(command: TestnetCommand, format: Format) -> Result<(), Failed> 
         TestnetCommand::Resume(args) => {
             stop::resume(&args.select(&home)?.1, &mut line).map_err(failed_file)
         }
+        TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
     }
 }
 
@@ -251,6 +271,14 @@ async fn start(home: &Home, args: &StartArgs, stop_first: bool) -> Result<(), Fa
     start::start(&testnet, &launcher, nodes, interrupt.comes(), &mut line)
         .await
         .map_err(|error| failed_start(&error))
+}
+
+async fn wipe(home: &Home, args: &Nodes, format: Format) -> Result<(), Failed> {
+    let (testnet, nodes) = args.select(home)?;
+    let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
+    stop::wipe(&nodes, &mut line).await.map_err(failed_file)?;
+    show::wiped(&testnet, &nodes, format);
+    Ok(())
 }
 
 async fn logs(home: &Home, args: LogsArgs) -> Result<(), Failed> {

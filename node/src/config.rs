@@ -12,6 +12,7 @@
 //! key = "node.key"                # mode 0600
 //! hint_bytes_per_owner_max = 268435456   # optional: what is kept for an owner that is away
 //! hint_hours_max = 24             # optional: then it goes to the key's other owners
+//! scrub_days = 14                 # optional: how long it takes to read everything once, looking for damage
 //! ```
 
 use std::{
@@ -29,7 +30,7 @@ use atoll_transport::{
 };
 use serde::Deserialize;
 
-use crate::HintLimits;
+use crate::{HintLimits, SCRUB_PERIOD};
 
 /// The settings of one node.
 #[derive(Clone, Debug)]
@@ -52,6 +53,11 @@ pub struct NodeConfig {
     pub key: PathBuf,
     /// How much is kept for owners that are away.
     pub hint_limits: HintLimits,
+    /// How long it takes to read everything once in the background, looking for damage.
+    ///
+    /// In whole days, 14 by default. Fewer find damage earlier and read more; more is for large slow disks. Two copies of a
+    /// key that are damaged within one period may be lost together with the third.
+    pub scrub_period: Duration,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +75,7 @@ struct Document {
     key: PathBuf,
     hint_bytes_per_owner_max: Option<u64>,
     hint_hours_max: Option<u32>,
+    scrub_days: Option<u32>,
 }
 
 /// The format of the file.
@@ -147,6 +154,11 @@ impl NodeConfig {
             Some(hours) => hint_limits.away_max = Duration::from_secs(u64::from(hours) * 3600),
             None => {}
         }
+        let scrub_period = match read.scrub_days {
+            Some(0) => return Err("scrub_days = 0: at least one day".into()),
+            Some(days) => Duration::from_secs(u64::from(days) * 24 * 60 * 60),
+            None => SCRUB_PERIOD,
+        };
         Ok(NodeConfig {
             node,
             listen: read.listen,
@@ -157,6 +169,7 @@ impl NodeConfig {
             certificate: folder.join(read.certificate),
             key: folder.join(read.key),
             hint_limits,
+            scrub_period,
         })
     }
 
@@ -211,6 +224,8 @@ mod tests {
             ("\"n2\"", "\"two\"", "two"),
             ("127.0.0.1:7402", "localhost", "listen"),
             ("format = 1", "format = 1\nhint_hours_max = 0", "hint_hours_max"),
+            ("format = 1", "format = 1\nscrub_days = 0", "scrub_days"),
+            ("format = 1", "format = 1\nscrub_days = 0.5", "scrub_days"),
             ("format = 1", "format = 1\nhint_bytes_per_owner_max = -1", "hint_bytes_per_owner_max"),
         ] {
             let text = GOOD.replace(from, to);

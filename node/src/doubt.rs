@@ -19,22 +19,24 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use atoll_ring::{NodeId, Partition};
-use atoll_wire::Ack;
+use atoll_wire::{Ack, limits::TIMEOUT_MS_MAX};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::storage::{
-    Space, StoreError, Write,
-    commit::{Disk, Ticket},
-    meta, rows,
-};
+use crate::storage::{Space, StoreError, Write, commit::Disk, meta, rows};
 
 /// Keys in doubt by themselves, at most: their names are in memory. Past that a damaged record puts its whole partition in
 /// doubt. A disk that damages so many has more to tell us than their names.
 pub const QUARANTINE_MAX: usize = 65_536;
+
+/// A write that had counted what this node lost may end so much later, and may reach its other owners only then. A
+/// comparison that began before that might find the write nowhere, and its acknowledgement would stand on one owner less
+/// than it says. So the data are back at once, and the doubt goes after a minute.
+pub(crate) const LAST_WRITE: Duration = Duration::from_millis(TIMEOUT_MS_MAX as u64);
 
 /// Rows read at once when a node starts. Few, because each may hold as many bytes as a key may have.
 const PAGE: usize = 64;
@@ -55,6 +57,8 @@ struct State {
     partitions: BTreeMap<Partition, BTreeSet<NodeId>>,
     /// Comparisons whose end is queued for the disk.
     ending: BTreeSet<(Partition, NodeId)>,
+    /// When partitions were last put in doubt, or the node started with some that were.
+    since: Option<Instant>,
     /// Rows of keys in doubt, and which damage it was: a later one is not ended by a comparison that began before it.
     keys: BTreeMap<Bytes, u64>,
     damages: u64,
@@ -62,8 +66,8 @@ struct State {
 
 impl Doubt {
     /// What was in doubt when the node stopped still is.
-    pub(crate) fn open(disk: Arc<Disk>) -> Result<Self, StoreError> {
-        let mut state = State::default();
+    pub(crate) fn open(disk: Arc<Disk>, now: Instant) -> Result<Self, StoreError> {
+        let mut state = State { since: Some(now), ..State::default() };
         for (row, value) in disk.scan(Space::Meta, rows::DOUBT, None, usize::MAX)? {
             let value = meta::open(&row, &value)?;
             match rows::partition_of_doubt(&row) {
@@ -117,11 +121,6 @@ impl Doubt {
         !self.state().partitions.is_empty()
     }
 
-    /// The owners with which a partition must still be compared.
-    pub(crate) fn to_compare(&self, partition: Partition) -> BTreeSet<NodeId> {
-        self.state().partitions.get(&partition).cloned().unwrap_or_default()
-    }
-
     /// The partitions that must still be compared with this owner.
     pub(crate) fn to_compare_with(&self, owner: NodeId) -> BTreeSet<Partition> {
         let state = self.state();
@@ -163,13 +162,16 @@ impl Doubt {
         &self,
         why: &str,
         partitions: impl IntoIterator<Item = (Partition, BTreeSet<NodeId>)>,
+        now: Instant,
     ) -> Vec<Write> {
         let mut state = self.state();
+        state.since = Some(now);
         why.clone_into(&mut state.why);
         let mut writes = vec![meta::write(Bytes::from_static(rows::DOUBT_WHY), why.as_bytes())];
         for (partition, owners) in partitions {
             if !owners.is_empty() {
                 writes.push(write_of(partition, &owners));
+                state.ending.retain(|(ending, _)| *ending != partition);
                 state.partitions.insert(partition, owners);
             }
         }
@@ -177,7 +179,7 @@ impl Doubt {
     }
 
     /// A partition was compared with an owner, and all that was found there is queued here. Doubt goes back by this owner
-    /// when that is on stable storage.
+    /// when that is on stable storage; not at all if the comparison began too early ([`LAST_WRITE`]).
     ///
     /// # Errors
     /// The storage failed.
@@ -185,9 +187,14 @@ impl Doubt {
         &self,
         partition: Partition,
         with: NodeId,
+        began: Instant,
     ) -> Result<(), StoreError> {
+        let too_early = |state: &State| state.since.is_some_and(|since| began < since + LAST_WRITE);
         let ticket = {
             let mut state = self.state();
+            if too_early(&state) {
+                return Ok(());
+            }
             let Some(mut left) = state.partitions.get(&partition).cloned() else { return Ok(()) };
             state.ending.insert((partition, with));
             // two comparisons may end at the same time, and the later row must say both
@@ -196,6 +203,9 @@ impl Doubt {
         };
         ticket.done().await?;
         let mut state = self.state();
+        if too_early(&state) {
+            return Ok(()); // it is in doubt anew
+        }
         state.ending.remove(&(partition, with));
         if let Some(owners) = state.partitions.get_mut(&partition) {
             owners.remove(&with);
@@ -209,7 +219,13 @@ impl Doubt {
     /// Sets a damaged record aside. From now on the key is in doubt, and its record may be begun anew by any state. When
     /// too many keys are, its partition is, until it was compared with these owners. Whatever is queued after this is on
     /// stable storage no earlier than this is.
-    pub(crate) fn quarantine(&self, row: &Bytes, damaged: Bytes, owners: BTreeSet<NodeId>) {
+    pub(crate) fn quarantine(
+        &self,
+        row: &Bytes,
+        damaged: Bytes,
+        owners: BTreeSet<NodeId>,
+        now: Instant,
+    ) {
         let gone = |space| Write { space, row: row.clone(), value: None };
         let mut writes = vec![gone(Space::Data), gone(Space::Digests)];
         let full = {
@@ -218,7 +234,7 @@ impl Doubt {
         };
         match rows::partition_of_data(row) {
             Some(partition) if full && !owners.is_empty() => {
-                writes.extend(self.begin("many records are damaged", [(partition, owners)]));
+                writes.extend(self.begin("many records are damaged", [(partition, owners)], now));
                 writes.push(meta::write(rows::damaged(row), &damaged));
             }
             Some(_) | None => {
@@ -235,21 +251,24 @@ impl Doubt {
     }
 
     /// Puts a key in doubt whose record here is whole: another owner's is damaged, and what that one knew nobody can say
-    /// yet. The ticket is good when that is on stable storage.
-    pub(crate) fn doubt_key(&self, row: &Bytes) -> Ticket {
+    /// yet. False if there is no room for more of them.
+    pub(crate) fn doubt_key(&self, row: &Bytes) -> bool {
         {
             let mut state = self.state();
             if state.keys.contains_key(row) {
-                return self.disk.settled();
+                return true;
+            }
+            if state.keys.len() >= self.keys_max {
+                return false;
             }
             state.damages += 1;
             let damage = state.damages;
             state.keys.insert(row.clone(), damage);
         }
         let doubt = Write { space: Space::Quarantine, row: row.clone(), value: Some(Bytes::new()) };
-        let kept = self.disk.write(vec![doubt], Ack::Durable);
+        drop(self.disk.write(vec![doubt], Ack::Written));
         self.added.notify_waiters();
-        kept
+        true
     }
 
     /// A key was compared with every other owner, and the result is queued here. Its doubt ends when that is on stable
@@ -308,22 +327,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_damaged_records_put_their_partition_in_doubt() {
         let store = Arc::new(MemoryStore::new());
-        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        let (disk, _writer) =
+            Disk::on_task(store.clone(), Duration::from_millis(2), None).expect("new");
         let disk = Arc::new(disk);
-        let mut doubt = Doubt::open(disk.clone()).expect("memory");
+        let mut doubt = Doubt::open(disk.clone(), Instant::now()).expect("memory");
         doubt.keys_max = 2;
         let others = BTreeSet::from([NodeId(2), NodeId(3)]);
         for number in [0, 2, 4] {
-            doubt.quarantine(&row(number), damaged(), others.clone());
+            doubt.quarantine(&row(number), damaged(), others.clone(), Instant::now());
         }
-        doubt.quarantine(&row(1), damaged(), BTreeSet::new());
+        doubt.quarantine(&row(1), damaged(), BTreeSet::new(), Instant::now());
         disk.settled().done().await.expect("memory");
-        for doubt in [doubt, Doubt::open(disk).expect("memory")] {
+        for doubt in [doubt, Doubt::open(disk, Instant::now()).expect("memory")] {
             assert_eq!(doubt.key_count(), 3);
             assert!(doubt.covers_key(&row(0)) && !doubt.covers_key(&row(4)));
             assert!(doubt.covers(&row(4)) && doubt.covers_partition(Partition(0)));
             assert!(doubt.covers(&row(1)) && !doubt.covers_partition(Partition(1)));
-            assert_eq!(doubt.to_compare(Partition(0)), others);
+            assert!(
+                others.iter().all(|owner| doubt.to_compare_with(*owner).contains(&Partition(0)))
+            );
         }
         let kept = store.get(Space::Meta, &rows::damaged(&row(4))).expect("memory");
         assert!(kept.is_some_and(|kept| kept.starts_with(&damaged())));
@@ -333,17 +355,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_comparison_ends_the_doubt_it_began_with() {
         let store = Arc::new(MemoryStore::new());
-        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2)).expect("new");
-        let doubt = Doubt::open(Arc::new(disk)).expect("memory");
-        doubt.quarantine(&row(0), damaged(), BTreeSet::new());
+        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2), None).expect("new");
+        let doubt = Doubt::open(Arc::new(disk), Instant::now()).expect("memory");
+        doubt.quarantine(&row(0), damaged(), BTreeSet::new(), Instant::now());
         let (_, first) = doubt.keys()[0].clone();
-        doubt.quarantine(&row(0), damaged(), BTreeSet::new());
+        doubt.quarantine(&row(0), damaged(), BTreeSet::new(), Instant::now());
         doubt.key_compared(&row(0), first).await.expect("memory");
         assert!(doubt.covers_key(&row(0)), "damaged again before");
 
         let (_, second) = doubt.keys()[0].clone();
-        let (key, again) =
-            (row(0), async { doubt.quarantine(&row(0), damaged(), BTreeSet::new()) });
+        let (key, again) = (row(0), async {
+            doubt.quarantine(&row(0), damaged(), BTreeSet::new(), Instant::now())
+        });
         let (ended, ()) = tokio::join!(doubt.key_compared(&key, second), again);
         ended.expect("memory");
         assert!(doubt.covers_key(&row(0)), "damaged again meanwhile");

@@ -478,6 +478,7 @@ async fn send(node: &Arc<Node>, to: NodeId, row: &Bytes, value: &Bytes) -> Deliv
                 Ok((_, Reply::Failed(failure))) => match failure.code {
                     ErrorCode::Overloaded
                     | ErrorCode::Stopping
+                    | ErrorCode::Rising
                     | ErrorCode::ReadOnly
                     | ErrorCode::DeadlinePassed => Delivery::Unreachable,
                     _ => Delivery::NotNow,

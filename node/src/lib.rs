@@ -20,9 +20,11 @@ mod hedge;
 mod hints;
 mod leases;
 mod liveness;
+mod memory;
 pub mod node;
 mod repair;
 mod replica;
+mod rise;
 pub mod run;
 pub mod storage;
 
@@ -30,5 +32,6 @@ pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
 pub use hints::HintLimits;
 pub use node::{Node, Parts, Past};
+pub use repair::scrub::SCRUB_PERIOD;
 pub use run::{RunError, run};
 pub use storage::faulty::Faults;

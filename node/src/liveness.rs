@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use atoll_ring::NodeId;
+use atoll_ring::{Epoch, NodeId};
 use atoll_transport::CallError;
-use atoll_wire::{Commit, Lane, PeerStatus, Ping, Reply, Request};
+use atoll_wire::{ErrorCode, Lane, PeerStatus, Ping, Reply, Request};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::Node;
+use crate::{Node, rise};
 
 /// Pause between pings to a peer that answers.
 const PING_EVERY: Duration = Duration::from_millis(500);
@@ -119,9 +119,10 @@ impl Liveness {
         peer.state = State::Down(why.into());
     }
 
-    /// A call ended: with an answer, or without a connection. A connection that broke says nothing yet; the next dial will.
-    pub(crate) fn learn<T>(&self, node: NodeId, result: &Result<T, CallError>) {
+    /// A call ended: with an answer, or without a connection. Who is starting answers and serves nobody: it is down.
+    pub(crate) fn learn(&self, node: NodeId, result: &Result<(Epoch, Reply), CallError>) {
         match result {
+            Ok((_, reply)) if is_rising(reply) => self.failed(node, STARTING),
             Ok(_) => self.heard(node, None),
             Err(CallError::Down(why) | CallError::Lost(why)) => self.failed(node, why),
             Err(CallError::Overloaded | CallError::Unsendable(_)) => {}
@@ -147,24 +148,35 @@ impl Liveness {
     }
 }
 
+/// Whether a node says that it does not serve yet.
+pub(crate) fn is_rising(reply: &Reply) -> bool {
+    matches!(reply, Reply::Failed(failure) if failure.code == ErrorCode::Rising)
+}
+
+/// Why such a node counts as down.
+const STARTING: &str = "starting";
+
 /// Pings one peer for ever.
 pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
     loop {
         let ping = Ping {
             node: node.id().0,
-            incarnation: node.actor().incarnation,
-            commit: Commit { sequence: node.disk().sequence(), chain: 0 },
+            incarnation: node.incarnation(),
+            commit: node.memory().to_tell(peer),
             roots: node.repair().roots(&node, peer),
         };
         let asked: Instant = node.clock().now();
         let envelope = node.envelope(asked + PING_LIMIT, 0);
         let call = node.transport().call(peer, Lane::Control, envelope, Request::Ping(ping));
         match tokio::time::timeout(PING_LIMIT, call).await {
+            Ok(Ok((_, reply))) if is_rising(&reply) => node.liveness().failed(peer, STARTING),
             Ok(Ok((_, reply))) => {
                 node.liveness().heard(peer, Some(node.clock().now() - asked));
                 if let Reply::Pong(pong) = reply {
+                    node.memory().heard(peer, pong.incarnation, pong.commit);
                     node.repair().heard(&node, peer, pong.roots);
                 }
+                rise::ask_late(&node, peer).await;
             }
             Ok(Err(error)) => node.liveness().failed(peer, &error.to_string()),
             Err(_) => node.liveness().failed(peer, "no answer to a ping"),

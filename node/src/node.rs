@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,12 +16,12 @@ use atoll_antientropy::{Actor, Secret, Standing};
 use atoll_ring::{ClusterId, Epoch, NodeId, Partition, View};
 use atoll_transport::{Answer, Caller, CertificateState, Handler, Transport};
 use atoll_wire::{
-    Ack, BucketId, Commit, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role,
-    Roots, ViewReply, limits::TIMEOUT_MS_MAX,
+    Ack, BucketId, Envelope, ErrorCode, Failure, NodeStatus, Pong, Reply, Request, Role, Roots,
+    ViewReply, limits::TIMEOUT_MS_MAX,
 };
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::AbortHandle,
     time::Instant,
 };
@@ -40,8 +40,12 @@ use crate::{
     hints::{self, HintLimits, Hints},
     leases::Leases,
     liveness::{self, Liveness},
-    repair::{self, Repair, quarantine},
-    replica,
+    memory::Memory,
+    repair::{
+        self, Repair, quarantine,
+        scrub::{self, Scrubbed},
+    },
+    replica, rise,
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
 
@@ -67,6 +71,8 @@ pub struct Parts {
     pub past: Past,
     /// How much it keeps for others.
     pub hint_limits: HintLimits,
+    /// How long it takes to read everything once in the background.
+    pub scrub_period: Duration,
     /// What is known of its own certificate; shown in its status.
     pub certificate: Arc<CertificateState>,
 }
@@ -85,17 +91,24 @@ pub enum Past {
 /// A node at work.
 pub struct Node {
     id: NodeId,
-    standing: Standing,
+    /// Its incarnation when it started, and what was known then.
+    began: Began,
+    past: Past,
+    /// As whom it serves; nothing before it may.
+    life: OnceLock<Life>,
+    /// What it waits for until then.
+    rising: Mutex<String>,
     view: RwLock<Arc<View>>,
     secret: Secret,
     transport: Arc<dyn Transport>,
     disk: Arc<Disk>,
     clock: Arc<dyn Clock>,
     certificate: Arc<CertificateState>,
-    leases: Leases,
+    memory: Memory,
     headroom: Headroom,
     doubt: Doubt,
     hints: Hints,
+    scrubbed: Scrubbed,
     liveness: Liveness,
     hedge: Hedge,
     repair: Repair,
@@ -103,6 +116,12 @@ pub struct Node {
     started: Instant,
     counts: Counts,
     tasks: Mutex<Tasks>,
+}
+
+/// What a node needs to make events.
+struct Life {
+    standing: Standing,
+    leases: Leases,
 }
 
 #[derive(Default)]
@@ -130,8 +149,8 @@ pub(crate) struct Due {
 }
 
 impl Node {
-    /// Starts a node: counts this start as unclean until it is stopped in order, resumes its leases, and begins to
-    /// watch its peers and to deliver its hints.
+    /// Starts a node: counts this start as unclean until it is stopped in order, and begins to watch its peers. It serves
+    /// nobody before [`Node::rise`]. If it is known to have lost something, its store remembers that from here on.
     ///
     /// # Errors
     /// The storage failed.
@@ -139,25 +158,34 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let Parts { id, view, secret, transport, disk, clock, hint_limits, certificate, past: _ } =
-            parts;
+        let scrub_period = parts.scrub_period;
+        let Parts {
+            id, view, secret, transport, disk, clock, hint_limits, certificate, past, ..
+        } = parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
-        let actor = Actor { node: id.0, incarnation: member.incarnation };
-        let unclean_starts = begin(&disk, &view).await?;
+        let past = match (past, disk.lost()) {
+            (Past::Lost(why), _) => Past::Lost(why),
+            (Past::None | Past::Whole, Some(why)) => Past::Lost(why.into()),
+            (past @ (Past::None | Past::Whole), None) => past,
+        };
+        let (began, past) = begin(&disk, &view, member.incarnation, past).await?;
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
         let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
-            // roles do not change while the view is fixed
-            standing: Standing { actor, unclean_starts, role_changes: 0 },
+            began,
+            past,
+            life: OnceLock::new(),
+            rising: Mutex::new("starts".into()),
+            memory: Memory::open(id, &view, disk.clone())?,
             view: RwLock::new(view),
             secret,
             transport,
-            leases: Leases::open(actor, disk.clone())?,
             headroom: Headroom::of(disk.clone()),
-            doubt: Doubt::open(disk.clone())?,
+            doubt: Doubt::open(disk.clone(), clock.now())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
+            scrubbed: Scrubbed::default(),
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             repair,
@@ -170,22 +198,42 @@ impl Node {
             tasks: Mutex::default(),
         });
         node.spawn(headroom::watch(node.clone()));
-        node.spawn(quarantine::watch(node.clone()));
+        node.spawn(scrub::watch(node.clone(), scrub_period));
         for other in others {
             node.spawn(liveness::watch(node.clone(), other));
-            node.spawn(hints::deliver(node.clone(), other));
-            node.spawn(repair::exchange::compare_with(node.clone(), other));
         }
-        node.spawn(repair::trees::grow(node.clone()));
         Ok(node)
     }
 
     /// Finds out whether it may speak as the node it was, and begins to serve. Whoever starts a node lets its peers reach
-    /// it first.
+    /// it first. Waits for ever, if a new incarnation is needed and too few others vouch for one; what for is in its status.
     ///
     /// # Errors
-    /// The storage failed.
+    /// The storage failed, or something is lost and there is nobody who could vouch.
     pub async fn rise(self: &Arc<Self>) -> Result<(), StoreError> {
+        let (risen, outcome) = oneshot::channel();
+        let (node, past) = (self.clone(), self.past.clone());
+        // a task of the node's: whoever ends the node ends this, wherever it waits
+        self.spawn(async move {
+            let _ = risen.send(rise::rise(&node, past).await);
+        });
+        outcome.await.unwrap_or_else(|_| Err(StoreError("the node is stopping".into())))
+    }
+
+    /// Begins to serve, under this name.
+    pub(crate) fn serve_as(self: &Arc<Self>, actor: Actor) -> Result<(), StoreError> {
+        let unclean_starts = self.began.unclean_starts;
+        // roles do not change while the view is fixed
+        let standing = Standing { actor, unclean_starts, role_changes: 0 };
+        let leases = Leases::open(actor, self.disk.clone())?;
+        let first = self.life.set(Life { standing, leases }).is_ok();
+        assert!(first, "a node rises once");
+        for other in self.others() {
+            self.spawn(hints::deliver(self.clone(), other));
+            self.spawn(repair::exchange::compare_with(self.clone(), other));
+        }
+        self.spawn(repair::trees::grow(self.clone()));
+        self.spawn(quarantine::watch(self.clone()));
         Ok(())
     }
 
@@ -225,12 +273,45 @@ impl Node {
         &self.disk
     }
 
-    pub(crate) fn actor(&self) -> Actor {
-        self.standing.actor
+    /// Every other member.
+    pub(crate) fn others(&self) -> Vec<NodeId> {
+        let members = self.view().members().to_vec();
+        members.into_iter().map(|member| member.id).filter(|other| *other != self.id).collect()
+    }
+
+    /// Under which name it makes events; none before it may.
+    pub(crate) fn actor(&self) -> Option<Actor> {
+        self.life.get().map(|life| life.standing.actor)
+    }
+
+    /// Its present incarnation: before it serves, that of its last life.
+    pub(crate) fn incarnation(&self) -> u32 {
+        self.actor().map_or(self.began.incarnation, |actor| actor.incarnation)
+    }
+
+    /// Says what it waits for before it serves.
+    pub(crate) fn note_rising(&self, what: &str) {
+        let mut rising = self.rising.lock().expect("no panic holds it");
+        if *rising != what {
+            tracing::info!(what, "starting");
+            what.clone_into(&mut rising);
+        }
+    }
+
+    /// What it waits for before it serves; empty = it serves.
+    fn rising(&self) -> String {
+        match self.life.get() {
+            Some(_) => String::new(),
+            None => self.rising.lock().expect("no panic holds it").clone(),
+        }
+    }
+
+    fn life(&self) -> &Life {
+        self.life.get().expect("nothing is asked of a node that does not serve")
     }
 
     pub(crate) fn standing(&self) -> &Standing {
-        &self.standing
+        &self.life().standing
     }
 
     pub(crate) fn secret(&self) -> &Secret {
@@ -246,7 +327,11 @@ impl Node {
     }
 
     pub(crate) fn leases(&self) -> &Leases {
-        &self.leases
+        &self.life().leases
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     pub(crate) fn doubt(&self) -> &Doubt {
@@ -255,6 +340,10 @@ impl Node {
 
     pub(crate) fn hints(&self) -> &Hints {
         &self.hints
+    }
+
+    pub(crate) fn scrubbed(&self) -> &Scrubbed {
+        &self.scrubbed
     }
 
     pub(crate) fn liveness(&self) -> &Liveness {
@@ -360,7 +449,7 @@ impl Node {
     fn status(&self) -> NodeStatus {
         NodeStatus {
             node: self.id.0,
-            incarnation: self.actor().incarnation,
+            incarnation: self.incarnation(),
             epoch: self.epoch().0,
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: u64::try_from((self.clock.now() - self.started).as_millis()).unwrap_or(0),
@@ -373,14 +462,14 @@ impl Node {
             read_only: self.headroom.read_only(),
             certificate_expires_ms: self.certificate.expires_ms(),
             certificate_problem: self.certificate.problem(),
-            durable_sequence: self.disk.sequence(),
-            rising: String::new(),
-            doubt: String::new(),
-            partitions_in_doubt: 0,
+            durable_sequence: self.disk.commit().sequence,
+            rising: self.rising(),
+            doubt: self.doubt.why(),
+            partitions_in_doubt: u32::try_from(self.doubt.partitions().len()).unwrap_or(u32::MAX),
             keys_in_doubt: self.doubt.key_count() as u64,
             tombstones: self.repair.trees.tombstones(),
-            scrubbed: (0, 0),
-            scrubs: 0,
+            scrubbed: self.scrubbed.rows(),
+            scrubs: self.scrubbed.scrubs(),
             hints: self.hints.total(),
             hint_bytes: self.hints.bytes(),
             hints_refused: self.hints.refused(),
@@ -407,6 +496,18 @@ impl Node {
             Request::Entries(asked) => repair::answer::entries(self, peer, envelope, asked),
             _ => unreachable!("these three are given to us"),
         }
+    }
+
+    /// The refusal of a node that does not serve yet.
+    fn not_yet(&self) -> Failure {
+        let detail = format!("{} is starting: {}", self.id, self.rising());
+        Failure { retry_after_ms: 1000, ..Failure::refused(ErrorCode::Rising, detail) }
+    }
+
+    /// Whether a member speaks of itself.
+    fn is_about(&self, caller: &Caller, node: u32) -> bool {
+        let node = NodeId(node);
+        caller.node == Some(node) && node != self.id && self.view().member(node).is_some()
     }
 
     /// Refuses requests of other times: planned before the partition last changed, or already over.
@@ -450,6 +551,18 @@ impl Handler for Node {
         let now = self.clock.now();
         let due =
             Due { deadline: now + left, operation: envelope.operation, bucket: envelope.bucket };
+        // what a node answers before it knows what it may say; the rest waits
+        let at_any_time = matches!(
+            request,
+            Request::Hello(_)
+                | Request::Ping(_)
+                | Request::View(_)
+                | Request::Status(_)
+                | Request::Recall(_)
+        );
+        if !at_any_time && self.life.get().is_none() {
+            return Answer::Now(failed(self.not_yet()));
+        }
         if envelope.operation != 0 {
             self.repair.served(now); // what nodes ask for themselves has no number
         }
@@ -460,6 +573,12 @@ impl Handler for Node {
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
             Request::Ping(ping) => {
+                if caller.node == Some(NodeId(ping.node)) {
+                    self.memory.heard(NodeId(ping.node), ping.incarnation, ping.commit);
+                }
+                let Some(actor) = self.actor() else {
+                    return Answer::Now(failed(self.not_yet())); // so that nobody counts on us
+                };
                 let mut roots = Roots::default();
                 if let Some(peer) = caller.node {
                     self.repair.heard(&self, peer, ping.roots);
@@ -467,10 +586,27 @@ impl Handler for Node {
                 }
                 return Answer::Now(Reply::Pong(Pong {
                     node: self.id.0,
-                    incarnation: self.actor().incarnation,
-                    commit: Commit { sequence: self.disk.sequence(), chain: 0 },
+                    incarnation: actor.incarnation,
+                    commit: self.memory.to_tell(NodeId(ping.node)),
                     roots,
                 }));
+            }
+            Request::Recall(recall) if self.is_about(&caller, recall.node) => {
+                let recalled = self.memory.recall(NodeId(recall.node), self.actor().is_some());
+                return Answer::Now(Reply::Recalled(recalled));
+            }
+            Request::Enrol(enrol) if self.is_about(&caller, enrol.node) => {
+                let (node, incarnation) = (NodeId(enrol.node), enrol.incarnation);
+                return Answer::Later(Box::pin(async move {
+                    match self.memory.enrol(node, incarnation).await {
+                        Ok(enrolled) => Reply::Enrolled(enrolled),
+                        Err(error) => failed(replica::stopping(&error)),
+                    }
+                }));
+            }
+            Request::Recall(_) | Request::Enrol(_) => {
+                let detail = "members ask for themselves only";
+                return Answer::Now(failed(Failure::refused(ErrorCode::NotPermitted, detail)));
             }
             Request::View(_) => {
                 let view = postcard::to_stdvec(&*self.view()).expect("a view is plain data");
@@ -483,6 +619,7 @@ impl Handler for Node {
                     Err(error) => failed(replica::stopping(&error)),
                 });
             }
+            Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::RepairStatus(_) => {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
             }
@@ -494,11 +631,6 @@ impl Handler for Node {
             Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
                 return Answer::Now(self.compare(caller, &envelope, &request));
             }
-            Request::Recall(_) | Request::Enrol(_) => {
-                let detail = "not spoken yet";
-                return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
-            }
-            Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::Hello(_) => {
                 let detail = "a hello begins a lane, nothing else";
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
@@ -554,29 +686,55 @@ pub(crate) fn failed(failure: Failure) -> Reply {
     Reply::Failed(Box::new(failure))
 }
 
+/// What a node knew of itself when it started.
+struct Began {
+    incarnation: u32,
+    unclean_starts: u64,
+}
+
 /// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
-/// kept, so that the file it came from is needed only once.
-async fn begin(disk: &Disk, view: &View) -> Result<u64, StoreError> {
-    let [clean, starts, kept_view] =
-        [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW].map(Bytes::from_static);
-    let clean_before = match disk.get(Space::Meta, &clean)? {
-        Some(value) => meta::open(&clean, &value).map(|_| true)?,
-        None => false,
+/// kept, so that the file it came from is needed only once. So is a loss, until there is a new incarnation: the commits
+/// of this start would hide it from the next one.
+async fn begin(
+    disk: &Disk,
+    view: &View,
+    incarnation_of_view: u32,
+    past: Past,
+) -> Result<(Began, Past), StoreError> {
+    let names = [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW, rows::INCARNATION, rows::LOST];
+    let [clean, starts, kept_view, own, lost] = names.map(Bytes::from_static);
+    let read = |row: &Bytes| match disk.get(Space::Meta, row)? {
+        Some(value) => meta::open(row, &value).map(Some),
+        None => Ok(None),
     };
+    let clean_before = read(&clean)?.is_some();
     let before = match disk.get(Space::Meta, &starts)? {
         Some(value) => meta::open_number(&starts, &value)?,
         None => 0,
     };
     let clean_before = clean_before || canary::is_on(Canary::TrustOldNotes);
+    let incarnation = match read(&own)? {
+        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
+            StoreError(format!("the row of the incarnation holds {} bytes, not 4", bytes.len()))
+        })?),
+        None => incarnation_of_view,
+    };
+    let past = match read(&lost)? {
+        Some(why) => Past::Lost(String::from_utf8_lossy(&why).into_owned()),
+        None => past,
+    };
     let unclean_starts = if clean_before { before } else { before + 1 };
     let view = postcard::to_stdvec(view).expect("a view is plain data");
-    let writes = vec![
+    let mut writes = vec![
         Write { space: Space::Meta, row: clean, value: None },
         meta::write_number(starts, unclean_starts),
         meta::write(kept_view, &view),
     ];
+    if let Past::Lost(why) = &past {
+        writes.push(meta::write(lost, why.as_bytes()));
+    }
     disk.write(writes, Ack::Durable).done().await?;
-    Ok(unclean_starts)
+    Ok((Began { incarnation: incarnation.max(incarnation_of_view), unclean_starts }, past))
 }
 
 /// Resident memory of this process, where the system tells.

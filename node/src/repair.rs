@@ -5,7 +5,7 @@
 //! that differ, waits until what was merely on its way has arrived, and mends the rest in both directions ([`mend`]). The
 //! other one answers ([`answer`]).
 //!
-//! A key whose record was found damaged is fetched anew from all other owners ([`quarantine`]).
+//! A damaged record is another matter: [`quarantine`] asks all owners for that one key.
 //!
 //! This file is what is known of the comparisons with each other node: when partitions were last found to be equal, who
 //! begins, and when.
@@ -36,6 +36,7 @@ pub(crate) mod answer;
 pub(crate) mod exchange;
 mod mend;
 pub(crate) mod quarantine;
+pub(crate) mod scrub;
 pub(crate) mod trees;
 
 use trees::Trees;

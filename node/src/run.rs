@@ -1,10 +1,12 @@
 //! A node as a process: from its settings to its last words.
 //!
 //! The order matters. Settings, secrets and certificates are checked before anything is touched; the data directory is
-//! locked and known to be ours before the engine opens it; the commit number is compared with the durable mark before
-//! anybody is served; the socket is bound last, so a node that answers is a node that can.
+//! locked and known to be ours before the engine opens it; the socket is bound before anything is written, so that a copy of
+//! a running node ends without a trace; what was lost is in the store before the directory counts as whole; peers can reach
+//! the node before it rises, and clients are served when it has.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -44,7 +46,23 @@ pub enum RunError {
         /// The address.
         address: std::net::SocketAddr,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// The directory is a copy, and the address is taken: the original runs.
+    #[error(
+        "{copy} is a copy of {original}, and something listens on {address} already: {node} itself, if it still runs there. One \
+         of the two may run, never both. To go on with the copy, stop the node in {original} for good; it then takes a new \
+         incarnation. A further node needs a number, a certificate and an empty directory of its own"
+    )]
+    Copied {
+        /// Whose directory it is.
+        node: NodeId,
+        /// The copy.
+        copy: PathBuf,
+        /// Where it comes from.
+        original: PathBuf,
+        /// The address.
+        address: std::net::SocketAddr,
     },
     /// The file that says what shall go wrong.
     #[error(
@@ -62,20 +80,20 @@ pub enum RunError {
          system's log), then start the node again"
     )]
     Storage(#[from] StoreError),
-    /// The engine's journal has lost its tail.
+    /// The engine does not open what it finds.
     #[error(
-        "{path} has lost its newest commits: it holds {found}, but {marked} were fsynced. The node must not serve this data \
-         under its present incarnation: the other owners would take its silence for knowledge. Stop, keep the directory for \
-         examination, and replace the node"
+        "the storage engine does not open {store}: {source}. Move {store} away, to somewhere it can be looked into, and start \
+         the node again: it then comes back as a new incarnation and gets its data from the other owners"
     )]
-    Behind {
-        /// The data directory.
-        path: std::path::PathBuf,
-        /// Commit number found.
-        found: u64,
-        /// Commit number that was fsynced.
-        marked: u64,
+    Engine {
+        /// The engine's directory.
+        store: PathBuf,
+        /// Why.
+        source: StoreError,
     },
+    /// Something is lost, and no other node can say what.
+    #[error("{0}")]
+    Alone(String),
 }
 
 /// Runs a node until `stop` resolves or its storage fails. `ready` is called when it accepts requests.
@@ -103,7 +121,8 @@ pub async fn run(
     check_view(&first_view, &config, &config.view)?;
 
     let directory = Directory::open(&config.data, first_view.cluster(), config.node, first_start)?;
-    let engine = FjallStore::open(&directory.store())?;
+    let engine = FjallStore::open(&directory.store())
+        .map_err(|source| RunError::Engine { store: directory.store(), source })?;
     let (store, following): (Arc<dyn Store>, _) = match faults {
         None => (Arc::new(engine), None),
         Some(faults) => {
@@ -111,13 +130,8 @@ pub async fn run(
             (Arc::new(FaultyStore::new(Arc::new(engine), faults)), Some(following))
         }
     };
-    let mark = directory.mark()?;
-    let marked = mark.read();
-    let (disk, writer) = Disk::on_thread(store.clone(), Some(mark))
+    let (disk, writer) = Disk::on_thread(store.clone(), Some(directory.mark()?))
         .map_err(|error| storage_failed(store.clone(), error))?;
-    if disk.sequence() < marked {
-        return Err(RunError::Behind { path: config.data, found: disk.sequence(), marked });
-    }
     let view = match stored_view(&*store)? {
         Some(view) => {
             check_view(&view, &config, &config.data)?;
@@ -127,7 +141,7 @@ pub async fn run(
     };
 
     let quic = Quic::bind(config.listen, &identity)
-        .map_err(|source| RunError::Listen { address: config.listen, source })?;
+        .map_err(|source| cannot_listen(&config, &directory, source))?;
     let peers = Peers::new(quic.clone(), Role::Node, Some(config.node));
     let members: Vec<_> = view.members().iter().map(|member| (member.id, member.address)).collect();
     peers.set(&members);
@@ -140,8 +154,13 @@ pub async fn run(
         transport: peers.clone(),
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
-        past: if first_start { Past::None } else { Past::Whole },
+        past: match directory.lost() {
+            Some(why) => Past::Lost(why),
+            None if directory.is_new() => Past::None,
+            None => Past::Whole,
+        },
         hint_limits: config.hint_limits,
+        scrub_period: config.scrub_period,
         certificate: renewal.state(),
     })
     .await
@@ -152,13 +171,22 @@ pub async fn run(
         async move { quic.serve(node).await }
     });
     let renewing = tokio::spawn(renewal.run());
-    node.rise().await.map_err(|error| storage_failed(store.clone(), error))?;
-    ready(config.node, config.listen);
+    let rising = async {
+        if let Err(error) = node.rise().await {
+            return error;
+        }
+        ready(config.node, config.listen);
+        std::future::pending().await
+    };
 
-    tokio::pin!(stop);
+    let mut alone = None;
     let failure = tokio::select! { biased;
         error = disk.failed() => Some(error),
-        () = &mut stop => None,
+        () = stop => None,
+        error = rising => {
+            alone = Some(error.0);
+            None
+        }
     };
     tracing::info!("stopping");
     if failure.is_some() {
@@ -177,7 +205,21 @@ pub async fn run(
         return Err(storage_failed(store, error));
     }
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
-    Ok(())
+    alone.map_or(Ok(()), |why| Err(RunError::Alone(why)))
+}
+
+/// Why the address is not to be had. A copied directory is the one case in which we know who has it.
+fn cannot_listen(config: &NodeConfig, directory: &Directory, source: io::Error) -> RunError {
+    let address = config.listen;
+    match directory.copied_from() {
+        Some(original) if source.kind() == io::ErrorKind::AddrInUse => RunError::Copied {
+            node: config.node,
+            copy: config.data.clone(),
+            original: original.into(),
+            address,
+        },
+        _ => RunError::Listen { address, source },
+    }
 }
 
 /// How long a node whose storage has failed still answers. Whoever waits for its disk hears that it stops, and what is
@@ -241,7 +283,9 @@ fn check_view(view: &View, config: &NodeConfig, path: &Path) -> Result<(), Confi
         .ok_or_else(|| wrong(format!("the view has no member {}", config.node)))?;
     if member.address != config.listen {
         return Err(wrong(format!(
-            "the view has {} at {}, the configuration listens on {}",
+            "the view has {} at {}, and the configuration listens on {}. The others look for it at the first address: \
+             correct `listen`. If this is a copy of a node that runs there: a node has one directory and one address; a \
+             further one needs a number, a certificate and an empty directory of its own",
             config.node, member.address, config.listen
         )));
     }

@@ -4,7 +4,8 @@
 //! [`fjall::FjallStore`] on a real disk and [`memory::MemoryStore`], which can lose what was not synced, and
 //! [`faulty::FaultyStore`] breaks either on command. [`commit::Disk`] gathers writes, applies and syncs them together and
 //! only then lets them be acknowledged. [`record`] is one key's row with its checksum, [`meta`] one of the node's own,
-//! [`summary`] what is said of a record beside it, [`rows`] how rows are named, [`directory`] what else lies in the data directory.
+//! [`summary`] what is said of a record beside it, [`rows`] how rows are named, [`mark`] remembers the last commit outside
+//! the store, [`directory`] is what else lies in the data directory.
 
 use bytes::Bytes;
 
@@ -12,6 +13,7 @@ pub mod commit;
 pub mod directory;
 pub mod faulty;
 pub mod fjall;
+pub mod mark;
 pub mod memory;
 pub mod meta;
 pub mod record;

@@ -64,6 +64,11 @@ pub enum Event {
         /// Which node.
         node: NodeId,
     },
+    /// The data of a node is gone, as asked.
+    Wiped {
+        /// Which node.
+        node: NodeId,
+    },
     /// There was nothing to stop, kill, pause or resume.
     NotRunning {
         /// Which node.

@@ -9,7 +9,10 @@
 //! their processes. [`process`] is why a stale pid is never killed. [`home`] turns names into folders and is what
 //! the other commands ask for the profile of a cluster. Progress is told as [`Event`]s; whoever calls prints.
 //!
-//! What is absent: nothing here reads or writes data of nodes, and no fault is injected below the level of processes.
+//! [`Settling`] is the odd one out: it asks the nodes of any cluster what they hold when a load is over, for the judges of its
+//! history.
+//!
+//! What is absent: nothing here reads or writes data of nodes behind their backs, and no fault is injected below the level of processes.
 
 use atoll_papers::files;
 
@@ -26,6 +29,7 @@ mod poll;
 pub mod ports;
 mod probe;
 pub mod process;
+mod settle;
 pub mod start;
 pub mod status;
 pub mod stop;
@@ -43,6 +47,7 @@ pub use node::{Condition, Node};
 pub use papers::PapersError;
 pub use ports::NoPorts;
 pub use probe::{Probe, ProbeError};
+pub use settle::{SettleError, Settled, Settling};
 pub use start::{Launcher, StartError};
 pub use status::{NodeReport, State, status};
 pub use testnet::{Lock, OpenError, Testnet};

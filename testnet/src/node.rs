@@ -6,7 +6,7 @@
 //! ├── data/                           the node's own
 //! ├── log                             what it says, appended
 //! ├── pid                             while it runs, and after it was killed
-//! └── was-ready                       from the first time it was ready: its data is no longer allowed to be missing
+//! └── was-ready                       from the first time it was ready: if its data is missing, it was lost
 //! ```
 
 use std::{
@@ -109,9 +109,9 @@ impl Node {
     }
 
     /// Whether it may find its data directory empty: only until it was ready once. Later that means that data was lost,
-    /// and the node must refuse to start.
+    /// and the node must take a new incarnation.
     pub(crate) fn is_first_start(&self) -> bool {
-        // in doubt no: a node that refuses loses nothing
+        // in doubt no: a new incarnation too many loses nothing
         !fs::exists(self.was_ready()).unwrap_or(true)
     }
 
@@ -127,6 +127,19 @@ impl Node {
     pub(crate) fn begin_anew(&self) -> Result<(), FileError> {
         files::remove(&self.folder.join("data"))?;
         files::remove(&self.was_ready())
+    }
+
+    /// Removes all that the node has stored, as if its disk had been exchanged. Its papers stay.
+    pub(crate) fn wipe(&self) -> Result<(), FileError> {
+        let data = self.folder.join("data");
+        let entries = match fs::read_dir(&data) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(FileError::of("read", &data))?,
+        };
+        for entry in entries {
+            files::remove(&entry.map_err(FileError::of("read", &data))?.path())?;
+        }
+        Ok(())
     }
 
     fn pid_file(&self) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Asks nodes how they are, over QUIC as any operator would. A node that answers is ready.
+//! Asks nodes how they are, over QUIC as any operator would. A node that answers and serves is ready.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ impl Probe {
         }
     }
 
-    /// Asks until the node answers, or for `limit`; then with its last excuse.
+    /// Asks until the node serves, or for `limit`; then with its last excuse.
     pub(crate) async fn until_ready(
         &self,
         node: &Node,
@@ -89,7 +89,8 @@ impl Probe {
         let attempts = async {
             loop {
                 match self.ask(node, patience).await {
-                    Ok(status) => return status,
+                    Ok(status) if status.rising.is_empty() => return status,
+                    Ok(status) => excuse = format!("it does not serve yet: {}", status.rising),
                     Err(reason) => excuse = reason,
                 }
                 patience = (patience * 5 / 4).min(LAST_PATIENCE);

@@ -21,16 +21,16 @@ pub struct NodeReport {
     pub state: State,
     /// Its process, if it has one.
     pub pid: Option<u32>,
-    /// What it says of itself, if it is ready.
+    /// What it says of itself, if it answers.
     pub status: Option<NodeStatus>,
 }
 
 /// The state of a node in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It answers.
+    /// It serves.
     Ready,
-    /// It runs and does not answer yet.
+    /// It runs and does not answer yet, or does not serve yet.
     Starting,
     /// Its process was paused.
     Paused,
@@ -84,7 +84,8 @@ async fn look(node: Node, probe: Option<Probe>) -> Result<NodeReport, FileError>
         (State::Starting, Some(probe)) => probe.ask(&node, ANSWER_LIMIT).await.ok(),
         _ => None,
     };
-    let state = if answer.is_some() { State::Ready } else { state };
+    let serves = |status: &NodeStatus| status.rising.is_empty();
+    let state = if answer.as_ref().is_some_and(serves) { State::Ready } else { state };
     Ok(NodeReport { node, state, pid, status: answer })
 }
 

@@ -1,4 +1,4 @@
-//! Ending nodes, politely and otherwise; pausing them and letting them go on.
+//! Ending nodes, politely and otherwise; pausing them and letting them go on; taking their disks away.
 
 use std::time::Duration;
 
@@ -82,6 +82,26 @@ pub async fn kill(nodes: &[Node], hear: Hear<'_>) -> Result<(), FileError> {
     for node in killed {
         ended(node, KILL_LIMIT).await?;
         hear(Event::Killed { node: node.id });
+    }
+    Ok(())
+}
+
+/// Takes the disks of these nodes away: kills those that run, and removes what they have stored. The testnet's lock must be
+/// held, or one of them may be started meanwhile.
+///
+/// # Errors
+/// As [`stop`], and files that cannot be removed.
+pub async fn wipe(nodes: &[Node], hear: Hear<'_>) -> Result<(), FileError> {
+    let mut running = Vec::new();
+    for node in nodes {
+        if let Condition::Running(_) | Condition::Paused(_) = node.condition()? {
+            running.push(node.clone());
+        }
+    }
+    kill(&running, hear).await?;
+    for node in nodes {
+        node.wipe()?;
+        hear(Event::Wiped { node: node.id });
     }
     Ok(())
 }

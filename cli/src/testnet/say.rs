@@ -38,6 +38,7 @@ pub fn line(event: Event) {
             anstream::eprintln!("  {node:<3} killed: it did not end within {}", ms(after));
         }
         Event::Killed { node } => anstream::eprintln!("  {node:<3} killed"),
+        Event::Wiped { node } => anstream::eprintln!("  {node:<3} wiped: its data is gone"),
         Event::NotRunning { node } => anstream::eprintln!("  {node:<3} was not running"),
         Event::Removed { folder } => anstream::eprintln!("  removed {}", folder.display()),
     }

@@ -115,6 +115,11 @@ struct Told {
     epoch: u64,
     keys: u64,
     hints: u64,
+    incarnation: u32,
+    /// What it waits for before it serves.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    rising: String,
+    partitions_in_doubt: u32,
     uptime_ms: u64,
     resident_bytes: u64,
 }
@@ -135,6 +140,29 @@ pub async fn status(testnet: &Testnet, format: Format) -> Result<(), Failed> {
         Format::Table | Format::Plain => nodes(&reports, format),
     }
     if ready { Ok(()) } else { Err(Failed::silent(Exit::Degraded)) }
+}
+
+#[derive(Serialize)]
+struct Wiped {
+    schema: &'static str,
+    name: String,
+    nodes: Vec<String>,
+    next: String,
+}
+
+/// What to do after `atoll testnet wipe`.
+pub fn wiped(testnet: &Testnet, nodes: &[atoll_testnet::Node], format: Format) {
+    let names: Vec<String> = nodes.iter().map(|node| node.id.to_string()).collect();
+    let next = format!("atoll testnet restart {} --name {}", names.join(" "), testnet.name());
+    match format {
+        Format::Json => output::json(&Wiped {
+            schema: "atoll.testnet-wipe/v1",
+            name: testnet.name().to_owned(),
+            nodes: names,
+            next,
+        }),
+        Format::Table | Format::Plain => anstream::eprintln!("next: {next}"),
+    }
 }
 
 /// The table of nodes.
@@ -158,6 +186,9 @@ pub fn documents(reports: &[NodeReport]) -> Vec<NodeDocument> {
             epoch: status.epoch,
             keys: status.keys,
             hints: status.hints,
+            incarnation: status.incarnation,
+            rising: status.rising.clone(),
+            partitions_in_doubt: status.partitions_in_doubt,
             uptime_ms: status.uptime_ms,
             resident_bytes: status.resident_bytes,
         }),

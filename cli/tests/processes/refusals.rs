@@ -31,6 +31,9 @@ fn bad_input_is_refused_by_name() {
         (&["debug", "dump", "99999", "--node", "n1"], 2, "0 to 1023"),
         (&["debug", "dump", "1024", "--node", "n1"], 2, "0 to 1023"),
         (&["debug", "dump", "0", "--node", "n9"], 2, "its nodes are n1"),
+        (&["repair", "run", "99999"], 2, "0 to 1023"),
+        (&["repair", "run", "1024"], 2, "0 to 1023"),
+        (&["repair", "run", "all"], 2, "all"),
     ];
     for (arguments, code, word) in cases {
         let ran = testnet.run(arguments);

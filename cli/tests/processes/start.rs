@@ -1,8 +1,11 @@
 //! What a node refuses to start on: each with the path and the mend, and exit 2, or 10 if its disk is not to be trusted.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use crate::testnet::{Testnet, edit};
+use crate::{
+    lost::journal,
+    testnet::{Testnet, edit},
+};
 
 fn refuses(testnet: &Testnet, node: u32, code: i32, words: &[&str]) {
     let config = testnet.node_config(node);
@@ -42,51 +45,62 @@ fn unsafe_or_wrong_settings_are_refused() {
     testnet.ok(&["testnet", "start", "n1"]);
 }
 
-/// A disk that was emptied is not mistaken for a new node's: its silence would be taken for knowledge.
+/// A journal without its tail opens without a word; our mark outside it tells. A single node has nobody to ask what is
+/// missing, and says what can be done.
 #[test]
-fn an_emptied_data_directory_is_not_a_first_start() {
-    let testnet = Testnet::up(3, 24_200);
-    testnet.ok(&["put", "k", "v", "-w", "3"]);
-    testnet.ok(&["testnet", "kill", "n2"]);
-    fs::remove_dir_all(testnet.folder().join("n2/data")).expect("ours");
-    refuses(&testnet, 2, 2, &["is empty", "--first-start"]);
-    let ran = testnet.run(&["testnet", "start", "n2"]);
-    assert_eq!(ran.code, 2, "{ran:?}");
-    assert!(testnet.ok(&["get", "k"]).contains('v'), "the others carry on");
-}
-
-/// A journal without its tail opens without a word; our mark outside it tells.
-#[test]
-fn a_journal_that_lost_its_tail_is_noticed() {
+fn a_single_node_that_lost_something_does_not_serve() {
     let testnet = Testnet::up(1, 24_400);
     for number in 0..20 {
         testnet.ok(&["put", &format!("k{number}"), "v"]);
     }
     testnet.ok(&["testnet", "kill", "n1"]);
-    let store = testnet.folder().join("n1/data/store");
-    let mut cut = 0;
-    for entry in walk(&store) {
-        if entry.extension().is_some_and(|extension| extension == "jnl") {
-            let bytes = fs::read(&entry).expect("ours");
-            // what was written ends where only zeros follow; take away its last third
-            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            if used > 0 {
-                fs::write(&entry, &bytes[..used - used / 3]).expect("ours");
-                cut += 1;
-            }
-        }
-    }
-    assert!(cut > 0, "no journal found in {}", store.display());
-    refuses(&testnet, 1, 10, &["lost its newest commits"]);
+    let journal = journal(&testnet, 1);
+    let bytes = fs::read(&journal).expect("ours");
+    // what was written ends where only zeros follow; take away its last third
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    fs::write(&journal, &bytes[..used - used / 3]).expect("ours");
+    refuses(&testnet, 1, 10, &["lost its newest commits", "--first-start"]);
+    refuses(&testnet, 1, 10, &["lost its newest commits"]); // it does not forget
+    fs::remove_dir_all(testnet.folder().join("n1/data")).expect("ours");
+    refuses(&testnet, 1, 10, &["is empty", "--first-start"]);
 }
 
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).expect("ours").flatten() {
-        match entry.path() {
-            path if path.is_dir() => files.extend(walk(&path)),
-            path => files.push(path),
+/// The directory of a node that runs was copied, and somebody starts the copy: it cannot have the address, and says whose
+/// it is and where the original lies. With another address it is told which one the others know.
+#[test]
+fn a_copy_of_a_running_node_is_refused() {
+    let testnet = Testnet::up(3, 24_600);
+    let (original, copy) = (testnet.folder().join("n1"), testnet.folder().join("copy"));
+    copy_folder(&original, &copy);
+    let config = copy.join("node.toml");
+    let text = fs::read_to_string(&config).expect("ours");
+    let inside = |folder: &Path| folder.to_str().expect("plain path").to_owned();
+    fs::write(&config, text.replace(&inside(&original), &inside(&copy))).expect("ours");
+    let start = |config: &Path| {
+        let ran = testnet.run(&["node", "run", "--config", &inside(config)]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        ran.stderr
+    };
+    let refused = start(&config);
+    for word in ["copy/data is a copy of", "n1/data", "127.0.0.1:24600"] {
+        assert!(refused.contains(word), "{refused:?} does not speak of {word}");
+    }
+    edit(&config, "127.0.0.1:24600", "127.0.0.1:24650");
+    let refused = start(&config);
+    for word in ["127.0.0.1:24600", "127.0.0.1:24650", "copy"] {
+        assert!(refused.contains(word), "{refused:?} does not speak of {word}");
+    }
+    assert!(testnet.ok(&["status"]).contains("n1"), "nobody was disturbed");
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("ours");
+    for entry in fs::read_dir(from).expect("ours").flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            fs::copy(&from, &to).expect("ours");
         }
     }
-    files
 }

@@ -27,8 +27,8 @@ mod retries;
 pub use atoll_antientropy::{Actor, Context, ContextToken, Dot};
 pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
 pub use atoll_wire::{
-    Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, NodeStatus, Outcome, PeerStatus, Promise,
-    Receipt, Repair, ReplicaReport,
+    Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, NodeStatus, Outcome, PartitionRepair,
+    PeerStatus, Promise, Receipt, Repair, ReplicaReport,
 };
 
 pub use connect::Client;

@@ -3,12 +3,51 @@
 use std::time::Duration;
 
 use atoll_ring::NodeId;
-use atoll_wire::{Dump, Dumped, DumpedRow, Reply, Request};
+use atoll_wire::{
+    Dump, Dumped, DumpedRow, PartitionRepair, RepairQuery, RepairRun, Reply, Request,
+};
 use bytes::Bytes;
 
 use crate::{Client, Options, RequestError, request::nonsense};
 
 impl Client {
+    /// How repair stands on a node: one line per partition that it owns.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn repair_status(
+        &self,
+        node: NodeId,
+        timeout: Duration,
+    ) -> Result<Vec<PartitionRepair>, RequestError> {
+        let options = Options { timeout, via: Some(node), ..Options::default() };
+        match self.send(&Bytes::new(), &Request::RepairStatus(RepairQuery {}), &options).await? {
+            (_, Reply::RepairStatus(report)) => {
+                report.read().ok_or_else(|| nonsense(node, "no report"))
+            }
+            (node, _) => Err(nonsense(node, "no report")),
+        }
+    }
+
+    /// Makes a node compare what it holds with the other owners now: one partition, or all that it owns. Says how many these
+    /// are, and does not wait for them; [`Client::repair_status`] tells when they are done.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn repair_run(
+        &self,
+        node: NodeId,
+        partition: Option<u16>,
+        timeout: Duration,
+    ) -> Result<u32, RequestError> {
+        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let run = Request::RepairRun(RepairRun { partition });
+        match self.send(&Bytes::new(), &run, &options).await? {
+            (_, Reply::RepairRun(started)) => Ok(started.partitions),
+            (node, _) => Err(nonsense(node, "no start")),
+        }
+    }
+
     /// A page of raw states as they lie on a node's disk.
     ///
     /// # Errors

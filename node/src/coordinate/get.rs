@@ -5,9 +5,12 @@
 //! time is given up. When no owner is left to ask and the request is sloppy, fallbacks are asked for their hints; one that
 //! has none has not answered. At `r` answers the states are joined and the client has its reply.
 //!
+//! An owner in doubt ([`crate::doubt`]) may have lost something of the key. What it holds is joined, and its answer does
+//! not count: somebody else is asked in its place.
+//!
 //! Owners that were behind get the joined state: afterwards, or before the client hears anything (`repair = blocking`), or
-//! not at all. The answer of an owner in doubt is joined with the others and does not count; an owner that has nothing
-//! but a damaged record gives no answer. Both get the joined state like everybody.
+//! not at all. An owner in doubt that has nothing but a damaged record gives no answer. It gets the joined state like
+//! everybody.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -25,6 +28,7 @@ use tokio::time::Instant;
 use super::{Place, SILENCE_SHARE, bad_quorum, ballot::is_open, micros, stand_ins::StandIns};
 use crate::{
     Node,
+    canary::{self, Canary},
     node::Due,
     replica::{self, Known},
 };
@@ -295,6 +299,9 @@ impl Read {
                     Who::StandIn(_, owner) => self.tally.add_stand_in(owner, Vote::Durable),
                 };
             }
+            Fetched::InDoubt(state) if canary::is_on(Canary::CountDoubt) => {
+                self.count(who, Fetched::State(state));
+            }
             Fetched::InDoubt(state) => {
                 self.answers.push((who, state));
                 self.refused(who, Outcome::InDoubt);
@@ -463,6 +470,25 @@ impl Read {
         })
     }
 
+    /// Which answers did not count because of doubt, and what to do about it; for the words of an error.
+    fn doubters(&self) -> String {
+        let in_doubt = self.reports.iter().filter(|report| report.outcome == Outcome::InDoubt);
+        let names: Vec<String> = in_doubt.map(|report| NodeId(report.node).to_string()).collect();
+        match names.len() {
+            0 => String::new(),
+            1 => format!(
+                "; {} has lost data, and its answer does not count until it was compared with the other owners: wait, `atoll \
+                 repair status` shows how far it is",
+                names[0]
+            ),
+            _ => format!(
+                "; {} have lost data, and their answers do not count until they were compared with the other owners: wait, \
+                 `atoll repair status` shows how far they are",
+                names.join(" and ")
+            ),
+        }
+    }
+
     fn not_met(mut self, code: ErrorCode) -> Failure {
         if code == ErrorCode::DeadlinePassed {
             for report in &mut self.reports {
@@ -485,7 +511,7 @@ impl Read {
             got,
             needed: self.quorum.r(),
             retry_after_ms: 0,
-            detail: format!("{got} of {} answers {when}", self.quorum.r()),
+            detail: format!("{got} of {} answers {when}{}", self.quorum.r(), self.doubters()),
             receipt: Some(Box::new(self.receipt())),
         }
     }
@@ -524,6 +550,9 @@ fn fetch(
             (Ok((_, Reply::Fetched(found))), _) => Fetched::State(found.state),
             (Ok((_, Reply::Failed(failure))), _) if failure.code == ErrorCode::Corrupt => {
                 Fetched::Corrupt
+            }
+            (Ok((_, Reply::Failed(failure))), _) if failure.code == ErrorCode::Rising => {
+                Fetched::Down
             }
             (Ok(_), _) => Fetched::Refused,
             (Err(CallError::Down(_) | CallError::Lost(_)), _) => Fetched::Down,

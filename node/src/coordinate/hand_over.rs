@@ -151,6 +151,7 @@ fn takes_none(failure: &Failure) -> bool {
         ErrorCode::HintsFull
             | ErrorCode::ReadOnly
             | ErrorCode::Stopping
+            | ErrorCode::Rising
             | ErrorCode::Overloaded
             | ErrorCode::NoOwnerReachable
     );

@@ -518,7 +518,7 @@ fn other_step(node: &Arc<Node>, who: Who, replicate: Replicate, due: Due) -> Box
             Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => Ok(()),
             Ok((_, Reply::Failed(failure))) => Err(match failure.code {
                 ErrorCode::HintsFull => Refusal::HintsFull,
-                ErrorCode::Stopping => Refusal::Unreachable,
+                ErrorCode::Stopping | ErrorCode::Rising => Refusal::Unreachable,
                 _ => Refusal::Refused,
             }),
             Ok(_) => Err(Refusal::Refused),

@@ -11,7 +11,11 @@
 //! Everybody goes on writing meanwhile. A key that differs at the beginning and is equal after the wait was on its way; a
 //! key that one side has lost differs all the time, so whatever is equal anywhere on the way down holds none of those.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use atoll_antientropy::merkle::{
     Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, Width,
@@ -83,8 +87,9 @@ pub(super) struct Broken(pub(super) String);
 pub(super) struct Exchange<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) peer: NodeId,
-    /// Partitions of which we may have forgotten something, and which were not yet compared with this peer.
-    pub(super) doubted: std::collections::BTreeSet<Partition>,
+    /// Partitions of which we may have forgotten something, and which were not yet compared with this peer; which doubt it
+    /// was.
+    pub(super) doubted: BTreeSet<Partition>,
     width: Width,
     /// Since when we have worked without a rest.
     working_since: Instant,
@@ -132,7 +137,7 @@ impl<'a> Exchange<'a> {
     /// These partitions are equal, or were at that time but for what has been mended since.
     async fn confirm(&self, partitions: Vec<Partition>, at: Instant) -> Result<(), Broken> {
         let doubted = partitions.iter().filter(|partition| self.doubted.contains(partition));
-        let ends = doubted.map(|partition| self.node.doubt().compared(*partition, self.peer));
+        let ends = doubted.map(|partition| self.node.doubt().compared(*partition, self.peer, at));
         for ended in join_all(ends).await {
             ended.map_err(|error| Broken(error.to_string()))?;
         }

@@ -156,7 +156,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Our own copy. Of a damaged one nothing is left.
+    /// Our own copy. One that turns out to be damaged is set aside and counts as missing.
     fn own(&self, row: &Bytes) -> Result<Register, Broken> {
         let own = replica::read(self.node, row).map_err(|error| Broken(error.to_string()))?;
         Ok(own.map_or_else(Register::default, |record| {
@@ -170,8 +170,10 @@ impl Exchange<'_> {
         if !self.doubted.contains(&partition) {
             return Outcome::Later;
         }
-        drop(self.node.doubt().doubt_key(row)); // settled with all the others
-        Outcome::WasInFlight
+        match self.node.doubt().doubt_key(row) {
+            true => Outcome::WasInFlight, // on stable storage with all the others
+            false => Outcome::Later,
+        }
     }
 
     /// The states are equal and were said not to be. If what is said of ours is wrong (nothing guards those rows), it is

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use atoll_antientropy::Register;
 use atoll_ring::NodeId;
 use atoll_transport::Boxed;
-use atoll_wire::{Ack, BucketId, ErrorCode, Fetch, Lane, Reply, Request, limits::TIMEOUT_MS_MAX};
+use atoll_wire::{Ack, BucketId, ErrorCode, Fetch, Lane, Reply, Request};
 use bytes::Bytes;
 use futures_util::{
     future::join_all,
@@ -25,7 +25,9 @@ use futures_util::{
 use tokio::time::Instant;
 
 use crate::{
-    Node, replica,
+    Node,
+    doubt::LAST_WRITE,
+    replica,
     storage::{StoreError, rows},
 };
 
@@ -40,9 +42,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest wait.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// A write that had counted the lost copy may end so much later.
-const LAST_WRITE: Duration = Duration::from_millis(TIMEOUT_MS_MAX as u64);
 
 /// A key in doubt.
 struct Pending {

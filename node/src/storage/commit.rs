@@ -6,8 +6,12 @@
 //! writer gives it half a millisecond more.
 //!
 //! The writer is a thread in a real node ([`Disk::on_thread`]) and a task on virtual time in a simulated one
-//! ([`Disk::on_task`]). Applying, syncing and acknowledging are the same code; only the thread lingers. After the first error it never touches the store again: every
-//! waiting and later write fails, and the node stops.
+//! ([`Disk::on_task`]). Applying, syncing and acknowledging are the same code; only the thread lingers. After the first
+//! error it never touches the store again: every waiting and later write fails, and the node stops.
+//!
+//! Commits are chained: each carries its number and a fingerprint of itself and all before it. A copy of the last one is
+//! kept outside the store ([`DurableMark`]), so a store that has lost its newest commits, or was exchanged for an older
+//! one, is noticed when it is opened ([`Disk::lost`]). The engine notices neither.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,11 +22,15 @@ use std::{
     time::Duration,
 };
 
-use atoll_wire::Ack;
+use atoll_wire::{Ack, Commit};
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{Room, Space, Store, StoreError, Write, directory::DurableMark, meta, rows};
+use super::{
+    Room, Space, Store, StoreError, Write,
+    mark::{self, DurableMark},
+    meta, rows,
+};
 use crate::canary::{self, Canary};
 
 /// Batches that share one sync. Enough that the sync is a small part of the cost; few enough that memory stays small.
@@ -41,10 +49,14 @@ pub const QUEUED_BYTES_MAX: usize = 64 << 20;
 pub struct Disk {
     shared: Arc<Shared>,
     queue: Mutex<Option<mpsc::UnboundedSender<Queued>>>,
+    found: Commit,
+    lost: Option<String>,
 }
 
 struct Shared {
     store: Arc<dyn Store>,
+    /// Rows that shall go with the next commit, whenever there is one.
+    riders: Mutex<BTreeMap<Bytes, Write>>,
     /// What is queued and not yet applied: reads look here first.
     ahead: Mutex<HashMap<(Space, Bytes), Ahead>>,
     queued_bytes: AtomicUsize,
@@ -53,8 +65,8 @@ struct Shared {
     /// Numbers of queued batches: the last one given, and the last one that is durable.
     last_given: AtomicU64,
     last_durable: AtomicU64,
-    /// The commit number on stable storage.
-    sequence: AtomicU64,
+    /// The last commit on stable storage.
+    fsynced: Mutex<Commit>,
     mark: Option<DurableMark>,
     failure: OnceLock<StoreError>,
     failed: Notify,
@@ -115,7 +127,7 @@ impl Disk {
                     }
                     let group = gather(first, &mut queue);
                     busy = group.len() >= BUSY_FROM;
-                    if shared.apply(group).and_then(|group| shared.settle(group)).is_err() {
+                    if shared.apply(group).and_then(|applied| shared.settle(applied)).is_err() {
                         return;
                     }
                 }
@@ -131,16 +143,17 @@ impl Disk {
     pub fn on_task(
         store: Arc<dyn Store>,
         sync_takes: impl Into<Pace>,
+        mark: Option<DurableMark>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StoreError> {
-        let (disk, mut queue) = Self::new(store, None)?;
+        let (disk, mut queue) = Self::new(store, mark)?;
         let pace = sync_takes.into();
         let shared = disk.shared.clone();
         let writer = tokio::spawn(async move {
             while let Some(first) = queue.recv().await {
                 let group = gather(first, &mut queue);
-                let Ok(group) = shared.apply(group) else { return };
+                let Ok(applied) = shared.apply(group) else { return };
                 tokio::time::sleep(pace.sync_takes()).await;
-                if shared.settle(group).is_err() {
+                if shared.settle(applied).is_err() {
                     return;
                 }
             }
@@ -152,24 +165,26 @@ impl Disk {
         store: Arc<dyn Store>,
         mark: Option<DurableMark>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Queued>), StoreError> {
-        let sequence = match store.get(Space::Meta, rows::SEQUENCE)? {
-            Some(value) => meta::open_number(rows::SEQUENCE, &value)?,
-            None => 0,
+        let found = match store.get(Space::Meta, rows::SEQUENCE)? {
+            Some(value) => meta::open_commit(rows::SEQUENCE, &value)?,
+            None => Commit::default(),
         };
+        let lost = mark.as_ref().and_then(|mark| mark::behind(found, mark.read()));
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
+            riders: Mutex::default(),
             ahead: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
             taken_bytes: AtomicU64::new(0),
             last_given: AtomicU64::new(0),
             last_durable: AtomicU64::new(0),
-            sequence: AtomicU64::new(sequence),
+            fsynced: Mutex::new(found),
             mark,
             failure: OnceLock::new(),
             failed: Notify::new(),
         });
-        Ok((Disk { shared, queue: Mutex::new(Some(sender)) }, receiver))
+        Ok((Disk { shared, queue: Mutex::new(Some(sender)), found, lost }, receiver))
     }
 
     /// The value of a row, queued writes included.
@@ -272,6 +287,12 @@ impl Disk {
         Ticket { state: Wait::For(receiver), shared: shared.clone() }
     }
 
+    /// Lets a row of the node's own go with the next commit, whenever there is one: nobody waits for it, and it is no
+    /// reason for a sync. A newer one takes its place. [`Disk::get`] does not see it before.
+    pub fn along(&self, write: Write) {
+        self.shared.riders.lock().expect("no panic holds it").insert(write.row.clone(), write);
+    }
+
     /// Whether what is written now will be kept, as far as one can know beforehand.
     ///
     /// # Errors
@@ -299,9 +320,19 @@ impl Disk {
         self.shared.queued_bytes.load(Ordering::Relaxed) > QUEUED_BYTES_MAX
     }
 
-    /// The number of the last commit on stable storage.
-    pub fn sequence(&self) -> u64 {
-        self.shared.sequence.load(Ordering::Relaxed)
+    /// The last commit on stable storage.
+    pub fn commit(&self) -> Commit {
+        *self.shared.fsynced.lock().expect("no panic holds it")
+    }
+
+    /// The last commit that was found when the store was opened.
+    pub fn found(&self) -> Commit {
+        self.found
+    }
+
+    /// What the mark beside the store says that it has lost, for people.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     /// About how many rows.
@@ -381,12 +412,15 @@ impl Pace {
 
 impl Shared {
     /// Applies a group as one batch under the next commit number.
-    fn apply(&self, mut group: Vec<Queued>) -> Result<Vec<Queued>, StoreError> {
-        let sequence = self.sequence.load(Ordering::Relaxed) + 1;
-        let mut writes: Vec<Write> =
-            group.iter_mut().flat_map(|queued| std::mem::take(&mut queued.writes)).collect();
-        let bytes: usize = writes.iter().map(Write::bytes).sum();
-        writes.push(meta::write_number(Bytes::from_static(rows::SEQUENCE), sequence));
+    fn apply(&self, mut group: Vec<Queued>) -> Result<Applied, StoreError> {
+        let before = *self.fsynced.lock().expect("no panic holds it");
+        let riders = std::mem::take(&mut *self.riders.lock().expect("no panic holds it"));
+        let mut writes: Vec<Write> = riders.into_values().collect(); // first: what is queued may know better
+        let ours = writes.len();
+        writes.extend(group.iter_mut().flat_map(|queued| std::mem::take(&mut queued.writes)));
+        let bytes: usize = writes[ours..].iter().map(Write::bytes).sum();
+        let commit = mark::next(before, &writes);
+        writes.push(meta::write_commit(Bytes::from_static(rows::SEQUENCE), commit));
         self.store.apply(&writes).inspect_err(|error| self.fail(error.clone()))?;
         let last = group.last().map_or(0, |queued| queued.number);
         {
@@ -404,17 +438,17 @@ impl Shared {
                 let _ = written.send(());
             }
         }
-        Ok(group)
+        Ok(Applied { commit, group })
     }
 
     /// Syncs, then acknowledges: in this order, which is the first promise of the store.
-    fn settle(&self, group: Vec<Queued>) -> Result<(), StoreError> {
+    fn settle(&self, Applied { commit, group }: Applied) -> Result<(), StoreError> {
         if !canary::is_on(Canary::SkipFsync) {
             self.store.sync().inspect_err(|error| self.fail(error.clone()))?;
         }
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        *self.fsynced.lock().expect("no panic holds it") = commit;
         if let Some(mark) = &self.mark {
-            mark.set(sequence);
+            mark.set(commit);
         }
         let last = group.last().map_or(0, |queued| queued.number);
         self.last_durable.store(last, Ordering::Release);
@@ -436,6 +470,12 @@ impl Shared {
         let stopped = || StoreError("the node is stopping".into());
         self.failure.get().cloned().unwrap_or_else(stopped)
     }
+}
+
+/// A group that is applied and not yet synced.
+struct Applied {
+    commit: Commit,
+    group: Vec<Queued>,
 }
 
 fn gather(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Queued> {
@@ -472,7 +512,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_acknowledged_write_survives_a_crash() {
         let store = Arc::new(MemoryStore::new());
-        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        let (disk, _writer) =
+            Disk::on_task(store.clone(), Duration::from_millis(2), None).expect("new");
         disk.write(row("a", "1"), Ack::Durable).done().await.expect("memory");
         store.crash(0);
         assert_eq!(read(&disk, "a").as_deref(), Some(&b"1"[..]));
@@ -482,7 +523,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_written_write_is_visible_and_may_be_lost() {
         let store = Arc::new(MemoryStore::new());
-        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        let (disk, _writer) =
+            Disk::on_task(store.clone(), Duration::from_millis(2), None).expect("new");
         disk.write(row("a", "1"), Ack::Written).done().await.expect("memory");
         assert_eq!(read(&disk, "a").as_deref(), Some(&b"1"[..]));
         store.crash(0);
@@ -493,7 +535,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reads_see_what_is_queued() {
         let (disk, _writer) =
-            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2)).expect("new");
+            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2), None)
+                .expect("new");
         let first = disk.write(row("a", "1"), Ack::Durable);
         let second = disk.write(row("a", "2"), Ack::Durable);
         assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
@@ -507,7 +550,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reads_do_not_go_back_while_a_group_is_applied() {
         let (disk, _writer) =
-            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2)).expect("new");
+            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2), None)
+                .expect("new");
         for _ in 1..GROUP_MAX {
             drop(disk.write(row("a", "1"), Ack::Durable));
         }
@@ -516,7 +560,7 @@ mod tests {
         last_of_group.done().await.expect("memory");
         assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
         next.done().await.expect("memory");
-        assert_eq!(disk.sequence(), 2);
+        assert_eq!(disk.commit().sequence, 2);
         assert_eq!(read(&disk, "a").as_deref(), Some(&b"2"[..]));
     }
 
@@ -524,7 +568,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_scan_of_what_is_queued_misses_nothing() {
         let store = Arc::new(MemoryStore::new());
-        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2)).expect("new");
+        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2), None).expect("new");
         let write = |name: u8, value: Option<u8>| Write {
             space: Space::Data,
             row: vec![1, name].into(),
@@ -565,21 +609,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn writes_gather_while_the_disk_is_busy() {
         let (disk, _writer) =
-            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2)).expect("new");
+            Disk::on_task(Arc::new(MemoryStore::new()), Duration::from_millis(2), None)
+                .expect("new");
         let tickets: Vec<_> = (0..100).map(|_| disk.write(row("a", "1"), Ack::Durable)).collect();
         for ticket in tickets {
             ticket.done().await.expect("memory");
         }
-        assert!(disk.sequence() <= 2, "{} commits for 100 writes", disk.sequence());
+        assert!(disk.commit().sequence <= 2, "{:?} for 100 writes", disk.commit());
     }
 
     /// `settled` waits for what was queued before it, and for nothing if there is nothing.
     #[tokio::test(start_paused = true)]
     async fn settled_covers_earlier_writes() {
         let store = Arc::new(MemoryStore::new());
-        let (disk, _writer) = Disk::on_task(store.clone(), Duration::from_millis(2)).expect("new");
+        let (disk, _writer) =
+            Disk::on_task(store.clone(), Duration::from_millis(2), None).expect("new");
         disk.settled().done().await.expect("nothing to do");
-        assert_eq!(disk.sequence(), 0);
+        assert_eq!(disk.commit().sequence, 0);
         disk.write(row("a", "1"), Ack::Written).done().await.expect("memory");
         disk.settled().done().await.expect("memory");
         store.crash(0);
@@ -591,7 +637,7 @@ mod tests {
     async fn a_failed_sync_is_the_end() {
         let faults = Faults::new();
         let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()), faults.clone()));
-        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2)).expect("new");
+        let (disk, _writer) = Disk::on_task(store, Duration::from_millis(2), None).expect("new");
         faults.fail_next(Deed::Sync);
         assert!(disk.write(row("a", "1"), Ack::Durable).done().await.is_err());
         assert_eq!(Some(disk.failed().await), faults.broken());

@@ -1,26 +1,29 @@
-//! The data directory: whose it is, who uses it, and how far it was fsynced.
+//! The data directory: whose it is, where it lies, who uses it, and how far it was fsynced.
 //!
 //! ```text
-//! DATA/identity       TOML: format number, cluster, node; written when the first start has succeeded
+//! DATA/identity       TOML: format number, cluster, node, and the place where the directory lies
+//! DATA/unsettled      from the moment an empty directory is taken until it has an identity
 //! DATA/lock           held by the process that uses the directory
-//! DATA/durable-mark   the last commit number that was fsynced, kept outside the engine's journal
+//! DATA/durable-mark   the last commit that was fsynced, kept outside the engine's journal; see `mark`
 //! DATA/faults.toml    what shall go wrong, for a node that was started with --allow-faults; see `faulty`
 //! DATA/store/         the engine's
 //! ```
 //!
-//! The mark is why a journal that lost its tail is noticed: the engine opens it without a word, but its last commit
-//! number is then lower than the mark. It is written after each sync and not synced itself, so it may lag, never lead.
+//! A directory that is empty, or lies elsewhere than it did, is no reason to refuse: [`Directory::lost`] says what is
+//! wrong, and the node takes a new incarnation before it serves anybody. From then on the store remembers that it must.
 
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use atoll_ring::{ClusterId, NodeId};
 use atoll_transport::small_file::{self, SETTINGS_BYTES_MAX};
 use serde::{Deserialize, Serialize};
+
+use super::mark::DurableMark;
 
 /// What this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -29,7 +32,22 @@ pub const FORMAT: u32 = 1;
 pub struct Directory {
     path: PathBuf,
     ours: OnDisk,
+    before: Before,
     _lock: File,
+}
+
+/// What a directory was before it was opened.
+enum Before {
+    /// Nothing, and somebody says that this is right.
+    New,
+    /// Nothing.
+    Empty,
+    /// This node's, and the engine's files are gone.
+    NoStore,
+    /// This node's, at that place.
+    Elsewhere(Place),
+    /// As it should be.
+    Whole,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +56,40 @@ struct OnDisk {
     format: u32,
     cluster: ClusterId,
     node: NodeId,
+    place: Place,
 }
+
+/// Where a directory lies. A copy lies elsewhere, and so does what was restored from one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    /// For people; a directory may be moved.
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// Empty where the system has none.
+    machine: String,
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Place> {
+        let about = fs::metadata(path)?;
+        let machine = small_file::read_text(Path::new(MACHINE_ID), SETTINGS_BYTES_MAX);
+        Ok(Place {
+            path: fs::canonicalize(path)?,
+            device: about.dev(),
+            inode: about.ino(),
+            machine: machine.map(|id| id.trim().to_owned()).unwrap_or_default(),
+        })
+    }
+
+    fn is(&self, other: &Place) -> bool {
+        (self.device, self.inode, &self.machine) == (other.device, other.inode, &other.machine)
+    }
+}
+
+/// Where Linux keeps the name of the machine.
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Why a data directory cannot be used. Each says the path and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -56,15 +107,6 @@ pub enum DirectoryError {
         "another process uses the data directory {path}; stop it first, or give this node its own directory"
     )]
     InUse {
-        /// The path.
-        path: PathBuf,
-    },
-    /// There is nothing, and nobody said that this is right.
-    #[error(
-        "the data directory {path} is empty. If this node has never run, start it once with --first-start; if it has, its \
-         data is gone: look for the right path or disk first"
-    )]
-    Empty {
         /// The path.
         path: PathBuf,
     },
@@ -117,13 +159,8 @@ impl Directory {
         };
         let identity = path.join("identity");
         let known = identity.exists();
-        if !known {
-            if !empty && has_files_of_others(path) {
-                return Err(DirectoryError::Foreign { path: path.into() });
-            }
-            if !first_start {
-                return Err(DirectoryError::Empty { path: path.into() });
-            }
+        if !known && !empty && has_files_of_others(path) {
+            return Err(DirectoryError::Foreign { path: path.into() });
         }
         fs::create_dir_all(path).map_err(io)?;
         let lock = File::create(path.join("lock")).map_err(io)?;
@@ -134,29 +171,64 @@ impl Directory {
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        let ours = OnDisk { format: FORMAT, cluster, node };
-        if known {
+        let ours = OnDisk { format: FORMAT, cluster, node, place: Place::of(path).map_err(io)? };
+        let before = if known {
             let text = small_file::read_text(&identity, SETTINGS_BYTES_MAX).map_err(io)?;
-            check(path, &text, &ours)?;
+            let found = check(path, &text, &ours)?;
+            match is_empty(&path.join("store")) {
+                _ if !found.place.is(&ours.place) => Before::Elsewhere(found.place),
+                true => Before::NoStore,
+                false => Before::Whole,
+            }
         } else {
-            set_unfinished_aside(path).map_err(io)?;
-        }
-        Ok(Directory { path: path.into(), ours, _lock: lock })
+            begin_anew(path).map_err(io)?;
+            if first_start { Before::New } else { Before::Empty }
+        };
+        Ok(Directory { path: path.into(), ours, before, _lock: lock })
     }
 
-    /// Makes the directory this node's, for good: from now on it is never taken for empty. To be called when the engine
-    /// has its first commit on stable storage and before anybody is served.
+    /// Whether the directory was empty, and was said to be.
+    pub fn is_new(&self) -> bool {
+        matches!(self.before, Before::New)
+    }
+
+    /// What has been lost, as far as one sees from here.
+    pub fn lost(&self) -> Option<String> {
+        let path = self.path.display();
+        match &self.before {
+            Before::New | Before::Whole => None,
+            Before::Empty => Some(format!("the data directory {path} is empty")),
+            Before::NoStore => Some(format!("{path} has no data in `store`")),
+            Before::Elsewhere(place) => {
+                Some(format!("{path} was copied or restored from {}", place.path.display()))
+            }
+        }
+    }
+
+    /// Where the directory lay when it was last in use, if that is another place.
+    pub fn copied_from(&self) -> Option<&Path> {
+        match &self.before {
+            Before::Elsewhere(place) => Some(&place.path),
+            Before::New | Before::Empty | Before::NoStore | Before::Whole => None,
+        }
+    }
+
+    /// Makes the directory this node's, at this place, for good. To be called when the store itself knows what was lost, on
+    /// stable storage, and before anybody is served.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn settle(&self) -> Result<(), DirectoryError> {
         let identity = self.path.join("identity");
-        if identity.exists() {
-            return Ok(());
+        let io = |source| DirectoryError::Io { path: identity.clone(), source };
+        if !matches!(self.before, Before::Whole) {
+            let text = toml::to_string(&self.ours).expect("plain data");
+            write_durably(&identity, text.as_bytes()).map_err(io)?;
         }
-        let text = toml::to_string(&self.ours).expect("plain data");
-        write_durably(&identity, text.as_bytes())
-            .map_err(|source| DirectoryError::Io { path: identity, source })
+        match fs::remove_file(self.path.join(UNSETTLED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Where the engine keeps its files.
@@ -181,37 +253,55 @@ impl Directory {
             .create(true)
             .truncate(false)
             .open(&path)
-            .map(|file| DurableMark { file })
+            .map(DurableMark::in_file)
             .map_err(|source| DirectoryError::Io { path, source })
     }
 }
 
-/// What a first start leaves that was cut short; anything else is somebody's.
-const OF_A_FIRST_START: [&str; 6] =
-    ["lock", "identity.new", "durable-mark", "store", "store.unfinished", "faults.toml"];
+/// Says that nobody was served from this directory yet.
+const UNSETTLED: &str = "unsettled";
+
+/// What may lie in a directory without an identity; anything else is somebody's. See [`set_aside`] for the last.
+const OURS: [&str; 6] = ["lock", "identity.new", "durable-mark", "store", UNSETTLED, "faults.toml"];
+const ASIDE: &str = "store.aside-";
 
 fn has_files_of_others(path: &Path) -> bool {
     let Ok(entries) = fs::read_dir(path) else { return false };
-    entries.flatten().any(|entry| !OF_A_FIRST_START.iter().any(|ours| entry.file_name() == *ours))
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let ours = |name: &str| OURS.contains(&name) || name.starts_with(ASIDE);
+    names.into_iter().any(|name| !name.to_str().is_some_and(ours))
 }
 
-/// A first start that was cut short has served nobody, but may have left a store the engine cannot open. It is set aside
-/// rather than deleted, in case somebody has lost an identity file and asks for a first start by mistake.
-fn set_unfinished_aside(path: &Path) -> io::Result<()> {
-    let (store, aside) = (path.join("store"), path.join("store.unfinished"));
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Clears a directory without an identity. A start that was cut short has served nobody: what it left goes. A store that
+/// was in use and has lost its identity is set aside, for somebody may want to look into it.
+fn begin_anew(path: &Path) -> io::Result<()> {
+    let (store, unsettled) = (path.join("store"), path.join(UNSETTLED));
     if store.exists() {
-        if aside.exists() {
-            fs::remove_dir_all(&aside)?;
+        if unsettled.exists() {
+            fs::remove_dir_all(&store)?;
+        } else {
+            set_aside(path, &store)?;
         }
-        fs::rename(&store, &aside)?;
     }
     match fs::remove_file(path.join("durable-mark")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
+    File::create(&unsettled).map(drop) // a power loss may take it; the store is then set aside
 }
 
-fn check(path: &Path, text: &str, ours: &OnDisk) -> Result<(), DirectoryError> {
+/// Gives a store the first name that is free.
+fn set_aside(path: &Path, store: &Path) -> io::Result<()> {
+    let mut names = (1..).map(|number| path.join(format!("{ASIDE}{number}")));
+    let free = names.find(|aside| !aside.exists()).expect("numbers do not end");
+    fs::rename(store, free)
+}
+
+fn check(path: &Path, text: &str, ours: &OnDisk) -> Result<OnDisk, DirectoryError> {
     let malformed = |found: String| DirectoryError::Format { path: path.into(), found };
     let table: toml::Table = text.parse().map_err(|_| malformed("unreadable".into()))?;
     match table.get("format").and_then(toml::Value::as_integer) {
@@ -220,14 +310,14 @@ fn check(path: &Path, text: &str, ours: &OnDisk) -> Result<(), DirectoryError> {
         None => return Err(malformed("unreadable".into())),
     }
     let found: OnDisk = table.try_into().map_err(|_| malformed("unreadable".into()))?;
-    if found != *ours {
+    if (found.cluster, found.node) != (ours.cluster, ours.node) {
         return Err(DirectoryError::OtherNode {
             path: path.into(),
             node: found.node,
             cluster: found.cluster,
         });
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The file appears whole or not at all, and is still there after a power loss.
@@ -240,37 +330,10 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// The last commit number that was fsynced, kept outside the engine's journal.
-pub struct DurableMark {
-    file: File,
-}
-
-impl DurableMark {
-    /// The number, or 0 if none was ever written whole.
-    pub fn read(&self) -> u64 {
-        let mut bytes = [0; 16];
-        if self.file.read_exact_at(&mut bytes, 0).is_err() {
-            return 0;
-        }
-        let (number, check) = bytes.split_at(8);
-        if check != &blake3::hash(number).as_bytes()[..8] {
-            return 0;
-        }
-        u64::from_be_bytes(number.try_into().expect("eight bytes"))
-    }
-
-    /// Remembers a number. Failing to do so is no loss: the mark then lags, as it may.
-    pub fn set(&self, sequence: u64) {
-        let number = sequence.to_be_bytes();
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&number);
-        bytes[8..].copy_from_slice(&blake3::hash(&number).as_bytes()[..8]);
-        let _ = self.file.write_all_at(&bytes, 0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use atoll_wire::Commit;
+
     use super::*;
 
     fn open(path: &Path, node: u32, first: bool) -> Result<Directory, DirectoryError> {
@@ -279,34 +342,82 @@ mod tests {
         Ok(directory)
     }
 
-    /// A first start that ended anywhere before it was settled can be repeated, and what it left is set aside.
+    /// Whatever was cut short before it was settled can be repeated, with the word that the directory is new or without.
     #[test]
-    fn a_first_start_that_was_cut_short_can_be_repeated() {
-        let temporary = tempfile::tempdir().expect("a directory");
-        let path = temporary.path();
-        let cut_short = Directory::open(path, ClusterId([1; 16]), NodeId(1), true).expect("first");
-        fs::create_dir(cut_short.store()).expect("ours");
-        fs::write(cut_short.store().join("half"), "made").expect("ours");
-        fs::write(path.join("identity.new"), "for").expect("ours");
-        cut_short.mark().expect("ours").set(5);
-        drop(cut_short);
-        assert!(matches!(open(path, 1, false), Err(DirectoryError::Empty { .. })));
-        let again = open(path, 1, true).expect("again");
-        assert!(!again.store().exists() && path.join("store.unfinished/half").exists());
-        assert_eq!(again.mark().expect("ours").read(), 0);
-        drop(again);
-        drop(open(path, 1, false).expect("settled"));
+    fn a_start_that_was_cut_short_can_be_repeated() {
+        for first in [true, false] {
+            let temporary = tempfile::tempdir().expect("a directory");
+            let path = temporary.path();
+            let cluster = ClusterId([1; 16]);
+            let cut_short = Directory::open(path, cluster, NodeId(1), first).expect("empty");
+            fs::create_dir(cut_short.store()).expect("ours");
+            fs::write(cut_short.store().join("half"), "made").expect("ours");
+            fs::write(path.join("identity.new"), "for").expect("ours");
+            cut_short.mark().expect("ours").set(Commit { sequence: 5, chain: 1 });
+            drop(cut_short);
+            let again = open(path, 1, first).expect("again");
+            assert_eq!(again.is_new(), first);
+            assert_eq!(again.lost().is_some(), !first);
+            assert!(!again.store().exists());
+            assert_eq!(again.mark().expect("ours").read(), Commit::default());
+            fs::create_dir(again.store()).expect("ours");
+            fs::write(again.store().join("whole"), "store").expect("ours");
+            drop(again);
+            assert_eq!(open(path, 1, false).expect("settled").lost(), None);
+        }
     }
 
-    /// An empty directory needs the word that it may be empty; from then on it never does.
+    /// An empty directory is new only if somebody says so; otherwise what was in it is lost. That can be said once.
     #[test]
-    fn an_empty_directory_is_accepted_once() {
+    fn an_empty_directory_is_new_or_lost() {
         let temporary = tempfile::tempdir().expect("a directory");
         let path = temporary.path().join("data");
-        assert!(matches!(open(&path, 1, false), Err(DirectoryError::Empty { .. })));
-        drop(open(&path, 1, true).expect("first"));
-        drop(open(&path, 1, false).expect("later"));
-        drop(open(&path, 1, true).expect("a first start that was repeated"));
+        let directory =
+            Directory::open(&path, ClusterId([1; 16]), NodeId(1), false).expect("empty");
+        assert!(directory.lost().is_some_and(|lost| lost.contains("is empty")));
+        drop(directory);
+        let directory = open(&path, 1, true).expect("first");
+        assert!(directory.is_new() && directory.lost().is_none());
+        drop(directory);
+        let directory = open(&path, 1, true).expect("a first start that was repeated");
+        assert!(!directory.is_new());
+        assert!(directory.lost().is_some_and(|lost| lost.contains("no data")));
+    }
+
+    /// A store without an identity was somebody's: it is set aside, as often as that happens, and never removed.
+    #[test]
+    fn a_store_without_an_identity_is_set_aside() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let path = temporary.path();
+        for number in 1..=3 {
+            drop(open(path, 1, true).expect("ours"));
+            fs::create_dir_all(path.join("store")).expect("ours");
+            fs::write(path.join("store/full"), number.to_string()).expect("ours");
+            fs::remove_file(path.join("identity")).expect("there");
+            drop(open(path, 1, false).expect("lost"));
+            let aside = path.join(format!("store.aside-{number}/full"));
+            assert_eq!(fs::read_to_string(aside).expect("set aside"), number.to_string());
+        }
+    }
+
+    /// A copy says so until it is settled at its new place, and so does the original when it comes back to its own.
+    #[test]
+    fn a_copy_knows_that_it_is_one() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let (original, copy) = (temporary.path().join("original"), temporary.path().join("copy"));
+        drop(open(&original, 1, true).expect("first"));
+        for folder in [&original, &copy] {
+            fs::create_dir_all(folder.join("store")).expect("ours");
+            fs::write(folder.join("store/full"), "data").expect("ours");
+        }
+        fs::copy(original.join("identity"), copy.join("identity")).expect("ours");
+        let opened = Directory::open(&copy, ClusterId([1; 16]), NodeId(1), false).expect("a copy");
+        assert!(opened.lost().is_some_and(|lost| lost.contains("copied or restored")));
+        assert!(opened.copied_from().is_some_and(|from| from.ends_with("original")));
+        drop(opened);
+        assert!(open(&copy, 1, false).expect("still a copy").lost().is_some());
+        assert_eq!(open(&copy, 1, false).expect("settled").lost(), None);
+        assert_eq!(open(&original, 1, false).expect("untouched").lost(), None);
     }
 
     #[test]
@@ -333,17 +444,5 @@ mod tests {
         fs::write(foreign.path().join("thesis.txt"), "mine").expect("write");
         assert!(matches!(open(foreign.path(), 1, true), Err(DirectoryError::Foreign { .. })));
         assert!(matches!(open(foreign.path(), 1, false), Err(DirectoryError::Foreign { .. })));
-    }
-
-    #[test]
-    fn a_torn_mark_counts_as_none() {
-        let temporary = tempfile::tempdir().expect("a directory");
-        let directory = open(temporary.path(), 1, true).expect("first");
-        let mark = directory.mark().expect("a mark");
-        assert_eq!(mark.read(), 0);
-        mark.set(77);
-        assert_eq!(directory.mark().expect("again").read(), 77);
-        mark.file.write_all_at(&[9], 3).expect("write");
-        assert_eq!(mark.read(), 0);
     }
 }

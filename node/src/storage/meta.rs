@@ -9,8 +9,10 @@
 //! ```
 //!
 //! A lease that reads too low gives counters a second time, and the second write under a dot is dropped without a word. So
-//! these rows are verified as records are, and a damaged one ends the start: nobody else has a copy.
+//! these rows are verified as records are, and a damaged one ends the start: nobody else has a copy, and a node that
+//! cannot read them has to come back as a new incarnation.
 
+use atoll_wire::Commit;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::{Space, StoreError, Write, record::checksum};
@@ -31,7 +33,11 @@ pub fn write(row: Bytes, value: &[u8]) -> Write {
 /// It is not: the node cannot go on with this directory.
 pub fn open(row: &[u8], sealed: &Bytes) -> Result<Bytes, StoreError> {
     let damaged = || {
-        StoreError(format!("the row {} is damaged and no other node has it", row.escape_ascii()))
+        StoreError(format!(
+            "the row {} is damaged and no other node has it: move `store` in the data directory away and start the node \
+             again; it then comes back as a new incarnation and gets its data from the other owners",
+            row.escape_ascii()
+        ))
     };
     let value_bytes = sealed.len().checked_sub(CHECKSUM_BYTES).ok_or_else(damaged)?;
     let value = sealed.slice(..value_bytes);
@@ -53,6 +59,27 @@ pub fn open_number(row: &[u8], sealed: &Bytes) -> Result<u64, StoreError> {
         StoreError(format!("the row {} holds {} bytes, not 8", row.escape_ascii(), value.len()))
     })?;
     Ok(u64::from_be_bytes(bytes))
+}
+
+/// The write of a row that holds a commit.
+pub fn write_commit(row: Bytes, commit: Commit) -> Write {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&commit.sequence.to_be_bytes());
+    bytes[8..].copy_from_slice(&commit.chain.to_be_bytes());
+    write(row, &bytes)
+}
+
+/// The commit in a row.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_commit(row: &[u8], sealed: &Bytes) -> Result<Commit, StoreError> {
+    let value = open(row, sealed)?;
+    let bytes: [u8; 16] = value.as_ref().try_into().map_err(|_| {
+        StoreError(format!("the row {} holds {} bytes, not 16", row.escape_ascii(), value.len()))
+    })?;
+    let bytes = u128::from_be_bytes(bytes);
+    Ok(Commit { sequence: (bytes >> 64) as u64, chain: bytes as u64 })
 }
 
 #[cfg(test)]

@@ -110,12 +110,32 @@ pub fn data_begin(partition: Partition, token: u64) -> Bytes {
     row.freeze()
 }
 
+/// Where it is kept what this node remembers of another.
+pub fn peer(node: NodeId) -> Bytes {
+    let mut row = BytesMut::from(PEER);
+    row.put_u32(node.0);
+    row.freeze()
+}
+
+/// The node in the name of such a row.
+pub fn node_of_peer(row: &[u8]) -> Option<NodeId> {
+    Some(NodeId(u32::from_be_bytes(row.strip_prefix(PEER)?.try_into().ok()?)))
+}
+
+/// What the names of all rows about other nodes begin with.
+pub const PEER: &[u8] = b"peer/";
 /// What the names of all rows about doubt begin with.
 pub const DOUBT: &[u8] = b"doubt/";
 /// Why there is doubt, for people. Longer than the name of any partition's row.
 pub const DOUBT_WHY: &[u8] = b"doubt/why";
-/// The number of the last commit.
+/// The number of the last commit, and its chain.
 pub const SEQUENCE: &[u8] = b"sequence";
+/// The node's own incarnation; none = that of the view.
+pub const INCARNATION: &[u8] = b"incarnation";
+/// Why the node must take a new incarnation before it serves; gone when it has.
+pub const LOST: &[u8] = b"lost";
+/// How far the scrub has come.
+pub const SCRUB: &[u8] = b"scrub";
 /// How often the node started without having been stopped.
 pub const UNCLEAN_STARTS: &[u8] = b"unclean-starts";
 /// Present if the last stop was in order.

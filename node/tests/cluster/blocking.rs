@@ -51,6 +51,47 @@ async fn a_blocking_read_makes_the_next_one_see_no_less() {
     }
 }
 
+/// Reads of one owner go back no more either: what a blocking read of r = 1 has shown is then with all three. If one of them
+/// cannot have it, the read says so.
+#[tokio::test(start_paused = true)]
+async fn blocking_reads_of_one_owner_never_go_back() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = only_on_one(&cluster).await;
+    let found = cluster.get(owners[0], "k", &read(1, Repair::Blocking)).await.expect("up");
+    assert_eq!(values(&found), ["v"]);
+    assert_eq!(found.receipt.repaired.len(), 2);
+    cluster.crash_all(&owners);
+    for owner in &owners {
+        assert_eq!(texts(&cluster.state(*owner, "k").expect("made sure of")), ["v"], "{owner}");
+    }
+    cluster.boot_all(&owners[..2]).await;
+    cluster.settle().await;
+    for owner in &owners[..2] {
+        let failure = cluster.get(*owner, "k", &read(1, Repair::Blocking)).await.expect_err("down");
+        assert_eq!((failure.code, failure.got), (ErrorCode::ReadQuorumNotMet, 2));
+        assert_eq!(failure.needed, 3);
+    }
+    cluster.boot(owners[2]).await;
+    cluster.settle().await;
+    let again = cluster.get(owners[2], "k", &read(1, Repair::Blocking)).await.expect("up");
+    assert_eq!((values(&again), again.receipt.repaired.len()), (vec!["v".into()], 0));
+}
+
+/// A sloppy blocking read may make sure at a fallback in place of an owner that is down.
+#[tokio::test(start_paused = true)]
+async fn a_sloppy_blocking_read_of_one_owner_finds_a_fallback() {
+    let mut cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.put(owners[0], "k", "v", &blind(), &w(3)).await.expect("up");
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    let blocking = With { r: Some(1), repair: Repair::Blocking, ..SLOPPY };
+    let found = cluster.get(owners[0], "k", &blocking).await.expect("two owners and a fallback");
+    assert_eq!(values(&found), ["v"]);
+    let hint = cluster.hint(cluster.fallbacks("k")[0], owners[2], "k");
+    assert_eq!(texts(&hint.expect("kept")), ["v"]);
+}
+
 /// The receipt of a blocking read names whom it had to bring up to date, and they have it on disk with the answer.
 #[tokio::test(start_paused = true)]
 async fn the_receipt_names_whom_a_blocking_read_repaired() {

@@ -1,14 +1,20 @@
 //! A cluster to ask questions of.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
         faulty::{Faults, FaultyStore},
+        mark::DurableMark,
         memory::MemoryStore,
         record::Record,
         rows,
@@ -31,14 +37,19 @@ pub struct Cluster {
     pub network: Arc<Network>,
     pub view: Arc<View>,
     stores: BTreeMap<NodeId, Arc<MemoryStore>>,
+    marks: BTreeMap<NodeId, DurableMark>,
     /// What shall go wrong with the disk of a running node.
     faults: BTreeMap<NodeId, Arc<Faults>>,
     /// Nodes whose sync takes longer than [`SYNC`].
     slow_disks: BTreeMap<NodeId, Duration>,
     /// For nodes that are started from now on.
     pub hint_limits: HintLimits,
+    /// Likewise.
+    pub scrub_period: Duration,
     /// Nodes do not compare what they hold, see [`Cluster::release_exchange`].
     exchange_held: bool,
+    /// Nodes whose disk was emptied since they last ran.
+    emptied: BTreeSet<NodeId>,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
 }
 
@@ -126,6 +137,11 @@ impl Cluster {
 
     /// A cluster whose nodes keep no more than this for others.
     pub async fn start_with(nodes: u32, hint_limits: HintLimits) -> Cluster {
+        Cluster::start_of(nodes, 3, hint_limits).await
+    }
+
+    /// A cluster with this many copies of everything.
+    pub async fn start_of(nodes: u32, copies: u8, hint_limits: HintLimits) -> Cluster {
         let address: SocketAddr = "127.0.0.1:1".parse().expect("an address");
         let members = (1..=nodes)
             .map(|id| Member {
@@ -139,19 +155,23 @@ impl Cluster {
             .collect();
         let partitions = Partitions::new(64).expect("a power of two");
         let (view, _) =
-            View::create(ClusterId([7; 16]), partitions, 3, members).expect("a good view");
+            View::create(ClusterId([7; 16]), partitions, copies, members).expect("a good view");
         let mut cluster = Cluster {
             network: Network::new(),
             view: Arc::new(view),
             stores: BTreeMap::new(),
+            marks: BTreeMap::new(),
             faults: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             exchange_held: true,
+            emptied: BTreeSet::new(),
             running: BTreeMap::new(),
             hint_limits,
+            scrub_period: SCRUB_PERIOD,
         };
         for id in 1..=nodes {
             cluster.stores.insert(NodeId(id), Arc::new(MemoryStore::new()));
+            cluster.marks.insert(NodeId(id), DurableMark::in_memory());
             cluster.boot(NodeId(id)).await;
         }
         cluster.settle().await;
@@ -171,13 +191,25 @@ impl Cluster {
 
     /// Starts a node with a disk that has these faults.
     pub async fn boot_with(&mut self, id: NodeId, faults: Arc<Faults>) -> Result<(), StoreError> {
+        self.start_only(id, faults).await?;
+        self.node(id).clone().rise().await
+    }
+
+    async fn start_only(&mut self, id: NodeId, faults: Arc<Faults>) -> Result<(), StoreError> {
         let store = Arc::new(FaultyStore::new(self.stores[&id].clone(), faults.clone()));
         let sync = self.slow_disks.get(&id).copied().unwrap_or(SYNC);
-        let (disk, writer) = Disk::on_task(store, sync)?;
-        let past = if self.faults.contains_key(&id) { Past::Whole } else { Past::None };
+        let (disk, writer) = Disk::on_task(store, sync, Some(self.marks[&id].clone()))?;
+        let past = if self.emptied.remove(&id) {
+            Past::Lost("the data directory is empty".into())
+        } else if self.faults.contains_key(&id) {
+            Past::Whole
+        } else {
+            Past::None
+        };
         let parts = Parts {
             past,
             hint_limits: self.hint_limits,
+            scrub_period: self.scrub_period,
             id,
             view: self.view.clone(),
             secret: Secret([3; 32]),
@@ -189,10 +221,16 @@ impl Cluster {
         let node = Node::start(parts).await?;
         node.hold_exchange(self.exchange_held);
         self.network.plug(node.clone());
-        node.rise().await?;
         self.running.insert(id, (node, writer));
         self.faults.insert(id, faults);
         Ok(())
+    }
+
+    /// Starts a node that may have to wait for others before it serves. Returns at once.
+    pub async fn begin(&mut self, id: NodeId) {
+        self.start_only(id, Faults::new()).await.expect("memory does not fail");
+        let node = self.node(id).clone();
+        tokio::spawn(async move { node.rise().await });
     }
 
     /// Power loss: the node is gone, and so is all its disk had not synced.
@@ -251,11 +289,30 @@ impl Cluster {
         Space::ALL.into_iter().flat_map(write).collect()
     }
 
-    /// Puts an older copy in the place of a node's disk.
+    /// Puts an older copy in the place of a node's disk, with all that lies beside the store.
     pub fn restore(&mut self, id: NodeId, backup: &[Write]) {
+        self.marks.insert(id, DurableMark::in_memory());
+        self.lose_tail(id, backup);
+    }
+
+    /// As if the journal had lost whatever came after this copy. The mark beside the store stays.
+    pub fn lose_tail(&mut self, id: NodeId, copy: &[Write]) {
         let store = MemoryStore::new();
-        store.apply(backup).and_then(|()| store.sync()).expect("memory");
+        store.apply(copy).and_then(|()| store.sync()).expect("memory");
         self.stores.insert(id, Arc::new(store));
+    }
+
+    /// Kills a node and empties its disk.
+    pub fn wipe(&mut self, id: NodeId) {
+        self.crash(id);
+        self.restore(id, &[]);
+        self.emptied.insert(id);
+    }
+
+    /// Says of an emptied disk that it has never been used.
+    pub fn call_new(&mut self, id: NodeId) {
+        self.emptied.remove(&id);
+        self.faults.remove(&id);
     }
 
     /// Lets pings, hints and repairs run.
@@ -320,7 +377,7 @@ impl Cluster {
     }
 
     pub fn bucket(&self) -> BucketId {
-        BucketId::default_bucket(3)
+        BucketId::default_bucket(self.view.replicas())
     }
 
     pub fn owners(&self, key: &str) -> Vec<NodeId> {

@@ -177,27 +177,3 @@ async fn a_node_does_not_start_with_damaged_notes_of_its_own() {
     cluster.restore(NodeId(1), &whole);
     cluster.boot(NodeId(1)).await;
 }
-
-/// A data directory that was restored from a copy would give its counters a second time. The record knows them already,
-/// so the new value would be dropped without a word; the node stops instead.
-#[tokio::test(start_paused = true)]
-async fn a_restored_directory_gives_no_dot_again() {
-    let mut cluster = Cluster::start(3).await;
-    let owners = cluster.owners("k");
-    cluster.put(owners[0], "k", "before", &blind(), &w(3)).await.expect("up");
-    let backup = cluster.backup(owners[0]);
-    cluster.crash(owners[0]);
-    cluster.boot(owners[0]).await; // a new block of counters
-    cluster.settle().await;
-    cluster.put(owners[0], "k", "after", &blind(), &w(3)).await.expect("up");
-    cluster.crash(owners[0]);
-    cluster.restore(owners[0], &backup);
-    cluster.boot(owners[0]).await;
-    cluster.settle().await;
-    cluster.get(owners[0], "k", &r(3)).await.expect("up"); // brings back what the copy lacks
-    cluster.settle().await;
-    let failure = cluster.put(owners[0], "k", "again", &blind(), &w(2)).await.expect_err("a copy");
-    assert_eq!(failure.code, ErrorCode::Stopping);
-    let found = cluster.get(owners[1], "k", &r(2)).await.expect("two are up");
-    assert_eq!(values(&found), ["after", "before"]);
-}

@@ -74,14 +74,14 @@ async fn without_room_anywhere_a_write_is_refused_as_read_only() {
         cluster.store(NodeId(node)).set_room(large(GIB));
     }
     a_look().await;
-    let sequence = cluster.node(NodeId(1)).disk().sequence();
+    let sequence = cluster.node(NodeId(1)).disk().commit();
     let put = cluster.put(NodeId(1), "k", "after", &blind(), &DEFAULT).await.expect_err("full");
     let delete = cluster.delete(NodeId(1), "k", &stored.context, &DEFAULT).await;
     for failure in [put, delete.expect_err("full")] {
         assert_eq!((failure.code, failure.effect), (ErrorCode::ReadOnly, Effect::NotApplied));
         assert!(failure.detail.contains("free space 1.0 GiB is below 2.0 GiB"), "{failure}");
     }
-    assert_eq!(cluster.node(NodeId(1)).disk().sequence(), sequence, "something was written");
+    assert_eq!(cluster.node(NodeId(1)).disk().commit(), sequence, "something was written");
     assert_eq!(values(&cluster.get(NodeId(1), "k", &r(3)).await.expect("reads")), ["before"]);
 }
 

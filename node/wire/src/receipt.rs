@@ -1,28 +1,35 @@
-//! Whether the receipt of an acknowledged write shows what the write asked for. Whoever judges histories asks this of every
-//! receipt, and would not know a better place to find out than beside the receipt.
+//! Whether the receipt of an acknowledged write shows what the write asked for. Whoever records a history asks this of every
+//! receipt: the simulator and the load generator.
 
 use std::collections::BTreeSet;
+
+use atoll_ring::Quorum;
 
 use crate::{Outcome, Receipt};
 
 impl Receipt {
-    /// What is wrong with it, if it came with an acknowledged write.
-    pub fn untrue_of_write(&self) -> Option<&'static str> {
-        let acks = || {
-            let held = |outcome| matches!(outcome, Outcome::Durable | Outcome::Written);
-            self.replicas.iter().filter(move |line| held(line.outcome))
+    /// What is wrong with it, if it came with an acknowledged write that asked for this.
+    pub fn untrue_of_write(&self, quorum: &Quorum) -> Option<&'static str> {
+        let acks = |durable: bool| {
+            let counts = move |outcome| match outcome {
+                Outcome::Durable => true,
+                Outcome::Written => !durable,
+                _ => false,
+            };
+            self.replicas.iter().filter(move |line| counts(line.outcome))
         };
-        let seats: BTreeSet<u32> =
-            acks().map(|line| line.stands_in_for.unwrap_or(line.node)).collect();
-        let owners = acks().filter(|line| line.stands_in_for.is_none()).count();
-        let durable = acks().filter(|line| line.outcome == Outcome::Durable).count();
+        let seats = |durable| {
+            let seats = acks(durable).map(|line| line.stands_in_for.unwrap_or(line.node));
+            seats.collect::<BTreeSet<u32>>().len()
+        };
+        let owners = acks(false).filter(|line| line.stands_in_for.is_none()).count();
         let nodes: BTreeSet<u32> = self.replicas.iter().map(|line| line.node).collect();
-        if seats.len() < usize::from(self.needed) {
+        if seats(false) < usize::from(quorum.w()) {
             Some("shows too few seats")
-        } else if owners < usize::from(self.owners_needed) {
+        } else if seats(true) < usize::from(quorum.dw()) {
+            Some("shows too few fsyncs")
+        } else if owners < usize::from(quorum.pw()) {
             Some("shows too few owners")
-        } else if durable < usize::from(self.durable_needed) {
-            Some("shows too few that are fsynced")
         } else if nodes.len() < self.replicas.len() {
             Some("names a node twice")
         } else if self.hinted.iter().any(|owner| self.unhinted.contains(owner)) {
@@ -35,7 +42,7 @@ impl Receipt {
 
 #[cfg(test)]
 mod tests {
-    use atoll_ring::Epoch;
+    use atoll_ring::{Epoch, QuorumRequest};
 
     use super::*;
     use crate::ReplicaReport;
@@ -44,6 +51,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         use Outcome::{Durable, Silent, Written};
+        let strict = QuorumRequest { sloppy: Some(false), ..QuorumRequest::default() };
+        let quorum = Quorum::new(&strict, 3).expect("as usual");
         let check = |lines: &[(u32, Option<u32>, Outcome)], expected: Option<&str>| {
             let line =
                 |(node, stands_in_for, outcome): &(u32, Option<u32>, Outcome)| ReplicaReport {
@@ -64,16 +73,14 @@ mod tests {
                 unhinted: vec![],
                 repaired: vec![],
             };
-            assert_eq!(receipt.untrue_of_write(), expected, "{lines:?}");
+            assert_eq!(receipt.untrue_of_write(&quorum), expected, "{lines:?}");
         };
         check(&[(1, None, Durable), (2, None, Durable), (3, None, Silent)], None);
         check(&[(1, None, Durable), (2, None, Silent)], Some("shows too few seats"));
         check(&[(1, None, Durable), (4, Some(1), Durable)], Some("shows too few seats"));
         check(&[(1, None, Durable), (4, Some(2), Durable)], Some("shows too few owners"));
-        check(&[(1, None, Durable), (2, None, Written)], Some("shows too few that are fsynced"));
-        check(
-            &[(1, None, Durable), (2, None, Durable), (2, None, Durable)],
-            Some("names a node twice"),
-        );
+        check(&[(1, None, Durable), (2, None, Written)], Some("shows too few fsyncs"));
+        let twice = [(1, None, Durable), (2, None, Durable), (2, None, Durable)];
+        check(&twice, Some("names a node twice"));
     }
 }

@@ -193,8 +193,8 @@ pub enum Repair {
     /// They get the joined state after the client has its answer.
     #[default]
     Async,
-    /// The client has its answer when as many replicas as the read needed hold, fsynced, what it found. A later read that
-    /// meets one of them sees no less.
+    /// The client has its answer when so many replicas hold, fsynced, what it found, that any later read of as many meets
+    /// one of them: n - r + 1, and not fewer than r. Such reads never go back.
     Blocking,
     /// Nothing.
     None,

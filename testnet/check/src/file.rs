@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Write};
 
-use crate::history::Event;
+use crate::{Nonsense, history::Event};
 
 /// A line of a history that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +23,23 @@ pub enum BadLine {
         /// What is wrong with it.
         why: serde_json::Error,
     },
+    /// It cannot follow the lines before it.
+    #[error("line {line}: {why}")]
+    Nonsense {
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: Nonsense,
+    },
 }
 
 /// The events of a history, one per line. Empty lines are skipped; nothing follows the first error.
 pub fn read_history(lines: impl BufRead) -> impl Iterator<Item = Result<Event, BadLine>> {
+    numbered(lines).map(|event| event.map(|(_, event)| event))
+}
+
+/// The same, each with the number of its line.
+pub(crate) fn numbered(lines: impl BufRead) -> impl Iterator<Item = Result<(u64, Event), BadLine>> {
     let mut is_over = false;
     lines.lines().zip(1..).filter_map(move |(text, line)| {
         if is_over {
@@ -34,7 +47,10 @@ pub fn read_history(lines: impl BufRead) -> impl Iterator<Item = Result<Event, B
         }
         let event = match text {
             Ok(text) if text.trim().is_empty() => return None,
-            Ok(text) => serde_json::from_str(&text).map_err(|why| BadLine::NoEvent { line, why }),
+            Ok(text) => match serde_json::from_str(&text) {
+                Ok(event) => Ok((line, event)),
+                Err(why) => Err(BadLine::NoEvent { line, why }),
+            },
             Err(why) => Err(BadLine::Unreadable { line, why }),
         };
         is_over = event.is_err();

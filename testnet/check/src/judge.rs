@@ -1,9 +1,10 @@
 //! The court: hears a history event by event, and lets every judge speak in the end.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io::BufRead};
 
 use crate::{
     books::{Books, Nonsense},
+    file::{self, BadLine},
     history::Event,
     judges,
     verdict::{Figures, Findings, Promise, Verdict},
@@ -34,6 +35,25 @@ impl Judge {
     /// Takes down the next event. An error means that the *recorder* is wrong, not the store; judging on would be worthless.
     pub fn hear(&mut self, event: &Event) -> Result<(), Nonsense> {
         self.books.hear(event)
+    }
+
+    /// Takes down all events of a file. Stops at the first line that is wrong, and names it.
+    pub fn hear_file(&mut self, lines: impl BufRead) -> Result<(), BadLine> {
+        for event in file::numbered(lines) {
+            let (line, event) = event?;
+            self.hear(&event).map_err(|why| BadLine::Nonsense { line, why })?;
+        }
+        Ok(())
+    }
+
+    /// The keys it has heard of, each once, in the order in which they came.
+    pub fn keys(&self) -> &[String] {
+        &self.books.keys
+    }
+
+    /// Whether it has heard that the cluster settled: nothing but what the nodes hold can follow.
+    pub fn is_settled(&self) -> bool {
+        self.books.is_settled()
     }
 
     /// What all this amounts to. More may be heard afterwards; a verdict counts everything from the beginning again.

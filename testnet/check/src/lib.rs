@@ -21,7 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Reading order: [`history`] is the format and `file` its lines; `books` keeps what was heard; `provenance` says which
+//! Reading order: [`history`] is the format, `file` its lines and `written` the bytes of its values; `books` keeps what was heard; `provenance` says which
 //! writes had been shown which values; `judges` holds one file per promise; `verdict` is what they find.
 //!
 //! **Everything is linear** in the size of a history, but for the logarithms of searches: every value of every answer is
@@ -36,9 +36,11 @@ mod judge;
 mod judges;
 mod provenance;
 mod verdict;
+mod written;
 
 pub use books::Nonsense;
 pub use file::{BadLine, read_history, write_event};
 pub use history::{Dot, Effect, Event, Held, Levels, Op, Reply, Value, What};
 pub use judge::Judge;
 pub use verdict::{Figures, Promise, Verdict, Violation};
+pub use written::Written;

@@ -7,11 +7,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, StoreError,
         commit::{Disk, Pace},
         faulty::{Faults, FaultyStore},
+        mark::DurableMark,
         memory::MemoryStore,
         record::Record,
         rows,
@@ -54,6 +55,8 @@ pub struct Machine {
     pub store: Arc<MemoryStore>,
     /// How fast its disk is.
     pub pace: Pace,
+    /// What it was told last to have on its disk for certain; lies beside the store.
+    mark: DurableMark,
     /// What it takes for the time of day.
     pub clock: Arc<SimulatedClock>,
     /// What went wrong with the disk in this life.
@@ -131,6 +134,7 @@ impl Cluster {
             id,
             store,
             pace: machine.pace.clone(),
+            mark: machine.mark.clone(),
             clock: machine.clock.clone(),
             past: std::mem::replace(&mut machine.past, Past::Whole),
             hint_limits: self.hint_limits,
@@ -221,6 +225,7 @@ impl Machine {
         Machine {
             store: Arc::new(MemoryStore::new()),
             pace: Pace::from(SYNC),
+            mark: DurableMark::in_memory(),
             clock: Arc::new(SimulatedClock::starting_at(WALL_MS)),
             faults: Faults::new(),
             past: Past::None,
@@ -234,6 +239,7 @@ pub struct Start {
     id: NodeId,
     store: Arc<FaultyStore>,
     pace: Pace,
+    mark: DurableMark,
     clock: Arc<SimulatedClock>,
     past: Past,
     hint_limits: HintLimits,
@@ -253,7 +259,7 @@ impl Start {
     /// # Errors
     /// Its storage failed, or what lies there is no data directory.
     pub async fn done(self) -> Result<Started, StoreError> {
-        let (disk, writer) = Disk::on_task(self.store, self.pace)?;
+        let (disk, writer) = Disk::on_task(self.store, self.pace, Some(self.mark))?;
         let parts = Parts {
             id: self.id,
             view: self.view,
@@ -263,6 +269,7 @@ impl Start {
             clock: self.clock,
             past: self.past,
             hint_limits: self.hint_limits,
+            scrub_period: SCRUB_PERIOD,
             certificate: Arc::default(),
         };
         Ok(Started { node: Node::start(parts).await?, writer })

@@ -13,9 +13,16 @@ use std::{
 use atoll_node::{Past, storage::Space, storage::faulty::Deed, storage::memory::MemoryStore};
 use atoll_ring::NodeId;
 use atoll_transport::{chance::Chance, memory::Weather};
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{atlas, cluster::SYNC, faults::Kind, session::CLIENTS_FROM, world::World};
+use crate::{
+    atlas,
+    cluster::{Lies, SYNC, read},
+    faults::Kind,
+    session::CLIENTS_FROM,
+    world::World,
+};
 
 /// How often to look whether a disk has broken or a fault is over.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -40,6 +47,8 @@ pub struct Mischief {
     copies: BTreeMap<NodeId, MemoryStore>,
     /// Nodes that have lost memory and are not whole again.
     forgetful: BTreeSet<NodeId>,
+    /// Records that were damaged and are not whole again.
+    damaged: BTreeSet<(NodeId, Bytes)>,
     faults: u64,
 }
 
@@ -77,6 +86,7 @@ impl Mischief {
             lasting: Vec::new(),
             copies: BTreeMap::new(),
             forgetful: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             faults: 0,
         }
     }
@@ -148,6 +158,29 @@ impl Mischief {
             Some(status) => !status.rising.is_empty() || status.partitions_in_doubt > 0,
             None => true,
         });
+        self.damaged.retain(|(node, row)| {
+            let store = &cluster.machine(*node).store;
+            let set_aside = atlas::rows(store, Space::Quarantine);
+            let value = atlas::rows(store, Space::Data).into_iter().find(|(at, _)| at == row);
+            let unread = value.is_some_and(|(row, value)| {
+                matches!(read(Space::Data, &row, &value).1, Lies::Damaged)
+            });
+            unread || set_aside.iter().any(|(at, _)| at == row)
+        });
+    }
+
+    /// Whether some other owner of each key that this node owns knows for sure what it says. If all owners of a key doubt
+    /// their copies at the same time, the doubt stays until somebody acts, and rightly: see `quarantine` in the node.
+    fn leaves_somebody_sure(&self, world: &World, node: NodeId) -> bool {
+        let cluster = &world.cluster;
+        let owned = world.keys.iter().filter(|key| cluster.owners(key).contains(&node));
+        owned.into_iter().all(|key| {
+            cluster.owners(key).into_iter().any(|other| {
+                other != node
+                    && !self.forgetful.contains(&other)
+                    && !self.damaged.contains(&(other, cluster.row(key)))
+            })
+        })
     }
 
     fn next_fault(&mut self) -> Instant {
@@ -356,6 +389,9 @@ impl Mischief {
         {
             return None; // too few others would remember which incarnations there were
         }
+        if !self.leaves_somebody_sure(world, node) {
+            return None;
+        }
         let would_be = world.cluster.machine(node).store.twin();
         let said = match kind {
             Kind::Wipe => {
@@ -384,12 +420,13 @@ impl Mischief {
         }
         if kind == Kind::Damage {
             let rows = would_be.synced(Space::Data);
-            let is = |row: &bytes::Bytes, value| {
+            let is = |row: &Bytes, value| {
                 let now = world.cluster.machine(node).store.synced(Space::Data);
                 now.iter().any(|(at, before)| at == row && before != value)
             };
             let (row, _) = rows.iter().find(|(row, value)| is(row, value))?;
             world.cluster.machine(node).store.damage(Space::Data, row);
+            self.damaged.insert((node, row.clone()));
             return Some(said);
         }
         self.power_loss(world, node);

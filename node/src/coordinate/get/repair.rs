@@ -5,33 +5,55 @@
 use std::sync::Arc;
 
 use atoll_antientropy::Register;
-use atoll_ring::{NodeId, Outcome as Verdict, Tally, Vote};
+use atoll_ring::{Needs, NodeId, Outcome as Verdict, Tally, Vote};
 use atoll_transport::Boxed;
-use atoll_wire::{Ack, Effect, ErrorCode, Failure, Lane, Replicate, Reply, Request};
+use atoll_wire::{Ack, Effect, ErrorCode, Failure, Lane, Outcome, Replicate, Reply, Request};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use super::{Read, Who, encoded};
+use super::{Fetched, Read, Who, encoded, fetch};
 use crate::{
     Node,
-    coordinate::{HOP_LIMIT, SILENCE_SHARE, stand_ins::StandIns},
+    coordinate::{HOP_LIMIT, SILENCE_SHARE, ballot::is_open, stand_ins::StandIns},
     node::Due,
     replica,
 };
 
+/// What is certain of a replica.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Assured {
+    /// It held what was found.
+    Held,
+    /// It holds it now.
+    Repaired,
+    /// Nothing.
+    No,
+}
+
+impl Assured {
+    fn by(repaired: bool) -> Assured {
+        if repaired { Assured::Repaired } else { Assured::No }
+    }
+}
+
 impl Read {
-    /// Waits until as many replicas as the read needed hold what was found, fsynced: a later read that meets one of them
-    /// sees no less.
+    /// Waits until so many replicas hold what was found, fsynced, that any later read of as many as this one meets one of
+    /// them: n - r + 1, as if the read were a write. And not fewer than the read itself needed.
     pub(super) async fn make_sure(&mut self, joined: &Register) -> Result<(), Failure> {
         let state = encoded(joined);
+        if state.is_empty() {
+            return Ok(()); // there is nothing that a later read could miss
+        }
+        let needs = self.needed_to_be_sure();
         let mut sure = {
             let owners = self.place.owners(self.quorum.n());
-            Tally::new(owners, self.quorum.of_read(), self.quorum.sloppy())
+            Tally::new(owners, needs, self.quorum.sloppy())
         };
-        let mut sending: FuturesUnordered<Boxed<(Who, bool)>> = FuturesUnordered::new();
+        let mut sending: FuturesUnordered<Boxed<(Who, Assured)>> = FuturesUnordered::new();
         for (who, answer) in &self.answers {
             match who {
                 _ if *answer != state => sending.push(self.repair(*who, joined, &state)),
+                // an owner in doubt too: what it says does not count, what it holds does
                 Who::Owner(owner) => {
                     sure.add(*owner, Vote::Durable);
                 }
@@ -40,32 +62,50 @@ impl Read {
                 }
             }
         }
+        // who has been asked and has not answered, or has nothing but damage, may be brought it all the same
+        let unheard = self.reports.iter().filter(|report| {
+            let owner = report.stands_in_for.is_none();
+            owner && (is_open(report.outcome) || report.outcome == Outcome::Corrupt)
+        });
+        let unheard: Vec<NodeId> = unheard.map(|report| NodeId(report.node)).collect();
+        self.reserve.extend(unheard.into_iter().filter(|owner| *owner != self.node.id()));
         let now = self.node.clock().now();
         let patience = self.due.deadline.saturating_duration_since(now) / SILENCE_SHARE;
         let mut silence_ends = now + patience;
         while sure.is_pending() {
-            if sending.is_empty() && !self.repair_another(&mut sending, joined, &state) {
+            while usize::from(sure.acks()) + sending.len() < usize::from(needs.acks)
+                && self.assure_another(&mut sending, joined, &state)
+            {}
+            if sending.is_empty() && !self.assure_another(&mut sending, joined, &state) {
                 break;
             }
             let next = silence_ends.min(self.due.deadline);
-            let Ok(Some((who, done))) = tokio::time::timeout_at(next, sending.next()).await else {
+            let Ok(Some((who, assured))) = tokio::time::timeout_at(next, sending.next()).await
+            else {
                 if next == self.due.deadline {
                     break;
                 }
                 silence_ends += patience;
-                self.repair_another(&mut sending, joined, &state);
+                self.assure_another(&mut sending, joined, &state);
                 continue;
             };
-            let vote = if done { Vote::Durable } else { Vote::Refused };
+            let vote = if assured == Assured::No { Vote::Refused } else { Vote::Durable };
             match who {
                 Who::Owner(owner) => sure.add(owner, vote),
                 Who::StandIn(_, owner) => sure.add_stand_in(owner, vote),
             };
-            if done {
-                self.node.count_repair();
-                self.repaired.push(who.node().0);
-                if let Some((_, answer)) = self.answers.iter_mut().find(|(at, _)| *at == who) {
-                    *answer = state.clone();
+            match assured {
+                Assured::No => {
+                    let (Who::Owner(owner) | Who::StandIn(_, owner)) = who;
+                    self.vacant.push_back(owner);
+                }
+                Assured::Held => {}
+                Assured::Repaired => {
+                    self.node.count_repair();
+                    self.repaired.push(who.node().0);
+                    if let Some((_, answer)) = self.answers.iter_mut().find(|(at, _)| *at == who) {
+                        *answer = state.clone();
+                    }
                 }
             }
         }
@@ -81,12 +121,12 @@ impl Read {
                     code,
                     effect: Effect::NotApplied,
                     got: sure.acks(),
-                    needed: self.quorum.r(),
+                    needed: needs.acks,
                     retry_after_ms: 0,
                     detail: format!(
                         "{} of {} replicas hold for certain what was found; without repair=blocking it can be read",
                         sure.acks(),
-                        self.quorum.r()
+                        needs.acks
                     ),
                     receipt: Some(Box::new(self.receipt())),
                 })
@@ -94,24 +134,62 @@ impl Read {
         }
     }
 
-    /// Brings a state to the next owner in reserve, if there is one.
-    fn repair_another(
+    fn needed_to_be_sure(&self) -> Needs {
+        let (n, Needs { acks, owners, durable }) = (self.quorum.n(), self.quorum.of_read());
+        let owners = match owners {
+            0 => 0,
+            owners => owners.max(n + 1 - owners),
+        };
+        Needs { acks: acks.max(n + 1 - acks).max(owners), owners, durable }
+    }
+
+    /// Makes sure of the next owner that was not asked yet; when there is none, of a fallback in the seat of an owner that
+    /// is out of reach.
+    fn assure_another(
         &mut self,
-        sending: &mut FuturesUnordered<Boxed<(Who, bool)>>,
+        sending: &mut FuturesUnordered<Boxed<(Who, Assured)>>,
         joined: &Register,
         state: &Bytes,
     ) -> bool {
         while let Some(owner) = self.reserve.pop_front() {
             if !self.node.liveness().is_down(owner) {
-                sending.push(self.repair(Who::Owner(owner), joined, state));
+                sending.push(self.assure(owner, joined, state));
                 return true;
             }
+            self.vacant.push_back(owner);
         }
-        false
+        let Some(owner) = self.vacant.pop_front() else { return false };
+        let Some(fallback) = self.stand_ins.next(&self.node) else {
+            self.vacant.push_front(owner);
+            return false;
+        };
+        sending.push(self.repair(Who::StandIn(fallback, owner), joined, state));
+        true
+    }
+
+    /// Asks an owner what it holds, and brings it the state if that is less.
+    fn assure(&self, owner: NodeId, joined: &Register, state: &Bytes) -> Boxed<(Who, Assured)> {
+        let who = Who::Owner(owner);
+        let asked = fetch(&self.node, who, &self.place, self.due, self.repair);
+        let repaired = self.repair(who, joined, state);
+        let joined = joined.clone();
+        Box::pin(async move {
+            match asked.await.1 {
+                Fetched::State(held) | Fetched::InDoubt(held)
+                    if Register::decode(&held).is_ok_and(|held| held.covers(&joined)) =>
+                {
+                    (who, Assured::Held)
+                }
+                Fetched::State(_) | Fetched::InDoubt(_) | Fetched::Nothing | Fetched::Corrupt => {
+                    repaired.await
+                }
+                Fetched::Down | Fetched::Refused => (who, Assured::No),
+            }
+        })
     }
 
     /// Brings a state to a replica, fsynced.
-    fn repair(&self, who: Who, joined: &Register, state: &Bytes) -> Boxed<(Who, bool)> {
+    fn repair(&self, who: Who, joined: &Register, state: &Bytes) -> Boxed<(Who, Assured)> {
         if who.node() == self.node.id() {
             let row = &self.place.row;
             let kept = match who {
@@ -120,8 +198,8 @@ impl Read {
             };
             return Box::pin(async move {
                 match kept {
-                    Some(ticket) => (who, ticket.done().await.is_ok()),
-                    None => (who, false),
+                    Some(ticket) => (who, Assured::by(ticket.done().await.is_ok())),
+                    None => (who, Assured::No),
                 }
             });
         }
@@ -135,7 +213,7 @@ impl Read {
             state: state.clone(),
         };
         let sent = send(self.node.clone(), who.node(), replicate, self.due);
-        Box::pin(async move { (who, sent.await) })
+        Box::pin(async move { (who, Assured::by(sent.await)) })
     }
 
     /// Read repair: gathers the answers still on their way, then sends the joined state to whoever lacks part of it.

@@ -1,8 +1,9 @@
-//! No acknowledged write is lost: each certain put is alive at an owner in the end, or a write that had been shown it **took
-//! effect**.
+//! No acknowledged write is lost: each certain put is alive at an owner in the end, or a write that had been shown it is
+//! certain, too, or **took effect**.
 //!
-//! To have been begun is not enough for that. A replica drops a value only together with taking in what replaced it, so
-//! whoever replaced it is alive in the end, or was replaced in turn by somebody who is. A delete leaves no value behind; one
+//! A certain write that is lost itself is found under its own number; those that it replaced are not lost a second time. Of
+//! a write that may exist it is not enough that it was begun: a replica drops a value only together with taking in what
+//! replaced it, so that is alive in the end, or was replaced in turn by somebody who is. A delete leaves no value behind; one
 //! that may exist is believed to.
 
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ pub(crate) fn judge(books: &Books, found: &mut Findings) {
     let covered = Covered::new(books, found, |place| {
         let entry = &books.entries[place];
         let has_effect = match entry.what {
-            What::Put => alive.contains(&place),
+            What::Put => entry.is_certain() || alive.contains(&place),
             What::Delete => true,
             What::Get => false,
         };

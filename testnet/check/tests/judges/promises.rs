@@ -33,6 +33,14 @@ fn nothing_lost() {
     replaced.put(1, Some(second), 3);
     check(replaced.all_hold(&[(4, dot(3))], 3), &[]);
 
+    // of a chain that is lost the last is named: the others it had replaced
+    let mut chain = Pencil::default();
+    let first = chain.put(1, None, 1);
+    chain.put(1, Some(first), 2);
+    let verdict = verdict(&chain.all_hold(&[], 2).events);
+    assert_eq!(verdict.violations.len(), 1);
+    assert_eq!(verdict.violations[0].operations, [2]);
+
     for (is_there, promises) in [(true, &[][..]), (false, &[Promise::NothingLost])] {
         let mut uncertain = Pencil::default();
         let first = uncertain.put(1, None, 1);
@@ -370,6 +378,22 @@ fn nonsense_is_refused() {
         history.begin(1, What::Get, None);
     };
     assert_eq!(refused(&after_the_end), Nonsense::TooLate("the beginning of an operation"));
+}
+
+/// What cannot follow is refused with its line, too.
+#[test]
+fn nonsense_in_a_file_names_the_line() {
+    let mut file = Vec::new();
+    let mut history = Pencil::default();
+    history.put(1, None, 1);
+    history.end(7, Reply::Silence);
+    for event in &history.events {
+        atoll_check::write_event(&mut file, event).expect("memory");
+    }
+    let mut judge = Judge::new();
+    let error = judge.hear_file(&file[..]).unwrap_err();
+    assert_eq!(error.to_string(), "line 3: operation 7 is spoken of before it began");
+    assert!(judge.keys() == ["a"] && !judge.is_settled());
 }
 
 /// A file is read back as it was written, and an error names its line.

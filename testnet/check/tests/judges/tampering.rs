@@ -21,7 +21,7 @@ fn play(seed: u64) -> Play {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     /// The judges find nothing where nothing is wrong.
     #[test]
