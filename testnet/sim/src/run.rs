@@ -197,7 +197,7 @@ fn unevenness(world: &World) -> Option<String> {
     for key in &world.keys {
         let mut held: BTreeMap<NodeId, Option<Bytes>> = BTreeMap::new();
         for owner in cluster.owners(key) {
-            let rows = atlas::rows(&cluster.machine(owner).store, Space::Data);
+            let rows = atlas::all_rows(&cluster.machine(owner).store, Space::Data);
             let own = rows.iter().find(|(row, _)| *row == cluster.row(key));
             let state = match own.map(|(row, value)| read(Space::Data, row, value)) {
                 None => None,

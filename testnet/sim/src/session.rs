@@ -127,7 +127,7 @@ impl Session {
             10..=12 if seen.is_some() => What::Delete,
             _ => What::Get,
         };
-        let sloppy = chance.below(3) > 0;
+        let sloppy = chance.below(2) > 0;
         let n = chance.of(&[3, 3, 3, 3, 2, 1]); // with few copies each one matters
         let need = chance.of(&[1, 1, 2, 2, 2, 3]).min(n);
         let owners = chance.of(&[0, 0, 1, 2]).min(need);
