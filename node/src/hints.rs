@@ -30,6 +30,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Node,
+    canary::{self, Canary},
     replica::{self, Own},
     storage::{
         Space, StoreError, Write,
@@ -388,6 +389,9 @@ async fn deliver_all(
             }
             let Some((row, value)) = waiting.pop_front() else { break };
             flying_bytes += bytes;
+            if canary::is_on(Canary::DropHintEarly) {
+                node.hints().delivered(target, &row, &value)?;
+            }
             flying.push(async move {
                 let outcome = match to {
                     To::Target => send(node, target, &row, &value).await,

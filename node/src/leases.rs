@@ -12,7 +12,10 @@ use atoll_antientropy::{Actor, Lease};
 use atoll_ring::Partition;
 use atoll_wire::Ack;
 
-use crate::storage::{Space, StoreError, commit::Disk, meta, rows};
+use crate::{
+    canary::{self, Canary},
+    storage::{Space, StoreError, commit::Disk, meta, rows},
+};
 
 /// Counters taken per fsync. A crash skips what is left of a block, which costs nothing: counters have 64 bits.
 const BLOCK: u64 = 1 << 16;
@@ -32,7 +35,11 @@ impl Leases {
         for (row, value) in disk.scan(Space::Meta, &prefix, None, usize::MAX)? {
             let partition = rows::partition_of_lease(&row)
                 .ok_or_else(|| StoreError("a lease row has no partition".into()))?;
-            held.insert(partition, Lease::resume(meta::open_number(&row, &value)?));
+            let mut end = meta::open_number(&row, &value)?;
+            if canary::is_on(Canary::ReuseDot) {
+                end = end.saturating_sub(BLOCK);
+            }
+            held.insert(partition, Lease::resume(end));
         }
         Ok(Leases { actor, disk, held: Mutex::new(held) })
     }

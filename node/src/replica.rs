@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::{
     Node,
+    canary::{self, Canary},
     node::failed,
     storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows, summary::Summary},
 };
@@ -69,6 +70,7 @@ pub(crate) fn known(node: &Node, row: &Bytes) -> Result<(Known, bool), StoreErro
     let known = match read(node, row)? {
         Some(record) => Known::State(record.state),
         None if node.doubt().covers_key(row) => Known::Corrupt,
+        None if canary::is_on(Canary::EmptyIsTruth) => return Ok((Known::Nothing, false)),
         None => Known::Nothing,
     };
     Ok((known, node.doubt().covers(row)))
@@ -222,7 +224,12 @@ pub(crate) fn join(
                 });
             }
             let before = Summary::of(&own);
-            own.join(incoming);
+            let newest = |state: &Register| state.context().iter().map(|known| known.hi).max();
+            match canary::is_on(Canary::NewerClockWins) {
+                true if newest(&incoming) > newest(&own) => own = incoming,
+                true => {}
+                false => own.join(incoming),
+            }
             (record.note, Some(before), own)
         }
     };

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use super::{Place, SILENCE_SHARE, bad_quorum, ballot::is_open, micros, stand_ins::StandIns};
 use crate::{
     Node,
+    canary::{self, Canary},
     node::Due,
     replica::{self, Known},
 };
@@ -297,6 +298,9 @@ impl Read {
                     Who::Owner(owner) => self.tally.add(owner, Vote::Durable),
                     Who::StandIn(_, owner) => self.tally.add_stand_in(owner, Vote::Durable),
                 };
+            }
+            Fetched::InDoubt(state) if canary::is_on(Canary::CountDoubt) => {
+                self.count(who, Fetched::State(state));
             }
             Fetched::InDoubt(state) => {
                 self.answers.push((who, state));

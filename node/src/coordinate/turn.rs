@@ -15,8 +15,10 @@ use super::{
     write::{Change, What},
 };
 use crate::{
-    Node, replica,
-    storage::{StoreError, commit::Ticket, summary::Summary},
+    Node,
+    canary::{self, Canary},
+    replica,
+    storage::{StoreError, commit::Ticket, record::Record, summary::Summary},
 };
 
 /// In which capacity the coordinator keeps its own copy.
@@ -63,7 +65,20 @@ pub(super) struct Turn {
     pub(super) on_disk: Ticket,
 }
 
+/// The coordinator's own copy.
+pub(super) fn own_copy(
+    node: &Node,
+    place: &Place,
+    seat: Seat,
+) -> Result<Option<Record>, StoreError> {
+    match seat {
+        Seat::Owner => replica::read(node, &place.row),
+        Seat::StandsInFor(owner) => Ok(node.hints().read(owner, &place.row)?.record()),
+    }
+}
+
 /// The key's turn: no await in here, so nobody else reads the record between our read and our write.
+/// (`too_early` is a deliberate bug's: see [`Canary::DotOutsideTurn`].)
 pub(super) fn take_turn(
     node: &Node,
     place: &Place,
@@ -71,13 +86,14 @@ pub(super) fn take_turn(
     seen: &Context,
     change: &Change,
     seat: Seat,
+    too_early: Option<Option<Record>>,
 ) -> Result<Turn, Failure> {
     let stop = |error: StoreError| replica::stopping(&error);
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
     node.takes_writes()?; // again: many may have waited for the same lease
-    let own = match seat {
-        Seat::Owner => replica::read(node, &place.row).map_err(stop)?,
-        Seat::StandsInFor(owner) => node.hints().read(owner, &place.row).map_err(stop)?.record(),
+    let own = match too_early {
+        Some(own) => own,
+        None => own_copy(node, place, seat).map_err(stop)?,
     };
     let (note, mut state) = match own {
         None => (None, Register::default()),
@@ -88,7 +104,11 @@ pub(super) fn take_turn(
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
-    let (event, note) = node.standing().event(note.as_ref(), counter);
+    let (mut event, note) = node.standing().event(note.as_ref(), counter);
+    if canary::is_on(Canary::ExtendFromRecord) {
+        let own = state.context().iter().filter(|known| known.actor == event.actor);
+        event.after = own.last().map_or(0, |known| known.hi);
+    }
     if seen.contains(&event.dot()) || state.context().contains(&event.dot()) {
         // somebody knows an event we are only now giving out: this directory is older than its incarnation. Whoever
         // remembers the first use of a dot drops the second without a word
@@ -101,6 +121,7 @@ pub(super) fn take_turn(
     }
     let delta = match &change.what {
         What::Put(value) => Register::put(seen, event, value.clone()),
+        What::Delete if canary::is_on(Canary::DeleteWithoutEvent) => without_event(seen),
         What::Delete => Register::delete(seen, event),
     };
     state.join(delta.clone());
@@ -123,6 +144,14 @@ pub(super) fn take_turn(
             .ok_or_else(|| replica::hints_full(node, owner))?,
     };
     Ok(Turn { event, delta, on_disk })
+}
+
+/// A deliberate bug: a delete that says only what is gone.
+fn without_event(seen: &Context) -> Register {
+    let mut bytes = vec![Register::default().encode()[0]];
+    seen.encode_into(&mut bytes);
+    bytes.push(0);
+    Register::decode(&bytes.into()).expect("a context and no values are a register")
 }
 
 /// What an owner is asked for first. If fewer fsynced acks than acks are needed, the fast one comes first and the

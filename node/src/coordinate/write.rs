@@ -31,9 +31,15 @@ use super::{
     ballot::Ballot,
     hand_over::{HandOver, hand_over},
     stand_ins::StandIns,
-    turn::{Seat, Turn, first_ack, lease, take_turn},
+    turn::{Seat, Turn, first_ack, lease, own_copy, take_turn},
 };
-use crate::{Node, node::Due, replica, storage::commit::Ticket};
+use crate::{
+    Node,
+    canary::{self, Canary},
+    node::Due,
+    replica,
+    storage::commit::Ticket,
+};
 
 /// A change somebody wants.
 pub(crate) struct Change {
@@ -118,7 +124,16 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
         return Err(replica::overloaded());
     }
     lease(node, place.partition, due.deadline).await?;
-    let Turn { event, delta, on_disk } = take_turn(node, &place, &quorum, &seen, &change, seat)?;
+    let too_early = match canary::is_on(Canary::DotOutsideTurn) {
+        true => {
+            let own = own_copy(node, &place, seat).map_err(|error| replica::stopping(&error))?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Some(own)
+        }
+        false => None,
+    };
+    let Turn { event, delta, on_disk } =
+        take_turn(node, &place, &quorum, &seen, &change, seat, too_early)?;
     node.count_write();
     let ways = Ways { seat, stand_ins };
     let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
@@ -268,24 +283,36 @@ impl Spread {
 
     /// Counts answers until the write is won or lost, or time is over; the rest goes on in the background.
     async fn until_decided(mut self, event: Event) -> Result<Stored, Failure> {
-        while self.ballot.tally.is_pending() {
+        let mut won_early = false;
+        while self.ballot.tally.is_pending() && !won_early {
             match self.hear().await {
                 Heard::Answer(step) => self.count(step),
                 Heard::SilentForTooLong => self.give_up_the_silent(),
                 Heard::Deadline | Heard::Nothing => break,
             }
+            won_early =
+                canary::is_on(Canary::AckEarly) && self.ballot.tally.acks() + 1 >= self.quorum.w();
         }
         while let Some(Some(step)) = self.steps.next().now_or_never() {
             self.count(step); // came together with the last one: the receipt shall tell
         }
-        let verdict = self.ballot.tally.outcome();
+        let verdict = match won_early {
+            true => Verdict::Won,
+            false => self.ballot.tally.outcome(),
+        };
         match verdict {
             Verdict::Won => {}
             Verdict::Lost => self.hear_the_rest().await,
             Verdict::Pending => self.ballot.time_is_over(),
         }
         let receipt = self.ballot.receipt(&self.node, &self.quorum);
-        let context = self.place.seal(&self.node, self.delta.context());
+        let mut known = self.delta.context().clone();
+        if canary::is_on(Canary::ReplyWithRecord)
+            && let Ok(Some(record)) = replica::read(&self.node, &self.place.row)
+        {
+            record.register().iter().for_each(|own| known.join(own.context()));
+        }
+        let context = self.place.seal(&self.node, &known);
         let answer = match verdict {
             Verdict::Won => {
                 let dot = (event.actor.node, event.actor.incarnation, event.counter);
@@ -381,7 +408,10 @@ impl Spread {
             (Who::StandIn(node, owner), Ok(()), _) => {
                 self.ballot.note(node, Outcome::Durable, now);
                 self.ballot.hinted(owner);
-                self.ballot.tally.add_stand_in(owner, Vote::Durable);
+                match canary::is_on(Canary::FallbackIsOwner) {
+                    true => self.ballot.tally.add(owner, Vote::Durable),
+                    false => self.ballot.tally.add_stand_in(owner, Vote::Durable),
+                };
             }
             (Who::StandIn(node, owner), Err(refusal), _) => {
                 self.ballot.note(node, refusal.outcome(), now);

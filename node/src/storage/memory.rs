@@ -102,6 +102,11 @@ impl MemoryStore {
         *state = State { visible: synced.clone(), synced, room: state.room, ..State::default() };
     }
 
+    /// What a power loss would leave in a row.
+    pub fn synced_row(&self, space: Space, row: &Bytes) -> Option<Bytes> {
+        self.state().synced.get(&(space, row.clone())).cloned()
+    }
+
     /// The rows that a power loss would spare.
     pub fn synced(&self, space: Space) -> Vec<(Bytes, Bytes)> {
         let state = self.state();

@@ -9,11 +9,11 @@
 use std::collections::BTreeMap;
 
 use atoll_antientropy::{Dot, Register};
-use atoll_node::storage::{Space, memory::MemoryStore};
+use atoll_node::storage::{Space, Store as _, memory::MemoryStore, rows};
 use atoll_ring::NodeId;
 use bytes::Bytes;
 
-use crate::cluster::{Cluster, Lies, key_of, read};
+use crate::cluster::{Cluster, Lies, read};
 
 /// By data row: the join of all copies.
 type Whole = BTreeMap<Bytes, Register>;
@@ -42,24 +42,44 @@ fn whole(cluster: &Cluster, instead: &[(NodeId, MemoryStore)]) -> Whole {
     whole
 }
 
-/// Whether any disk shows this event of a key, synced or not: what a write that waited for no fsync may rest on.
-pub fn is_anywhere(cluster: &Cluster, key: &str, dot: &Dot) -> bool {
-    let mut stores = cluster.nodes().into_iter().map(|node| &cluster.machine(node).store);
-    stores.any(|store| {
-        [Space::Data, Space::Hints].into_iter().any(|space| {
-            rows(store, space).into_iter().any(|(row, value)| match read(space, &row, &value) {
-                (data_row, Lies::State(state)) => {
-                    key_of(&data_row) == key && state.context().contains(dot)
-                }
-                (_, Lies::Damaged) => false,
-            })
-        })
-    })
+/// How safe an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Safety {
+    /// No disk shows it.
+    Gone,
+    /// Some disk shows it, and a power loss may take it.
+    Shown,
+    /// Some disk has it synced, and so it will stay: see [`allows`].
+    Synced,
+}
+
+/// How safe this event of a key is: what a write that waited for no fsync may rest on.
+pub fn safety(cluster: &Cluster, key: &str, dot: &Dot) -> Safety {
+    let row = cluster.row(key);
+    let hints =
+        cluster.owners(key).into_iter().map(|owner| (Space::Hints, rows::hint(owner, &row)));
+    let places: Vec<(Space, Bytes)> = hints.chain([(Space::Data, row.clone())]).collect();
+    let mut safety = Safety::Gone;
+    for node in cluster.nodes() {
+        let store = &cluster.machine(node).store;
+        for (space, row) in &places {
+            let has = |value: Option<Bytes>| match value.map(|value| read(*space, row, &value)) {
+                Some((_, Lies::State(state))) => state.context().contains(dot),
+                Some((_, Lies::Damaged)) | None => false,
+            };
+            if has(store.synced_row(*space, row)) {
+                return Safety::Synced;
+            }
+            if has(store.get(*space, row).expect("memory does not fail")) {
+                safety = Safety::Shown;
+            }
+        }
+    }
+    safety
 }
 
 /// All rows of a store, synced or not.
-pub fn rows(store: &MemoryStore, space: Space) -> Vec<(Bytes, Bytes)> {
-    use atoll_node::storage::Store as _;
+pub fn all_rows(store: &MemoryStore, space: Space) -> Vec<(Bytes, Bytes)> {
     store.scan(space, &[], None, usize::MAX).expect("memory does not fail")
 }
 
@@ -68,7 +88,7 @@ mod tests {
     use atoll_antientropy::{Actor, Context, Event};
     use atoll_node::{
         HintLimits,
-        storage::{Store as _, Write, record::Record, rows as names},
+        storage::{Write, record::Record},
     };
     use atoll_transport::chance::Chance;
 
@@ -93,7 +113,7 @@ mod tests {
         assert!(may_be_wiped(1));
         keep(1, Space::Data, &row, &first);
         assert!(!may_be_wiped(1) && may_be_wiped(2));
-        keep(2, Space::Hints, &names::hint(NodeId(3), &row), &first);
+        keep(2, Space::Hints, &rows::hint(NodeId(3), &row), &first);
         assert!(may_be_wiped(1) && may_be_wiped(2));
         assert!(!allows(
             &cluster,

@@ -46,6 +46,7 @@ pub struct Cluster {
     pub view: Arc<View>,
     /// For nodes that start from now on.
     hint_limits: HintLimits,
+    bucket: BucketId,
     machines: BTreeMap<NodeId, Machine>,
 }
 
@@ -94,6 +95,7 @@ impl Cluster {
             network: Network::of_seed(chance.draw()),
             view: Arc::new(view),
             hint_limits,
+            bucket: BucketId::default_bucket(COPIES),
             machines: (1..=nodes).map(machine).collect(),
         }
     }
@@ -195,7 +197,7 @@ impl Cluster {
 
     /// The only bucket.
     pub fn bucket(&self) -> BucketId {
-        BucketId::default_bucket(COPIES)
+        self.bucket
     }
 
     /// Who owns a key.
@@ -205,13 +207,13 @@ impl Cluster {
 
     /// Where a key lies.
     pub fn partition(&self, key: &str) -> Partition {
-        self.view.partition(Token::of(&self.bucket().0, key.as_bytes()))
+        self.view.partition(Token::of(&self.bucket.0, key.as_bytes()))
     }
 
     /// The row of a key.
     pub fn row(&self, key: &str) -> Bytes {
-        let token = Token::of(&self.bucket().0, key.as_bytes());
-        rows::data(self.view.partition(token), token, self.bucket(), key.as_bytes())
+        let token = Token::of(&self.bucket.0, key.as_bytes());
+        rows::data(self.view.partition(token), token, self.bucket, key.as_bytes())
     }
 
     /// The epoch that clients plan with.

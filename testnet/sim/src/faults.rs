@@ -81,36 +81,6 @@ kinds! {
 }
 
 impl Kind {
-    /// Whether something is lost that had been synced.
-    pub fn destroys(self) -> bool {
-        match self {
-            Kind::Wipe | Kind::LostTail | Kind::OldCopy | Kind::Damage => true,
-            Kind::Delay
-            | Kind::Reordering
-            | Kind::Loss
-            | Kind::Duplication
-            | Kind::Halves
-            | Kind::Isolated
-            | Kind::OneWay
-            | Kind::Bridge
-            | Kind::Majorities
-            | Kind::Flapping
-            | Kind::Pause
-            | Kind::Crash
-            | Kind::Blackout
-            | Kind::Stop
-            | Kind::Clock
-            | Kind::SlowDisk
-            | Kind::FullDisk
-            | Kind::BrokenDisk => false,
-        }
-    }
-
-    /// The faults of a run that names none.
-    pub fn usual() -> Vec<Kind> {
-        Kind::ALL.iter().copied().filter(|kind| !kind.destroys()).collect()
-    }
-
     /// All words.
     pub fn words() -> String {
         let words: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();

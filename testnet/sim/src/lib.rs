@@ -25,6 +25,3 @@ pub mod recorder;
 pub mod run;
 pub mod session;
 pub mod world;
-
-/// Whether owners become equal without being read.
-pub const REPAIRS_BY_ITSELF: bool = false;

@@ -131,7 +131,7 @@ fn main() -> ExitCode {
     }
     let faults = cli.faults.as_ref().map(|Kinds(kinds)| kinds.clone());
     let settings = Settings {
-        kinds: faults.clone().unwrap_or_else(Kind::usual),
+        kinds: faults.clone().unwrap_or_else(|| Kind::ALL.to_vec()),
         canary: cli.canary,
         aloud: false,
     };

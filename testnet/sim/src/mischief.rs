@@ -13,12 +13,22 @@ use std::{
 use atoll_node::{Past, storage::Space, storage::faulty::Deed, storage::memory::MemoryStore};
 use atoll_ring::NodeId;
 use atoll_transport::{chance::Chance, memory::Weather};
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{atlas, cluster::SYNC, faults::Kind, session::CLIENTS_FROM, world::World};
+use crate::{
+    atlas,
+    cluster::{Lies, SYNC, read},
+    faults::Kind,
+    session::CLIENTS_FROM,
+    world::World,
+};
 
 /// How often to look whether a disk has broken or a fault is over.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often to ask nodes that have lost something how they are.
+const LOOK_CLOSER_EVERY: Duration = Duration::from_millis(100);
 
 /// The disk of a node: what is on it when it is full, and when it is not.
 const DISK_BYTES: u64 = 1 << 30;
@@ -38,8 +48,11 @@ pub struct Mischief {
     lasting: Vec<Lasting>,
     /// Disks as they once were.
     copies: BTreeMap<NodeId, MemoryStore>,
-    /// Nodes that have lost memory and are not whole again.
-    forgetful: BTreeSet<NodeId>,
+    /// Nodes that have lost memory and are not whole again; whether they serve already.
+    forgetful: BTreeMap<NodeId, bool>,
+    /// Records that were damaged and are not whole again.
+    damaged: BTreeSet<(NodeId, Bytes)>,
+    look_closer: Instant,
     faults: u64,
 }
 
@@ -76,7 +89,9 @@ impl Mischief {
             fair,
             lasting: Vec::new(),
             copies: BTreeMap::new(),
-            forgetful: BTreeSet::new(),
+            forgetful: BTreeMap::new(),
+            look_closer: Instant::now(),
+            damaged: BTreeSet::new(),
             faults: 0,
         }
     }
@@ -143,11 +158,58 @@ impl Mischief {
             self.power_loss(world, node);
             self.comes_back(node, 5000);
         }
+        if self.look_closer > Instant::now() {
+            return; // asking nodes for their status is dear
+        }
+        self.look_closer = Instant::now() + LOOK_CLOSER_EVERY;
         let cluster = &world.cluster;
-        self.forgetful.retain(|node| match cluster.status(*node) {
-            Some(status) => !status.rising.is_empty() || status.partitions_in_doubt > 0,
-            None => true,
+        let mut risen = Vec::new();
+        self.forgetful.retain(|node, has_risen| {
+            let Some(status) = cluster.status(*node) else { return true };
+            if status.rising.is_empty() && !*has_risen {
+                *has_risen = true;
+                risen.push(*node);
+            }
+            !status.rising.is_empty() || status.partitions_in_doubt > 0
         });
+        self.damaged.retain(|(node, row)| {
+            let store = &cluster.machine(*node).store;
+            let set_aside = atlas::all_rows(store, Space::Quarantine);
+            let value = atlas::all_rows(store, Space::Data).into_iter().find(|(at, _)| at == row);
+            let unread = value.is_some_and(|(row, value)| {
+                matches!(read(Space::Data, &row, &value).1, Lies::Damaged)
+            });
+            unread || set_aside.iter().any(|(at, _)| at == row)
+        });
+        for node in risen {
+            self.risen(world, node);
+        }
+    }
+
+    /// A node that has lost its memory serves again, and knows next to nothing. That is the moment to cut it off from those
+    /// who know, and to let clients ask it.
+    fn risen(&mut self, world: &mut World, node: NodeId) {
+        if self.kinds.is_empty() || !self.chance.happens(500) {
+            return;
+        }
+        let others: Vec<NodeId> =
+            world.cluster.nodes().into_iter().filter(|other| *other != node).collect();
+        self.lasts_a_while(What::Cut(pairs(&[node], &others)));
+        self.happened(world, Kind::Isolated, &format!("{node} has just risen and is alone"));
+    }
+
+    /// Whether some other owner of each key that this node owns knows for sure what it says. If all owners of a key doubt
+    /// their copies at the same time, the doubt stays until somebody acts, and rightly: see `quarantine` in the node.
+    fn leaves_somebody_sure(&self, world: &World, node: NodeId) -> bool {
+        let cluster = &world.cluster;
+        let owned = world.keys.iter().filter(|key| cluster.owners(key).contains(&node));
+        owned.into_iter().all(|key| {
+            cluster.owners(key).into_iter().any(|other| {
+                other != node
+                    && !self.forgetful.contains_key(&other)
+                    && !self.damaged.contains(&(other, cluster.row(key)))
+            })
+        })
     }
 
     fn next_fault(&mut self) -> Instant {
@@ -226,7 +288,6 @@ impl Mischief {
     fn happened(&mut self, world: &mut World, kind: Kind, said: &str) {
         *world.figures.faults.entry(kind).or_default() += 1;
         world.recorder.say(format_args!("FAULT {kind}: {said}"));
-        world.excuse_what_is_gone();
         self.set_links(world);
     }
 
@@ -352,9 +413,12 @@ impl Mischief {
         let minority = (world.cluster.nodes().len() - 1) / 2;
         if kind != Kind::Damage
             && self.forgetful.len() >= minority
-            && !self.forgetful.contains(&node)
+            && !self.forgetful.contains_key(&node)
         {
             return None; // too few others would remember which incarnations there were
+        }
+        if !self.leaves_somebody_sure(world, node) {
+            return None;
         }
         let would_be = world.cluster.machine(node).store.twin();
         let said = match kind {
@@ -384,19 +448,21 @@ impl Mischief {
         }
         if kind == Kind::Damage {
             let rows = would_be.synced(Space::Data);
-            let is = |row: &bytes::Bytes, value| {
+            let is = |row: &Bytes, value| {
                 let now = world.cluster.machine(node).store.synced(Space::Data);
                 now.iter().any(|(at, before)| at == row && before != value)
             };
             let (row, _) = rows.iter().find(|(row, value)| is(row, value))?;
             world.cluster.machine(node).store.damage(Space::Data, row);
+            self.damaged.insert((node, row.clone()));
             return Some(said);
         }
         self.power_loss(world, node);
         let machine = world.cluster.machine_mut(node);
         machine.store.restore(&would_be);
         machine.past = Past::Lost(said.clone());
-        self.forgetful.insert(node);
+        world.excuse_what_is_gone();
+        self.forgetful.insert(node, false);
         self.comes_back(node, 4000);
         Some(said)
     }

@@ -127,7 +127,7 @@ impl Session {
             10..=12 if seen.is_some() => What::Delete,
             _ => What::Get,
         };
-        let sloppy = chance.below(3) > 0;
+        let sloppy = chance.below(2) > 0;
         let n = chance.of(&[3, 3, 3, 3, 2, 1]); // with few copies each one matters
         let need = chance.of(&[1, 1, 2, 2, 2, 3]).min(n);
         let owners = chance.of(&[0, 0, 1, 2]).min(need);
@@ -209,7 +209,14 @@ impl Session {
             }
         };
         let at_us = world.recorder.now_us();
+        let in_memory = match &reply {
+            Heard::Stored { dot, .. } if quorum.dw() == 0 => Some(*dot),
+            _ => None,
+        };
         world.recorder.event(Event::End { op, at_us, reply });
+        if let Some(dot) = in_memory {
+            world.rests_on_memory(op, &ask.key, dot);
+        }
         next
     }
 
@@ -228,9 +235,6 @@ impl Session {
         let owners = world.cluster.owners(&ask.key);
         let elsewhere = !owners.contains(&NodeId(receipt.coordinator));
         world.figures.coordinated_by_fallbacks += u64::from(elsewhere);
-        if quorum.dw() == 0 {
-            world.rests_on_memory(op, &ask.key, stored.dot);
-        }
         let untrue = untrue(receipt, quorum).map(str::to_owned);
         if untrue.is_some() {
             world.recorder.say(format_args!("untrue: {receipt:?}"));

@@ -9,7 +9,7 @@ use atoll_wire::DotParts;
 use bytes::Bytes;
 
 use crate::{
-    atlas,
+    atlas::{self, Safety},
     cluster::{Cluster, Lies, key_of, read},
     figures::Figures,
     recorder::Recorder,
@@ -32,7 +32,7 @@ pub struct World {
     /// Whether clients shall come to an end.
     pub is_over: bool,
     last_op: Op,
-    /// Acknowledged writes that waited for no fsync, and that some disk still shows.
+    /// Acknowledged writes that waited for no fsync, and that a power loss may still take.
     unsynced: Vec<(Op, String, Dot)>,
 }
 
@@ -86,11 +86,11 @@ impl World {
     pub fn excuse_what_is_gone(&mut self) {
         let (cluster, mut gone) = (&self.cluster, Vec::new());
         self.unsynced.retain(|(op, key, dot)| {
-            let there = atlas::is_anywhere(cluster, key, dot);
-            if !there {
+            let safety = atlas::safety(cluster, key, dot);
+            if safety == Safety::Gone {
                 gone.push(*op);
             }
-            there
+            safety == Safety::Shown
         });
         for op in gone {
             self.figures.exempt += 1;
@@ -101,7 +101,7 @@ impl World {
     /// What all disks hold: the end of the history.
     pub fn dump(&mut self) {
         for node in self.cluster.nodes() {
-            for (row, value) in atlas::rows(&self.cluster.machine(node).store, Space::Data) {
+            for (row, value) in atlas::all_rows(&self.cluster.machine(node).store, Space::Data) {
                 let (data_row, lies) = read(Space::Data, &row, &value);
                 let key = key_of(&data_row);
                 let owner = self.cluster.owners(&key).contains(&node);
