@@ -5,7 +5,7 @@
 //! mended what was not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
@@ -164,10 +164,22 @@ async fn status(client: &Client, args: &StatusArgs, format: Format) -> Result<()
                 output::rows(format, &headings, &rows);
             }
             if format == Format::Table {
-                let others = documents.len() - rows.len();
+                let doubted = documents.iter().filter(|one| !shown(one) && one.is_doubted());
+                let doubted = doubted.count();
+                let others = documents.len() - rows.len() - doubted;
                 if others > 0 {
                     anstream::println!(
                         "{others} partitions are equal on all owners and always were"
+                    );
+                }
+                if doubted > 0 {
+                    let doubters: BTreeSet<&str> = documents
+                        .iter()
+                        .flat_map(|one| one.in_doubt.iter().map(String::as_str))
+                        .collect();
+                    let doubters = doubters.into_iter().collect::<Vec<_>>().join(" and ");
+                    anstream::println!(
+                        "{doubted} partitions more are in doubt on {doubters} (atoll status says why, --all lists them)"
                     );
                 }
                 anstream::println!("{}", in_one_line(lag, keys, backlog));
@@ -331,13 +343,16 @@ impl Report {
 }
 
 impl PartitionDocument {
-    /// Nothing was ever mended here, and the owners have agreed lately.
+    /// Nothing was ever mended here, and the owners have agreed lately, or cannot while one of them is in doubt.
     fn is_unremarkable(&self) -> bool {
         const LATELY_MS: u64 = 12_000;
-        self.keys_repaired == 0
-            && self.backlog == 0
-            && self.in_doubt.is_empty()
-            && self.agreed_ms_ago.is_some_and(|ms| ms <= LATELY_MS)
+        let agreed_lately = self.agreed_ms_ago.is_some_and(|ms| ms <= LATELY_MS);
+        self.keys_repaired == 0 && self.backlog == 0 && (agreed_lately || self.is_doubted())
+    }
+
+    /// An owner's answers do not count here.
+    fn is_doubted(&self) -> bool {
+        !self.in_doubt.is_empty()
     }
 }
 
