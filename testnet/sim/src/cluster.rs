@@ -24,7 +24,7 @@ use atoll_ring::{
 use atoll_transport::{Answer, Caller, Handler as _, chance::Chance, memory::Network};
 use atoll_wire::{BucketId, Envelope, NodeStatus, Reply, Request, Role, Roles, StatusQuery};
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 
 /// Copies of each key.
 pub const COPIES: u8 = 3;
@@ -47,6 +47,8 @@ pub struct Cluster {
     /// For nodes that start from now on.
     hint_limits: HintLimits,
     bucket: BucketId,
+    /// Some node has just begun to serve.
+    pub risen: Arc<Notify>,
     machines: BTreeMap<NodeId, Machine>,
 }
 
@@ -96,6 +98,7 @@ impl Cluster {
             view: Arc::new(view),
             hint_limits,
             bucket: BucketId::default_bucket(COPIES),
+            risen: Arc::new(Notify::new()),
             machines: (1..=nodes).map(machine).collect(),
         }
     }
@@ -153,7 +156,12 @@ impl Cluster {
         self.network.plug(node.clone());
         let rising = node.clone();
         // it may have to wait for others; its own storage's failures are seen elsewhere
-        let rising = tokio::spawn(async move { drop(rising.rise().await) });
+        let risen = self.risen.clone();
+        let rising = tokio::spawn(async move {
+            if rising.rise().await.is_ok() {
+                risen.notify_one();
+            }
+        });
         machine.life = Some(Life { node, writer, rising });
     }
 

@@ -110,7 +110,11 @@ impl Mischief {
         let mut next = self.next_fault();
         while Instant::now() < until {
             let soon = (Instant::now() + LOOK_EVERY).min(next).min(until);
-            tokio::time::sleep_until(soon).await;
+            let risen = world.borrow().cluster.risen.clone();
+            tokio::select! { biased;
+                () = risen.notified() => self.look_closer = Instant::now(),
+                () = tokio::time::sleep_until(soon) => {}
+            }
             self.tend(world).await;
             if Instant::now() >= next {
                 self.inject(world).await;
@@ -189,13 +193,23 @@ impl Mischief {
     /// A node that has lost its memory serves again, and knows next to nothing. That is the moment to cut it off from those
     /// who know, and to let clients ask it.
     fn risen(&mut self, world: &mut World, node: NodeId) {
-        if self.kinds.is_empty() || !self.chance.happens(500) {
+        if self.kinds.is_empty() || !self.chance.happens(800) {
             return;
         }
+        world.newcomer = Some(node);
         let others: Vec<NodeId> =
             world.cluster.nodes().into_iter().filter(|other| *other != node).collect();
         self.lasts_a_while(What::Cut(pairs(&[node], &others)));
         self.happened(world, Kind::Isolated, &format!("{node} has just risen and is alone"));
+    }
+
+    /// Keys of which some record was damaged and is not whole again.
+    pub fn keys_with_damage(&self, world: &World) -> Vec<String> {
+        let is_damaged = |key: &String| {
+            let row = world.cluster.row(key);
+            self.damaged.iter().any(|(_, damaged)| *damaged == row)
+        };
+        world.keys.iter().filter(|key| is_damaged(key)).cloned().collect()
     }
 
     /// Whether some other owner of each key that this node owns knows for sure what it says. If all owners of a key doubt
@@ -480,7 +494,8 @@ impl Mischief {
 
     async fn end_one(&mut self, world: &RefCell<World>, what: What) {
         match what {
-            What::Weather(..) | What::Cut(_) => {}
+            What::Weather(..) => {}
+            What::Cut(_) => world.borrow_mut().newcomer = None,
             What::Flapping(links, on, until) if Instant::now() < until => {
                 let ends = Instant::now() + Duration::from_millis(self.chance.between(20, 700));
                 self.lasting.push(Lasting { ends, what: What::Flapping(links, !on, until) });

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::{
     cluster::COPIES,
+    run::SELDOM,
     world::{Told, World, bytes_of, value_in},
 };
 
@@ -41,6 +42,8 @@ pub struct Session {
 struct Ask {
     key: String,
     what: What,
+    /// Whom to ask, if it matters.
+    via: Option<NodeId>,
     seen: Option<(Op, Bytes)>,
     quorum: QuorumRequest,
     repair: Repair,
@@ -91,6 +94,7 @@ impl Session {
         let ask = Ask {
             key: key.to_owned(),
             what: What::Get,
+            via: None,
             seen: None,
             quorum,
             repair: Repair::Async,
@@ -105,10 +109,29 @@ impl Session {
 
     fn ask(&mut self, world: &World) -> Option<Ask> {
         let chance = &mut self.chance;
+        if let Some(newcomer) = world.newcomer
+            && chance.happens(400)
+        {
+            let level = |count| Some(Level::Count(count));
+            let (r, sloppy) = (level(chance.of(&[1, 1, 2])), Some(false));
+            return Some(Ask {
+                key: chance.of(&world.keys),
+                what: What::Get,
+                via: Some(newcomer),
+                seen: None,
+                quorum: QuorumRequest { r, sloppy, ..Default::default() },
+                repair: Repair::Async,
+                timeout_ms: 400,
+            });
+        }
         self.haste = if chance.happens(100) { chance.below(4) } else { self.haste };
         let key = match chance.below(4) < self.haste {
             true => world.keys[0].clone(),
-            false => chance.of(&world.keys),
+            false if chance.happens(850) => {
+                let often = world.keys.len() - SELDOM.len();
+                chance.of(&world.keys[..often])
+            }
+            false => chance.of(&SELDOM).to_owned(),
         };
         let told = &world.told[&key];
         let own = || told.iter().filter(|told| told.session == self.number);
@@ -129,7 +152,7 @@ impl Session {
         };
         let sloppy = chance.below(2) > 0;
         let n = chance.of(&[3, 3, 3, 3, 2, 1]); // with few copies each one matters
-        let need = chance.of(&[1, 1, 2, 2, 2, 3]).min(n);
+        let need = chance.of(&[1, 1, 2, 2, 3, 3]).min(n);
         let owners = chance.of(&[0, 0, 1, 2]).min(need);
         let durable = chance.of(&[need, need, need, need, 1.min(need), 0]);
         let level = |count: u8| Some(Level::Count(count));
@@ -153,6 +176,7 @@ impl Session {
         Some(Ask {
             key,
             what,
+            via: None,
             seen: seen.filter(|_| what != What::Get),
             quorum,
             repair: chance.of(&[Repair::Async, Repair::Async, Repair::Blocking, Repair::None]),
@@ -166,7 +190,7 @@ impl Session {
         let (op, call) = {
             let mut world = world.borrow_mut();
             let nodes = world.cluster.nodes();
-            let via = self.chance.of(&nodes);
+            let via = ask.via.unwrap_or_else(|| self.chance.of(&nodes));
             let op = world.next_op();
             let at_us = world.recorder.now_us();
             let levels = levels(&quorum, ask);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use atoll_antientropy::{Actor, Dot};
 use atoll_check::{self as check, Event, Held, Op, Value};
 use atoll_node::storage::Space;
+use atoll_ring::NodeId;
 use atoll_wire::DotParts;
 use bytes::Bytes;
 
@@ -29,6 +30,8 @@ pub struct World {
     pub keys: Vec<String>,
     /// By key, the answers that brought a context, in the order in which they were heard.
     pub told: BTreeMap<String, Vec<Told>>,
+    /// A node that has lost its memory and serves again: clients like to ask it.
+    pub newcomer: Option<NodeId>,
     /// Whether clients shall come to an end.
     pub is_over: bool,
     last_op: Op,
@@ -57,6 +60,7 @@ impl World {
             broken: Vec::new(),
             told: keys.iter().map(|key| (key.clone(), Vec::new())).collect(),
             keys,
+            newcomer: None,
             is_over: false,
             last_op: 0,
             unsynced: Vec::new(),
