@@ -119,9 +119,10 @@ impl Tree {
         Tree { partition_bits, depth, keys: 0, cells: vec![0; first_of(depth + 1)] }
     }
 
-    /// A tree whose leaves are these numbers, in their order: for comparing many roots at once.
+    /// A tree whose leaves are these numbers, in their order: for comparing many roots at once. It has a
+    /// level below its root even if there is only one.
     pub fn over(leaves: impl ExactSizeIterator<Item = u64>) -> Tree {
-        let depth = (0..).find(|depth| leaves.len() <= 1 << (4 * depth)).expect("it grows");
+        let depth = (1..).find(|depth| leaves.len() <= 1 << (4 * depth)).expect("it grows");
         let mut tree = Tree::of_depth(0, depth);
         for (index, leaf) in leaves.enumerate() {
             let token = ((index as u64) << (63 - 4 * u32::from(depth))) << 1;

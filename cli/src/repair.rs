@@ -5,7 +5,7 @@
 //! mended what was not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
@@ -54,12 +54,18 @@ pub struct StatusArgs {
 Examples:
   atoll repair run                    all partitions, on all nodes
   atoll repair run 307                one; `atoll ring lookup KEY` tells a key's partition
+  atoll repair run 307 --accept-loss  ends the error `every copy of this key is damaged`
 
 Nobody has to run this: every partition is compared about every ten seconds anyway. Exits 5 if some could not be
 compared with all their owners. It needs an operator's certificate, which the profile of a testnet has.")]
 pub struct RunArgs {
     /// Which partition, a number from 0 [default: all]
     partition: Option<u32>,
+
+    /// Take what is left of keys whose every copy was damaged for the whole truth: reads of them succeed again, and what
+    /// the damaged copies alone held is lost for good
+    #[arg(long, requires = "partition")]
+    accept_loss: bool,
 
     /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
@@ -158,10 +164,22 @@ async fn status(client: &Client, args: &StatusArgs, format: Format) -> Result<()
                 output::rows(format, &headings, &rows);
             }
             if format == Format::Table {
-                let others = documents.len() - rows.len();
+                let doubted = documents.iter().filter(|one| !shown(one) && one.is_doubted());
+                let doubted = doubted.count();
+                let others = documents.len() - rows.len() - doubted;
                 if others > 0 {
                     anstream::println!(
                         "{others} partitions are equal on all owners and always were"
+                    );
+                }
+                if doubted > 0 {
+                    let doubters: BTreeSet<&str> = documents
+                        .iter()
+                        .flat_map(|one| one.in_doubt.iter().map(String::as_str))
+                        .collect();
+                    let doubters = doubters.into_iter().collect::<Vec<_>>().join(" and ");
+                    anstream::println!(
+                        "{doubted} partitions more are in doubt on {doubters} (atoll status says why, --all lists them)"
                     );
                 }
                 anstream::println!("{}", in_one_line(lag, keys, backlog));
@@ -193,7 +211,8 @@ async fn run_now(client: &Client, args: &RunArgs, format: Format) -> Result<(), 
     let before = Report::ask(client, &nodes).await?;
     let began = Instant::now();
     for node in before.of_nodes.keys() {
-        let started = client.repair_run(*node, only.map(|one| one.0), ANSWER_LIMIT).await;
+        let started =
+            client.repair_run(*node, only.map(|one| one.0), args.accept_loss, ANSWER_LIMIT).await;
         started.map_err(|error| refused(&error))?;
     }
     let is_owned_by_silent = |partition: &Partition| {
@@ -324,13 +343,16 @@ impl Report {
 }
 
 impl PartitionDocument {
-    /// Nothing was ever mended here, and the owners have agreed lately.
+    /// Nothing was ever mended here, and the owners have agreed lately, or cannot while one of them is in doubt.
     fn is_unremarkable(&self) -> bool {
         const LATELY_MS: u64 = 12_000;
-        self.keys_repaired == 0
-            && self.backlog == 0
-            && self.in_doubt.is_empty()
-            && self.agreed_ms_ago.is_some_and(|ms| ms <= LATELY_MS)
+        let agreed_lately = self.agreed_ms_ago.is_some_and(|ms| ms <= LATELY_MS);
+        self.keys_repaired == 0 && self.backlog == 0 && (agreed_lately || self.is_doubted())
+    }
+
+    /// An owner's answers do not count here.
+    fn is_doubted(&self) -> bool {
+        !self.in_doubt.is_empty()
     }
 }
 

@@ -74,6 +74,12 @@ struct Status {
     hints_refused: u64,
     corrupt_records: u64,
     repaired: u64,
+    /// Keys mended by comparing with other owners.
+    exchanged: u64,
+    /// Since every partition was known to be equal with all its owners; none = some were not since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared_ms_ago: Option<u64>,
+    tombstones: u64,
     writes: u64,
     reads: u64,
     hedges: u64,
@@ -235,6 +241,9 @@ impl From<NodeStatus> for Status {
             hints_refused: status.hints_refused,
             corrupt_records: status.corrupt_records,
             repaired: status.repaired,
+            exchanged: status.exchanged,
+            compared_ms_ago: Some(status.compared_ms_ago).filter(|ms| *ms != u64::MAX),
+            tombstones: status.tombstones,
             writes: status.writes,
             reads: status.reads,
             hedges: status.hedges,

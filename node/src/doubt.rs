@@ -62,6 +62,8 @@ struct State {
     /// Rows of keys in doubt, and which damage it was: a later one is not ended by a comparison that began before it.
     keys: BTreeMap<Bytes, u64>,
     damages: u64,
+    /// Partitions of which somebody has decided that what is left of keys in doubt is all there is.
+    accepted: BTreeSet<Partition>,
 }
 
 impl Doubt {
@@ -271,6 +273,25 @@ impl Doubt {
         true
     }
 
+    /// Somebody has decided that what is left of this partition's keys in doubt is all there is. Holds for the keys that are
+    /// in doubt now, until the node ends.
+    pub(crate) fn accept(&self, partition: Partition) {
+        if self.has_keys_of(partition) {
+            self.state().accepted.insert(partition);
+            self.added.notify_waiters();
+        }
+    }
+
+    fn has_keys_of(&self, partition: Partition) -> bool {
+        !self.keys_of(partition, &Bytes::new(), 1).is_empty()
+    }
+
+    /// Whether somebody has decided so about a key.
+    pub(crate) fn is_accepted(&self, row: &Bytes) -> bool {
+        let partition = rows::partition_of_data(row);
+        partition.is_some_and(|partition| self.state().accepted.contains(&partition))
+    }
+
     /// A key was compared with every other owner, and the result is queued here. Its doubt ends when that is on stable
     /// storage, unless its record was damaged again since the comparison began.
     ///
@@ -285,6 +306,12 @@ impl Doubt {
         let mut state = self.state();
         if state.keys.get(row) == Some(&damage) {
             state.keys.remove(row);
+        }
+        drop(state);
+        if let Some(partition) = rows::partition_of_data(row)
+            && !self.has_keys_of(partition)
+        {
+            self.state().accepted.remove(&partition);
         }
         Ok(())
     }

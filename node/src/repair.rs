@@ -67,8 +67,8 @@ pub(crate) struct Repair {
     /// Milliseconds after the start at which a client's request last arrived, plus one; 0 = none yet.
     served_ms: AtomicU64,
     state: Mutex<State>,
-    /// Something was heard or asked that may be a reason to begin.
-    changed: Notify,
+    /// Per peer: something was heard or asked that may be a reason to begin.
+    changed: BTreeMap<NodeId, Notify>,
     rounds: Semaphore,
     held: AtomicBool,
 }
@@ -140,21 +140,23 @@ impl Repair {
     ) -> Result<Self, StoreError> {
         let trees = Trees::open(disk, secret, view, me)?;
         let peers = trees.peers().map(|peer| (peer, Peer::default())).collect();
+        let changed = trees.peers().map(|peer| (peer, Notify::new())).collect();
         Ok(Repair {
             trees,
             me,
             started: now,
             served_ms: AtomicU64::new(0),
             state: Mutex::new(State { peers, ..State::default() }),
-            changed: Notify::new(),
+            changed,
             rounds: Semaphore::new(ROUNDS_MAX),
             held: AtomicBool::new(false),
         })
     }
 
-    /// What a ping to this peer, or the answer to one, says.
+    /// What a ping to this peer, or the answer to one, says. A node that does not serve yet may be in doubt before long.
     pub(crate) fn roots(&self, node: &Node, peer: NodeId) -> Roots {
-        Roots { sum: self.trees.sum(peer), vouched: !node.doubt().covers_any_partition() }
+        let vouched = node.actor().is_some() && !node.doubt().covers_any_partition();
+        Roots { sum: self.trees.sum(peer), vouched }
     }
 
     /// A peer has said what it holds.
@@ -174,7 +176,9 @@ impl Repair {
             }
         }
         drop(state);
-        self.changed.notify_waiters();
+        if let Some(changed) = self.changed.get(&peer) {
+            changed.notify_waiters();
+        }
     }
 
     /// These partitions were equal to a peer's at this time. Says nothing if either may have forgotten something.
@@ -197,8 +201,11 @@ impl Repair {
 
     /// Waits until it is our turn to compare with a peer.
     async fn time_to_begin(&self, node: &Node, peer: NodeId) {
+        let Some(of_peer) = self.changed.get(&peer) else {
+            return std::future::pending().await; // nothing is shared with it
+        };
         loop {
-            let changed = self.changed.notified();
+            let changed = of_peer.notified();
             tokio::pin!(changed);
             changed.as_mut().enable(); // before looking, or a change in between would be missed
             match self.begin(node, peer) {
@@ -291,7 +298,7 @@ impl Repair {
             partitions.extend(wanted);
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.changed.values().for_each(Notify::notify_waiters);
         RepairStarted { partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX) }
     }
 
@@ -346,7 +353,7 @@ impl Repair {
     /// Begins no more comparisons, until told otherwise. For tests that look at hints or reads alone.
     pub(crate) fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Relaxed);
-        self.changed.notify_waiters();
+        self.changed.values().for_each(Notify::notify_waiters);
     }
 
     fn book(&self, partition: Partition, enter: impl FnOnce(&mut Book)) {

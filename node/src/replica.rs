@@ -39,9 +39,10 @@ pub(crate) enum Own {
 pub(crate) fn read(node: &Node, row: &Bytes) -> Result<Option<Record>, StoreError> {
     let value = node.disk().get(Space::Data, row)?;
     match Own::of(row, value.clone()) {
-        Own::Missing => Ok(None),
+        Own::Missing if node.disk().get(Space::Digests, row)?.is_none() => Ok(None),
         Own::Known(record) => Ok(Some(record)),
-        Own::Corrupt => {
+        // a record of which something is said and that is not there was lost, and that is damage too
+        Own::Missing | Own::Corrupt => {
             set_aside(node, row, value.unwrap_or_default())?;
             Ok(None)
         }

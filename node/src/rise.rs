@@ -27,7 +27,7 @@ use std::{
 };
 
 use atoll_antientropy::Actor;
-use atoll_ring::{NodeId, Partition};
+use atoll_ring::{NodeId, Partition, View};
 use atoll_transport::CallError;
 use atoll_wire::{Ack, Commit, Enrol, Enrolled, Lane, Recall, Recalled, Reply, Request};
 use bytes::Bytes;
@@ -35,7 +35,8 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
     Node, Past,
-    storage::{Space, StoreError, Write, meta, rows},
+    canary::{self, Canary},
+    storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
 
 /// How long a peer may take to say what it remembers, or to write something down.
@@ -50,6 +51,57 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 /// Pause between two rounds of a node that waits for others.
 const NEXT_ROUND: Duration = Duration::from_millis(500);
+
+/// What a node knew of itself when it started.
+pub(crate) struct Began {
+    pub(crate) incarnation: u32,
+    pub(crate) unclean_starts: u64,
+}
+
+/// Counts a start that follows no orderly stop, and makes this start count likewise until it is stopped. The view is
+/// kept, so that the file it came from is needed only once. So is a loss, until there is a new incarnation: the commits
+/// of this start would hide it from the next one.
+pub(crate) async fn begin(
+    disk: &Disk,
+    view: &View,
+    incarnation_of_view: u32,
+    past: Past,
+) -> Result<(Began, Past), StoreError> {
+    let names = [rows::CLEAN, rows::UNCLEAN_STARTS, rows::VIEW, rows::INCARNATION, rows::LOST];
+    let [clean, starts, kept_view, own, lost] = names.map(Bytes::from_static);
+    let read = |row: &Bytes| match disk.get(Space::Meta, row)? {
+        Some(value) => meta::open(row, &value).map(Some),
+        None => Ok(None),
+    };
+    let clean_before = read(&clean)?.is_some();
+    let before = match disk.get(Space::Meta, &starts)? {
+        Some(value) => meta::open_number(&starts, &value)?,
+        None => 0,
+    };
+    let incarnation = match read(&own)? {
+        Some(bytes) => u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| {
+            StoreError(format!("the row of the incarnation holds {} bytes, not 4", bytes.len()))
+        })?),
+        None => incarnation_of_view,
+    };
+    let past = match read(&lost)? {
+        Some(why) => Past::Lost(String::from_utf8_lossy(&why).into_owned()),
+        None => past,
+    };
+    let clean_before = clean_before || canary::is_on(Canary::TrustOldNotes);
+    let unclean_starts = if clean_before { before } else { before + 1 };
+    let view = postcard::to_stdvec(view).expect("a view is plain data");
+    let mut writes = vec![
+        Write { space: Space::Meta, row: clean, value: None },
+        meta::write_number(starts, unclean_starts),
+        meta::write(kept_view, &view),
+    ];
+    if let Past::Lost(why) = &past {
+        writes.push(meta::write(lost, why.as_bytes()));
+    }
+    disk.write(writes, Ack::Durable).done().await?;
+    Ok((Began { incarnation: incarnation.max(incarnation_of_view), unclean_starts }, past))
+}
 
 /// The whole way, from the start to the first request served. Comes back when the node serves.
 pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use std::{
 
 use atoll_antientropy::Register;
 use atoll_check::{Event, Held, Written};
-use atoll_client::{Client, DumpedRow, ErrorCode, NodeId, NodeStatus, RequestError};
+use atoll_client::{Client, ErrorCode, NodeId, NodeStatus, RequestError};
 use atoll_ring::{Partition, Token};
 use atoll_wire::BucketId;
 use bytes::Bytes;
@@ -150,22 +150,27 @@ impl<'a> Settling<'a> {
         let mut look = Look { events: vec![Event::Settled { at_us }], differing: 0 };
         for (partition, keys) in &self.keys {
             let owners = self.client.view().owners(*partition).all();
-            let mut states: BTreeMap<Bytes, Vec<Option<Bytes>>> = BTreeMap::new();
+            let mut first: Option<BTreeMap<Bytes, Option<Bytes>>> = None;
+            let mut differing: BTreeSet<&Bytes> = BTreeSet::new();
             for node in self.members() {
                 let rows = self.client.dump_all(node, partition.0, false, PATIENCE).await;
                 let rows = rows.map_err(|error| SettleError::NotShown { node, error })?;
-                for row in rows.into_iter().filter(|row| keys.contains(&row.key)) {
-                    let is_owner = owners.contains(&node);
-                    look.events.push(Event::Held(held(node, is_owner, &row)));
-                    if is_owner {
-                        states.entry(row.key).or_default().push(row.state);
+                let rows = rows.into_iter().map(|row| (row.key, row.state));
+                let rows: BTreeMap<Bytes, Option<Bytes>> =
+                    rows.filter(|(key, _)| keys.contains(key)).collect();
+                let is_owner = owners.contains(&node);
+                for key in keys {
+                    let state = rows.get(key);
+                    if is_owner || state.is_some() {
+                        look.events.push(Event::Held(held(node, is_owner, key, state)));
                     }
                 }
+                if is_owner {
+                    let first = first.get_or_insert_with(|| rows.clone());
+                    differing.extend(keys.iter().filter(|key| rows.get(*key) != first.get(*key)));
+                }
             }
-            let is_equal = |states: &Vec<Option<Bytes>>| {
-                states.len() == owners.len() && states.iter().all(|state| *state == states[0])
-            };
-            look.differing += states.values().filter(|states| !is_equal(states)).count();
+            look.differing += differing.len();
         }
         Ok(look)
     }
@@ -194,9 +199,13 @@ fn not_settled(status: &NodeStatus) -> Option<String> {
     }
 }
 
-fn held(node: NodeId, owner: bool, row: &DumpedRow) -> Held {
-    let state = row.state.as_ref().and_then(|state| Register::decode(state).ok());
-    let key = String::from_utf8_lossy(&row.key).into_owned();
+/// What a node holds of a key. Without a row it holds and knows nothing, and that can be read.
+fn held(node: NodeId, owner: bool, key: &Bytes, row: Option<&Option<Bytes>>) -> Held {
+    let state = match row {
+        None => Some(Register::default()),
+        Some(state) => state.as_ref().and_then(|state| Register::decode(state).ok()),
+    };
+    let key = String::from_utf8_lossy(key).into_owned();
     let (values, context) = match &state {
         None => (Vec::new(), Vec::new()),
         Some(state) => (

@@ -166,12 +166,12 @@ impl Unmatched {
         fingerprints: usize,
     ) -> Result<Unmatched, DecodeError> {
         let mut reader = Reader::new(input.clone());
-        let mut answer = Unmatched::default();
-        answer.cut_short = match reader.byte()? {
+        let cut_short = match reader.byte()? {
             0 => false,
             1 => true,
             _ => return Err(DecodeError::Number),
         };
+        let mut answer = Unmatched { cut_short, ..Unmatched::default() };
         for _ in 0..reader.count(1)? {
             let index = path_after(answer.missing.last().copied(), &mut reader)?;
             if index as usize >= fingerprints {

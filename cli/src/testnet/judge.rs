@@ -117,7 +117,13 @@ pub async fn run(args: JudgeArgs, cluster: Option<&str>, format: Format) -> Resu
 async fn settle(judge: &Judge, cluster: Option<&str>, limit: Duration) -> Result<Settled, Failed> {
     let client = connect(cluster).await?;
     let settling = Settling::new(&client, judge.keys());
-    let wait = |reason: &str| anstream::eprintln!("waiting: {reason}");
+    let mut last = String::new();
+    let wait = |reason: &str| {
+        if last != reason {
+            anstream::eprintln!("waiting: {reason}");
+            reason.clone_into(&mut last);
+        }
+    };
     let settled = settling.until(limit, wait).await;
     client.close().await;
     settled.map_err(|error| {

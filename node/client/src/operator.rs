@@ -30,7 +30,8 @@ impl Client {
     }
 
     /// Makes a node compare what it holds with the other owners now: one partition, or all that it owns. Says how many these
-    /// are, and does not wait for them; [`Client::repair_status`] tells when they are done.
+    /// are, and does not wait for them; [`Client::repair_status`] tells when they are done. With `accept_loss` keys that are
+    /// damaged or in doubt on every owner are taken for what is left of them; every owner must be told.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -38,10 +39,11 @@ impl Client {
         &self,
         node: NodeId,
         partition: Option<u16>,
+        accept_loss: bool,
         timeout: Duration,
     ) -> Result<u32, RequestError> {
         let options = Options { timeout, via: Some(node), ..Options::default() };
-        let run = Request::RepairRun(RepairRun { partition });
+        let run = Request::RepairRun(RepairRun { partition, accept_loss });
         match self.send(&Bytes::new(), &run, &options).await? {
             (_, Reply::RepairRun(started)) => Ok(started.partitions),
             (node, _) => Err(nonsense(node, "no start")),

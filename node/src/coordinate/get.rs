@@ -458,11 +458,16 @@ impl Read {
         let damaged = |report: &ReplicaReport| report.outcome == Outcome::Corrupt;
         let none_counts =
             owners().all(|report| damaged(report) || report.outcome == Outcome::InDoubt);
-        if self.quorum.n() < self.place.bucket_n() || !none_counts || !owners().any(damaged) {
+        // where something could be joined since, all owners hold it and doubt the key
+        let any_damage = owners().any(damaged) || self.node.doubt().covers_key(&self.place.row);
+        if self.quorum.n() < self.place.bucket_n() || !none_counts || !any_damage {
             return None;
         }
-        let detail = "every copy of this key is damaged; restore the data directory of one of its owners from a backup, \
-                      or empty it to give the key up";
+        let partition = self.place.partition.0;
+        let detail = format!(
+            "every copy of this key is damaged. `atoll debug dump {partition} --node NODE` shows what is left of it, and \
+             `atoll repair run {partition} --accept-loss` takes that for the truth"
+        );
         Some(Failure {
             needed: self.quorum.r(),
             receipt: Some(Box::new(self.receipt())),

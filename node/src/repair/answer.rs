@@ -7,38 +7,36 @@ use atoll_antientropy::merkle::{
     Children, Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, unmatched,
 };
 use atoll_ring::{NodeId, Partition};
+use atoll_transport::Caller;
 use atoll_wire::{
     Compare, CompareRoots, Differing as DifferingReply, Entries, Envelope, ErrorCode, Failure,
-    Reply, Unmatched, limits::COMPARE_TAIL_BYTES_MAX,
+    Reply, Request, Unmatched, limits::COMPARE_TAIL_BYTES_MAX,
 };
 
 use super::trees::LEVEL_MAX;
 use crate::{Node, node::failed, replica::stopping, storage::rows};
 
+/// Answers one question of a comparison.
+pub(crate) fn answer(node: &Node, caller: Caller, envelope: &Envelope, asked: &Request) -> Reply {
+    let Some(peer) = caller.node else {
+        let detail = "only a node compares, and it says who it is";
+        return failed(Failure::refused(ErrorCode::NotPermitted, detail));
+    };
+    let answer = match asked {
+        Request::CompareRoots(asked) => answer_roots(node, peer, envelope, asked)
+            .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
+        Request::Compare(asked) => answer_places(node, peer, envelope, asked)
+            .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
+        Request::Entries(asked) => answer_entries(node, peer, envelope, asked).map(|keys| {
+            let entries = keys.encode(&envelope.bucket.0, COMPARE_TAIL_BYTES_MAX);
+            Reply::Unmatched(Unmatched { entries })
+        }),
+        _ => unreachable!("whoever routes gives us these three"),
+    };
+    answer.unwrap_or_else(failed)
+}
+
 /// Which of our shared partitions differ.
-pub(crate) fn roots(node: &Node, peer: NodeId, envelope: &Envelope, asked: &CompareRoots) -> Reply {
-    reply(
-        answer_roots(node, peer, envelope, asked)
-            .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
-    )
-}
-
-/// Which places below these differ.
-pub(crate) fn places(node: &Node, peer: NodeId, envelope: &Envelope, asked: &Compare) -> Reply {
-    reply(
-        answer_places(node, peer, envelope, asked)
-            .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
-    )
-}
-
-/// Which keys in these places differ.
-pub(crate) fn entries(node: &Node, peer: NodeId, envelope: &Envelope, asked: &Entries) -> Reply {
-    reply(answer_entries(node, peer, envelope, asked).map(|keys| {
-        let entries = keys.encode(&envelope.bucket.0, COMPARE_TAIL_BYTES_MAX);
-        Reply::Unmatched(Unmatched { entries })
-    }))
-}
-
 fn answer_roots(
     node: &Node,
     peer: NodeId,
@@ -74,6 +72,7 @@ fn answer_roots(
     Ok(answer)
 }
 
+/// Which places below these differ.
 fn answer_places(
     node: &Node,
     peer: NodeId,
@@ -94,6 +93,7 @@ fn answer_places(
     Ok(Differing { children, depths: Vec::new() })
 }
 
+/// Which keys in these places differ.
 fn answer_entries(
     node: &Node,
     peer: NodeId,
@@ -157,8 +157,4 @@ fn same_view(node: &Node, envelope: &Envelope) -> Result<(), Failure> {
 
 fn malformed() -> Failure {
     Failure::refused(ErrorCode::Malformed, "no such places")
-}
-
-fn reply(answer: Result<Reply, Failure>) -> Reply {
-    answer.unwrap_or_else(failed)
 }

@@ -87,8 +87,7 @@ pub(super) struct Broken(pub(super) String);
 pub(super) struct Exchange<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) peer: NodeId,
-    /// Partitions of which we may have forgotten something, and which were not yet compared with this peer; which doubt it
-    /// was.
+    /// Partitions of which we may have forgotten something, and which were not yet compared with this peer.
     pub(super) doubted: BTreeSet<Partition>,
     width: Width,
     /// Since when we have worked without a rest.
@@ -181,9 +180,6 @@ impl<'a> Exchange<'a> {
             paths = next;
         }
         let partition = |path: u32| shared.get(path as usize).copied().ok_or_else(nonsense);
-        if ours.depth() == 0 {
-            return Ok(shared.iter().map(|only| (*only, LEVEL_MAX)).collect());
-        }
         paths.into_iter().zip(depths).map(|(path, depth)| Ok((partition(path)?, depth))).collect()
     }
 

@@ -7,7 +7,7 @@
 //! Doubt may end only when
 //! - **every** other owner has answered: the one left out may alone have what was lost here;
 //! - **one of them at least is not in doubt** itself: when all are, nobody knows what the key was, and saying "not found"
-//!   would be a guess. Then the doubt stays, reads fail with the reason, and somebody has to act;
+//!   would be a guess. Then the doubt stays, reads fail with the reason, and somebody has to decide ([`crate::doubt::Doubt::accept`]);
 //! - the question was put **later than the last write could end** that had counted this owner's lost copy: its other copies
 //!   may have been on their way until then. So the data are back at once, and the doubt goes after a minute.
 
@@ -74,6 +74,11 @@ pub(crate) async fn watch(node: Arc<Node>) {
         added.as_mut().enable();
         came_up.as_mut().enable(); // before looking, or a change in between would be missed
         let now = node.clock().now();
+        for (row, key) in &mut pending {
+            if node.doubt().is_accepted(row) {
+                key.again_at = key.again_at.min(now + key.pause.min(PAUSE));
+            }
+        }
         learn(&mut pending, node.doubt().keys(), now);
         let due: Vec<Bytes> = pending
             .iter()
@@ -129,6 +134,10 @@ async fn compare_all(
             Compared::WithAll if asked_at >= late_enough => {
                 node.doubt().key_compared(&row, key.damage).await?;
                 tracing::info!(row = %row.escape_ascii(), "a damaged record is whole again");
+            }
+            Compared::AllInDoubt if node.doubt().is_accepted(&row) => {
+                node.doubt().key_compared(&row, key.damage).await?;
+                tracing::warn!(row = %row.escape_ascii(), "what is left of a key is accepted");
             }
             Compared::WithAll => key.again_at = late_enough,
             Compared::AllInDoubt | Compared::Incomplete => {

@@ -25,7 +25,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use crate::{
     Node,
     replica::{self, Own},
-    storage::{Space, StoreError, meta, rows},
+    storage::{Space, StoreError, meta, record::Record, rows, summary::Summary},
 };
 
 /// How long a scrub takes unless the settings say otherwise. Disks find about one damaged sector per disk and year; two
@@ -148,37 +148,91 @@ fn pause_after(step: Duration, period: Duration, rows: u64) -> Duration {
 
 /// Reads some rows. Whether they were the last.
 fn step(node: &Node, position: &mut Position) -> Result<bool, StoreError> {
-    let after = (!position.after.is_empty()).then_some(&position.after[..]);
-    let page = node.disk().scan(position.space, b"", after, STEP)?;
-    for (row, value) in &page {
-        if let Own::Corrupt = Own::of(row, Some(value.clone())) {
-            mend(node, position.space, row, value)?;
+    let read = match position.space {
+        Space::Hints => read_hints(node, &position.after)?,
+        Space::Data | Space::Meta | Space::Digests | Space::Quarantine => {
+            read_records(node, &position.after)?
         }
-    }
-    position.rows += page.len() as u64;
-    match page.last() {
-        Some((last, _)) if page.len() == STEP => {
-            position.after = last.clone();
+    };
+    position.rows += read.rows;
+    match (read.last, position.space) {
+        (Some(last), _) => {
+            position.after = last;
             Ok(false)
         }
-        Some(_) | None if position.space == Space::Data => {
+        (None, Space::Hints) => Ok(true),
+        (None, _) => {
             (position.space, position.after) = (Space::Hints, Bytes::new());
             Ok(false)
         }
-        Some(_) | None => Ok(true),
     }
 }
 
-/// Something is not what was written.
-fn mend(node: &Node, space: Space, row: &Bytes, damaged: &Bytes) -> Result<(), StoreError> {
-    match space {
-        // looks again: a write that is only queued may have taken its place
-        Space::Data => replica::read(node, row).map(drop),
-        Space::Hints | Space::Meta | Space::Digests | Space::Quarantine => {
-            node.count_corrupt();
-            node.hints().set_aside(row, damaged)
+/// What was read in a step.
+struct Step {
+    rows: u64,
+    /// The last row; none = there is no more.
+    last: Option<Bytes>,
+}
+
+/// Some records with what is said of them: each record must be what was written, what is said of it must fit, and of what
+/// something is said there must be a record.
+fn read_records(node: &Node, after: &Bytes) -> Result<Step, StoreError> {
+    let after = (!after.is_empty()).then_some(&after[..]);
+    let records = node.disk().scan(Space::Data, b"", after, STEP)?;
+    let said = node.disk().scan(Space::Digests, b"", after, STEP)?;
+    let full = [&records, &said].into_iter().filter(|page| page.len() == STEP);
+    let last = full.filter_map(|page| page.last()).map(|(row, _)| row.clone()).min();
+    let in_reach = |row: &Bytes| last.as_ref().is_none_or(|last| row <= last);
+    let mut rows = 0;
+    for (row, value) in records.iter().filter(|(row, _)| in_reach(row)) {
+        rows += 1;
+        match Own::of(row, Some(value.clone())).record() {
+            // looks again: a write that is only queued may have taken its place
+            None => drop(replica::read(node, row)?),
+            Some(record) => check_said(node, row, value, &record)?,
         }
     }
+    for (row, _) in said.iter().filter(|(row, _)| in_reach(row)) {
+        let missing = records.binary_search_by(|(record, _)| record.cmp(row)).is_err();
+        if missing
+            && node.disk().get(Space::Data, row)?.is_none()
+            && node.disk().get(Space::Digests, row)?.is_some()
+        {
+            replica::set_aside(node, row, Bytes::new())?; // it was written, and it is gone
+        }
+    }
+    Ok(Step { rows, last })
+}
+
+/// What is said of a record is said anew if it does not fit: comparisons would find a difference where there is none, or
+/// none where there is one.
+fn check_said(node: &Node, row: &Bytes, value: &Bytes, record: &Record) -> Result<(), StoreError> {
+    let trees = &node.repair().trees;
+    let said = trees.summary(row)?;
+    let right = Summary::of(&record.register().expect("it was looked at"));
+    let is_current = || node.disk().get(Space::Data, row).map(|now| now.as_ref() == Some(value));
+    if said != Some(right) && is_current()? {
+        node.count_corrupt();
+        tracing::warn!(row = %row.escape_ascii(), "what was said of a record was wrong; it is said anew");
+        trees.update(row, said, Some(right));
+        drop(node.disk().write(vec![right.write(row)], Ack::Written));
+    }
+    Ok(())
+}
+
+/// Some hints. A damaged one is set aside.
+fn read_hints(node: &Node, after: &Bytes) -> Result<Step, StoreError> {
+    let after = (!after.is_empty()).then_some(&after[..]);
+    let hints = node.disk().scan(Space::Hints, b"", after, STEP)?;
+    for (row, value) in &hints {
+        if let Own::Corrupt = Own::of(row, Some(value.clone())) {
+            node.count_corrupt();
+            node.hints().set_aside(row, value)?;
+        }
+    }
+    let last = hints.last().filter(|_| hints.len() == STEP).map(|(row, _)| row.clone());
+    Ok(Step { rows: hints.len() as u64, last })
 }
 
 #[cfg(test)]

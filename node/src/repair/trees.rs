@@ -28,6 +28,9 @@ use crate::{
 /// Rows read at once while a tree is made. Between two pages of a tree made in the background others may run.
 const PAGE: usize = 512;
 
+/// Rows read at once when a node starts.
+const PAGE_AT_START: usize = 4096;
+
 /// The trees of a node.
 pub(crate) struct Trees {
     disk: Arc<Disk>,
@@ -98,8 +101,9 @@ impl Trees {
             for owner in owners.into_iter().filter(|owner| *owner != me) {
                 shared.entry(owner).or_default().push(partition);
             }
-            trees.push(Some(trees_of.make_at_once(partition)?));
+            trees.push(Some(trees_of.empty(0)));
         }
+        trees_of.make_all(&mut trees)?;
         let state = Mutex::new(State { trees, ..State::default() });
         Ok(Trees { shared, state, ..trees_of })
     }
@@ -295,27 +299,37 @@ impl Trees {
         Ok(false)
     }
 
-    /// Makes a tree without letting anybody run.
-    fn make_at_once(&self, partition: Partition) -> Result<Counted, StoreError> {
-        let mut pages = Vec::new();
+    /// Makes all trees at once, in one pass over the rows.
+    fn make_all(&self, trees: &mut [Option<Counted>]) -> Result<(), StoreError> {
         let mut after: Option<Bytes> = None;
+        let mut of_one: Vec<(Bytes, Bytes)> = Vec::new();
         loop {
-            let page = self.page(partition, after.as_deref())?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            let said = page.into_iter().map(|(row, value)| {
-                let said = Summary::read(&value);
-                let token = rows::token_of_data(&row).map_or(0, |token| token.0);
-                (token, self.key.of(&row, &said.digest), said.tombstone)
-            });
-            pages.extend(said);
+            let page =
+                self.disk.scan_queued(Space::Digests, b"", after.as_deref(), PAGE_AT_START)?;
+            let ends = page.len() < PAGE_AT_START;
+            after = page.last().map(|(row, _)| row.clone());
+            for (row, value) in page {
+                if of_one.last().is_some_and(|(last, _)| last.get(..2) != row.get(..2)) {
+                    self.make_of(&mut of_one, trees);
+                }
+                of_one.push((row, value));
+            }
+            if ends {
+                self.make_of(&mut of_one, trees);
+                return Ok(());
+            }
         }
-        let mut counted = self.empty(pages.len() as u64);
-        for (token, fingerprint, tombstone) in pages {
-            counted.tree.update(token, None, Some(fingerprint));
-            counted.tombstones += u64::from(tombstone);
+    }
+
+    /// Makes the tree of one partition from all its rows, and takes them.
+    fn make_of(&self, rows: &mut Vec<(Bytes, Bytes)>, trees: &mut [Option<Counted>]) {
+        let partition = rows.first().and_then(|(row, _)| rows::partition_of_data(row));
+        let tree = partition.and_then(|partition| trees.get_mut(partition.index()));
+        if let Some(Some(counted)) = tree {
+            *counted = self.empty(rows.len() as u64);
+            self.feed(counted, rows);
         }
-        Ok(counted)
+        rows.clear();
     }
 
     fn page(

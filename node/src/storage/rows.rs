@@ -140,6 +140,8 @@ pub const SCRUB: &[u8] = b"scrub";
 pub const UNCLEAN_STARTS: &[u8] = b"unclean-starts";
 /// Present if the last stop was in order.
 pub const CLEAN: &[u8] = b"clean";
+/// Present if every record has its digest beside it.
+pub const SUMMARIES: &[u8] = b"summaries";
 /// The view, postcard.
 pub const VIEW: &[u8] = b"view";
 

@@ -450,6 +450,14 @@ impl Cluster {
         hints
     }
 
+    /// An operator decides that what is left of a key's partition on this node is all there is.
+    pub async fn accept_loss(&self, via: NodeId, key: &str) {
+        let token = Token::of(&self.bucket().0, key.as_bytes());
+        let partition = Some(self.view.partition(token).0);
+        let run = Request::RepairRun(RepairRun { partition, accept_loss: true });
+        self.client().call(via, run, 1000).await.expect("it is up");
+    }
+
     pub fn client(&self) -> Client {
         Client { network: self.network.clone(), bucket: self.bucket() }
     }
@@ -509,7 +517,11 @@ impl Cluster {
 
     /// Makes a node compare now; the number of partitions it will compare.
     pub async fn repair_run(&self, via: NodeId, partition: Option<u16>) -> u32 {
-        match self.client().call(via, Request::RepairRun(RepairRun { partition }), 1000).await {
+        match self
+            .client()
+            .call(via, Request::RepairRun(RepairRun { partition, accept_loss: false }), 1000)
+            .await
+        {
             Ok(Reply::RepairRun(started)) => started.partitions,
             other => panic!("a demand to compare was answered with {other:?}"),
         }

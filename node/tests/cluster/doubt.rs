@@ -1,7 +1,8 @@
 //! What the answers of a node count for that has lost something.
 //!
-//! In these tests the other owners are three or two, and one of them is down whenever doubt shall last: doubt ends only
-//! when every other owner was compared with.
+//! In most of these tests nodes do not compare what they hold, so that doubt lasts.
+
+use std::time::Duration;
 
 use atoll_ring::NodeId;
 use atoll_wire::{ErrorCode, Outcome, Repair};
@@ -123,4 +124,44 @@ async fn doubt_outlives_a_restart() {
     assert_eq!(after.incarnation, before.incarnation);
     assert_eq!((after.partitions_in_doubt, after.doubt), (64, before.doubt));
     cluster.get(OTHER, "k", &r(2)).await.expect_err("one answer counts");
+}
+
+/// The whole story: a node loses its disk, comes back, does not count until it was compared with every other owner, and
+/// then counts again; its old peers may lose theirs, one after the other, and all that was acknowledged is there.
+#[tokio::test(start_paused = true)]
+async fn compared_with_every_other_owner_it_counts_again() {
+    let mut cluster = Cluster::start(3).await;
+    for number in 0..30 {
+        cluster.put(OTHER, &format!("k{number}"), "v", &blind(), &w(3)).await.expect("up");
+    }
+    cluster.release_exchange();
+    for lost in [LOST, OTHER, DOWN] {
+        cluster.wipe(lost);
+        cluster.boot(lost).await;
+        assert_eq!(cluster.status(lost).await.partitions_in_doubt, 64);
+        tokio::time::sleep(Duration::from_secs(180)).await;
+        let status = cluster.status(lost).await;
+        assert_eq!((status.partitions_in_doubt, status.doubt.as_str()), (0, ""), "{lost}");
+        assert_eq!(status.incarnation, 1);
+    }
+    for number in 0..30 {
+        let key = format!("k{number}");
+        assert_eq!(values(&cluster.get(LOST, &key, &r(3)).await.expect("all count")), ["v"]);
+    }
+}
+
+/// With one of the other owners away doubt cannot end: that one alone may have what was lost. When it is back it ends.
+#[tokio::test(start_paused = true)]
+async fn doubt_waits_for_the_last_of_the_other_owners() {
+    let mut cluster = in_doubt().await;
+    cluster.release_exchange();
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert_eq!(cluster.status(LOST).await.partitions_in_doubt, 64);
+    cluster.get(OTHER, "k", &r(2)).await.expect_err("one answer counts");
+    cluster.boot(DOWN).await;
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert_eq!(cluster.status(LOST).await.partitions_in_doubt, 0);
+    cluster.crash(DOWN);
+    cluster.settle().await;
+    assert_eq!(values(&cluster.get(LOST, "k", &r(2)).await.expect("both count")), ["v"]);
 }

@@ -25,3 +25,4 @@ mod rising;
 mod scrub;
 mod siblings;
 mod sloppy;
+mod tombstones;

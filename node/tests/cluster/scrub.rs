@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atoll_node::storage::{Space, Store as _, rows};
+use atoll_node::storage::{Space, Store as _, Write, rows};
 
 use crate::cluster::{Cluster, blind, sloppy_w, w};
 
@@ -84,4 +84,36 @@ async fn a_node_that_is_often_restarted_is_scrubbed_too() {
     }
     cluster.settle().await;
     cluster.assert_whole(last, &["v"]).await;
+}
+
+/// What is said of a record, for comparisons, must fit it; a record of which only that is left is lost, and its key in doubt
+/// until it has been fetched.
+#[tokio::test(start_paused = true)]
+async fn a_scrub_compares_records_with_what_is_said_of_them() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    let keys: Vec<String> = (0..60).map(|number| format!("k{number}")).collect();
+    for key in &keys {
+        cluster.put(owners[0], key, "v", &blind(), &w(3)).await.expect("up");
+    }
+    cluster.crash(owners[1]);
+    let said = |cluster: &Cluster, key: &str| {
+        cluster.store(owners[1]).get(Space::Digests, &cluster.row(key)).expect("memory")
+    };
+    let right = said(&cluster, &keys[0]);
+    assert!(cluster.store(owners[1]).damage(Space::Digests, &cluster.row(&keys[0])));
+    let gone = |space, key: &str| Write { space, row: cluster.row(key), value: None };
+    let mut lost: Vec<Write> = keys[20..55].iter().map(|key| gone(Space::Data, key)).collect();
+    lost.push(gone(Space::Digests, &keys[1]));
+    cluster.store(owners[1]).apply(&lost).expect("memory");
+    cluster.scrub_period = 5 * MINUTE;
+    cluster.boot(owners[1]).await;
+    tokio::time::sleep(8 * MINUTE).await;
+    assert_eq!(said(&cluster, &keys[0]), right);
+    assert!(said(&cluster, &keys[1]).is_some());
+    let status = cluster.status(owners[1]).await;
+    assert_eq!((status.corrupt_records, status.keys_in_doubt), (37, 0));
+    for key in &keys {
+        cluster.assert_whole(key, &["v"]).await;
+    }
 }

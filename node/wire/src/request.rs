@@ -270,6 +270,8 @@ pub struct RepairQuery {}
 pub struct RepairRun {
     /// One partition; none = all that the receiver owns.
     pub partition: Option<u16>,
+    /// Somebody has decided that keys which are damaged or in doubt on every owner are what is left of them.
+    pub accept_loss: bool,
 }
 
 /// Asks for raw states of one partition as they lie on the receiver's disk, a page at a time.

@@ -504,7 +504,9 @@ fn of_repair() -> BoxedStrategy<Request> {
     let place = || any::<(u16, u8, u8)>();
     prop_oneof![
         Just(Request::RepairStatus(RepairQuery {})),
-        option::of(any::<u16>()).prop_map(|partition| Request::RepairRun(RepairRun { partition })),
+        (option::of(any::<u16>()), any::<bool>()).prop_map(|(partition, accept_loss)| {
+            Request::RepairRun(RepairRun { partition, accept_loss })
+        }),
         (any::<(u16, bool)>(), bytes()).prop_map(|((partition, hints), after)| {
             Request::Dump(Dump { partition, hints, after })
         }),

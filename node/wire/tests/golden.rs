@@ -187,7 +187,7 @@ fn requests() -> Vec<Request> {
         }),
         Request::Fetch(Fetch { key, durable: true, hints: true }),
         Request::RepairStatus(RepairQuery {}),
-        Request::RepairRun(RepairRun { partition: Some(1023) }),
+        Request::RepairRun(RepairRun { partition: Some(1023), accept_loss: true }),
         Request::Dump(Dump {
             partition: 1022,
             hints: true,

@@ -50,8 +50,8 @@ pub enum Nonsense {
         /// What is wrong with that.
         why: &'static str,
     },
-    /// Only acknowledged writes need an excuse.
-    #[error("operation {0} is excused and was never acknowledged")]
+    /// Only writes need an excuse.
+    #[error("operation {0} is excused and is no write")]
     NothingToExcuse(Op),
     /// The end of a history comes after all the rest of it.
     #[error("{0} comes after the cluster had settled")]
@@ -98,9 +98,9 @@ impl Entry {
 
     pub fn fate(&self) -> Fate {
         match &self.reply {
-            Reply::Stored { .. } if self.is_exempt => Fate::Unknown,
-            Reply::Stored { .. } => Fate::Certain,
             Reply::Failed { effect: Effect::NotApplied, .. } => Fate::Never,
+            _ if self.is_exempt => Fate::Unknown,
+            Reply::Stored { .. } => Fate::Certain,
             Reply::Failed { effect: Effect::Applied(0) | Effect::Unknown, .. } => Fate::Unknown,
             Reply::Failed { effect: Effect::Applied(_), .. } => Fate::Certain,
             Reply::Silence | Reply::Found { .. } => Fate::Unknown,
@@ -193,7 +193,7 @@ impl Books {
             Event::Exempt { op, why: _ } => {
                 let place = self.place(*op)?;
                 let entry = &mut self.entries[place];
-                if entry.dot().is_none() {
+                if !entry.is_write() {
                     return Err(Nonsense::NothingToExcuse(*op));
                 }
                 entry.is_exempt = true;

@@ -54,7 +54,7 @@ pub enum Event {
         /// What it said.
         reply: Reply,
     },
-    /// An acknowledged write may be lost without blame: it asked for no fsync, and all that held it lost power.
+    /// A write may be lost without blame, whatever was said of it: it asked for no fsync, and all that held it lost power.
     Exempt {
         /// Which write.
         op: Op,
@@ -152,7 +152,7 @@ pub enum Effect {
     Unknown,
 }
 
-/// What one disk holds of a key in the end.
+/// What one disk holds of a key in the end. An owner without a record is best written down, too: it holds and knows nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// Whose disk.

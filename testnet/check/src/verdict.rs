@@ -124,7 +124,7 @@ pub struct Figures {
     pub unknown: u64,
     /// Operations never answered.
     pub silent: u64,
-    /// Acknowledged writes that were excused.
+    /// Writes that were excused.
     pub exempt: u64,
     /// Keys.
     pub keys: u64,

@@ -312,7 +312,7 @@ pub fn of_kind(kind: Kind) -> Request {
         Kind::Replicate => replicate(Bytes::from_static(b"state")),
         Kind::Fetch => fetch("3"),
         Kind::RepairStatus => Request::RepairStatus(RepairQuery {}),
-        Kind::RepairRun => Request::RepairRun(RepairRun { partition: None }),
+        Kind::RepairRun => Request::RepairRun(RepairRun { partition: None, accept_loss: false }),
         Kind::Dump => Request::Dump(Dump { partition: 0, hints: false, after: Bytes::new() }),
         Kind::Recall => Request::Recall(Recall { node: 9 }),
         Kind::Enrol => Request::Enrol(Enrol { node: 9, incarnation: 1 }),

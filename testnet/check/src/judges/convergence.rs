@@ -1,8 +1,8 @@
 //! Replicas converge: when all is over, every owner of a key can read it and holds the same values under the same context;
 //! nobody else holds it; and no node keeps a hint.
 //!
-//! All keys of a history are taken to have the same number of owners: an owner that has never heard of a key has no record to
-//! compare, and is missed by counting.
+//! An owner that has never heard of a key may not have been written down. It is missed by counting: all keys of a history are
+//! taken to have the same number of owners.
 
 use std::collections::BTreeSet;
 

@@ -72,6 +72,11 @@ fn nothing_lost_but_what_was_not_synced() {
     excused.events.push(Event::Exempt { op: 1, why: "all three lost power".into() });
     check(excused.all_hold(&[], 0), &[]);
 
+    let mut on_one_disk = Pencil::default();
+    on_one_disk.put_fails(1, None, Effect::Applied(1));
+    on_one_disk.events.push(Event::Exempt { op: 1, why: "that disk is gone".into() });
+    check(on_one_disk.all_hold(&[], 0), &[]);
+
     let mut replaced = Pencil::default();
     let first = replaced.put(1, None, 1);
     replaced.put(1, Some(first), 2);

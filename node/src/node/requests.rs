@@ -1,0 +1,221 @@
+//! Which part of the node a request goes to, and which requests are refused before anything is done.
+
+use std::{sync::Arc, time::Duration};
+
+use atoll_ring::{ClusterId, Epoch, NodeId, Partition};
+use atoll_transport::{Answer, Caller, Handler};
+use atoll_wire::{
+    BucketId, Envelope, ErrorCode, Failure, Pong, Reply, Request, Roots, ViewReply,
+    limits::TIMEOUT_MS_MAX,
+};
+use tokio::time::Instant;
+
+use super::Node;
+use crate::{
+    coordinate::{
+        get::get,
+        write::{Change, What, write},
+    },
+    dump, repair, replica,
+};
+
+/// Until when an answer is of use, and what it belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) deadline: Instant,
+    pub(crate) operation: u128,
+    pub(crate) bucket: BucketId,
+}
+
+impl Handler for Node {
+    fn node(&self) -> NodeId {
+        self.id
+    }
+
+    fn cluster(&self) -> ClusterId {
+        self.view().cluster()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.view().epoch()
+    }
+
+    fn handle(self: Arc<Self>, caller: Caller, envelope: Envelope, request: Request) -> Answer {
+        if let Some(peer) = caller.node
+            && !self.liveness.is_up(peer)
+        {
+            self.transport.heard_from(peer);
+        }
+        let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
+        let now = self.clock.now();
+        let due =
+            Due { deadline: now + left, operation: envelope.operation, bucket: envelope.bucket };
+        // what a node answers before it knows what it may say; the rest waits
+        let at_any_time = matches!(
+            request,
+            Request::Hello(_)
+                | Request::Ping(_)
+                | Request::View(_)
+                | Request::Status(_)
+                | Request::Recall(_)
+        );
+        if !at_any_time && self.life.get().is_none() {
+            return Answer::Now(failed(self.not_yet()));
+        }
+        if envelope.operation != 0 {
+            self.repair.served(now); // what nodes ask for themselves has no number
+        }
+        let key = match &request {
+            Request::Put(put) => &put.key,
+            Request::Get(get) => &get.key,
+            Request::Delete(delete) => &delete.key,
+            Request::Replicate(replicate) => &replicate.key,
+            Request::Fetch(fetch) => &fetch.key,
+            Request::Ping(ping) => {
+                if caller.node == Some(NodeId(ping.node)) {
+                    self.memory.heard(NodeId(ping.node), ping.incarnation, ping.commit);
+                }
+                let Some(actor) = self.actor() else {
+                    return Answer::Now(failed(self.not_yet())); // so that nobody counts on us
+                };
+                let mut roots = Roots::default();
+                if let Some(peer) = caller.node {
+                    self.repair.heard(&self, peer, ping.roots);
+                    roots = self.repair.roots(&self, peer);
+                }
+                return Answer::Now(Reply::Pong(Pong {
+                    node: self.id.0,
+                    incarnation: actor.incarnation,
+                    commit: self.memory.to_tell(NodeId(ping.node)),
+                    roots,
+                }));
+            }
+            Request::Recall(recall) if self.is_about(&caller, recall.node) => {
+                let recalled = self.memory.recall(NodeId(recall.node), self.actor().is_some());
+                return Answer::Now(Reply::Recalled(recalled));
+            }
+            Request::Enrol(enrol) if self.is_about(&caller, enrol.node) => {
+                let (node, incarnation) = (NodeId(enrol.node), enrol.incarnation);
+                return Answer::Later(Box::pin(async move {
+                    match self.memory.enrol(node, incarnation).await {
+                        Ok(enrolled) => Reply::Enrolled(enrolled),
+                        Err(error) => failed(replica::stopping(&error)),
+                    }
+                }));
+            }
+            Request::Recall(_) | Request::Enrol(_) => {
+                let detail = "members ask for themselves only";
+                return Answer::Now(failed(Failure::refused(ErrorCode::NotPermitted, detail)));
+            }
+            Request::View(_) => {
+                let view = postcard::to_stdvec(&*self.view()).expect("a view is plain data");
+                return Answer::Now(Reply::View(ViewReply { view: view.into() }));
+            }
+            Request::Status(_) => {
+                // nobody shall take a node for ready whose process is about to end
+                return Answer::Now(match self.disk.takes_writes() {
+                    Ok(()) => Reply::Status(Box::new(self.status())),
+                    Err(error) => failed(replica::stopping(&error)),
+                });
+            }
+            Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
+            Request::RepairStatus(_) => {
+                return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
+            }
+            Request::RepairRun(run) => {
+                if let (Some(partition), true) = (run.partition, run.accept_loss) {
+                    tracing::warn!(partition, "what is left of damaged keys is accepted");
+                    self.doubt.accept(Partition(partition));
+                }
+                return Answer::Now(Reply::RepairRun(
+                    self.repair.run(run.partition.map(Partition)),
+                ));
+            }
+            Request::CompareRoots(_) | Request::Compare(_) | Request::Entries(_) => {
+                return Answer::Now(repair::answer::answer(&self, caller, &envelope, &request));
+            }
+            Request::Hello(_) => {
+                let detail = "a hello begins a lane, nothing else";
+                return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
+            }
+        };
+        if let Err(failure) = self.admit(&envelope, key) {
+            return Answer::Now(failed(failure));
+        }
+        match request {
+            Request::Put(put) => {
+                let change = Change {
+                    key: put.key,
+                    context: put.context,
+                    quorum: put.quorum,
+                    hops: put.hops,
+                    what: What::Put(put.value),
+                };
+                Answer::Later(Box::pin(write(self, change, due)))
+            }
+            Request::Delete(delete) => {
+                let change = Change {
+                    key: delete.key,
+                    context: delete.context,
+                    quorum: delete.quorum,
+                    hops: delete.hops,
+                    what: What::Delete,
+                };
+                Answer::Later(Box::pin(write(self, change, due)))
+            }
+            Request::Get(request) => Answer::Later(Box::pin(get(self, request, due))),
+            Request::Fetch(fetch) => replica::fetch(&self, &envelope, &fetch),
+            Request::Replicate(request) => {
+                Answer::Later(Box::pin(replica::replicate(self, envelope, request, due.deadline)))
+            }
+            Request::Hello(_)
+            | Request::Ping(_)
+            | Request::View(_)
+            | Request::Status(_)
+            | Request::RepairStatus(_)
+            | Request::RepairRun(_)
+            | Request::Dump(_)
+            | Request::Recall(_)
+            | Request::Enrol(_)
+            | Request::CompareRoots(_)
+            | Request::Compare(_)
+            | Request::Entries(_) => unreachable!("answered above"),
+        }
+    }
+}
+
+impl Node {
+    /// The refusal of a node that does not serve yet.
+    fn not_yet(&self) -> Failure {
+        let detail = format!("{} is starting: {}", self.id, self.rising());
+        Failure { retry_after_ms: 1000, ..Failure::refused(ErrorCode::Rising, detail) }
+    }
+
+    /// Whether a member speaks of itself.
+    fn is_about(&self, caller: &Caller, node: u32) -> bool {
+        let node = NodeId(node);
+        caller.node == Some(node) && node != self.id && self.view().member(node).is_some()
+    }
+
+    /// Refuses requests of other times: planned before the partition last changed, or already over.
+    fn admit(&self, envelope: &Envelope, key: &[u8]) -> Result<(), Failure> {
+        if envelope.left_ms == 0 {
+            let detail = "the time of the request was over when it arrived";
+            return Err(Failure::refused(ErrorCode::DeadlinePassed, detail));
+        }
+        let view = self.view();
+        let token = atoll_ring::Token::of(&envelope.bucket.0, key);
+        let changed = view.last_changed(view.partition(token));
+        // 0 = the sender has no view yet and leaves the planning to us
+        if envelope.epoch < changed && envelope.epoch != Epoch(0) {
+            let detail = format!("planned at epoch {}, changed at {changed}", envelope.epoch.0);
+            return Err(Failure::refused(ErrorCode::StaleView, detail));
+        }
+        Ok(())
+    }
+}
+
+/// A failure as a reply.
+pub(crate) fn failed(failure: Failure) -> Reply {
+    Reply::Failed(Box::new(failure))
+}
