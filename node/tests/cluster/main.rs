@@ -1,11 +1,10 @@
 //! Whole clusters in one thread: real nodes over a network and disks in memory, on virtual time.
 //!
 //! `cluster` builds them and speaks to them as a client does; the other modules ask, one subject each, what a user could
-//! notice (`books` is the oracle of `histories`). Disks lose what was not synced when their node crashes, so "acknowledged"
+//! notice (random histories are the business of `testnet/sim`). Disks lose what was not synced when their node crashes, so "acknowledged"
 //! means what it says.
 
 mod blocking;
-mod books;
 mod cluster;
 mod coordinators;
 mod doubt;
@@ -17,7 +16,6 @@ mod failures;
 mod full_disk;
 mod hedge;
 mod hints;
-mod histories;
 mod quarantine;
 mod quorums;
 mod repair;

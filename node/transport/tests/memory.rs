@@ -9,7 +9,10 @@ use std::{
 };
 
 use atoll_ring::{ClusterId, Epoch, NodeId};
-use atoll_transport::{Answer, CallError, Caller, Handler, memory::Network};
+use atoll_transport::{
+    Answer, CallError, Caller, Handler,
+    memory::{Network, Weather},
+};
 use atoll_wire::{
     BucketId, Commit, Envelope, Fetch, FrameError, Lane, Ping, Pong, Put, Reply, Request, Role,
     Roots, limits::VALUE_BYTES_MAX,
@@ -247,4 +250,105 @@ async fn a_call_given_up_is_still_carried_out() {
     assert_eq!((host.begun(), host.done()), (1, 0));
     sleep(SECOND).await;
     assert_eq!((host.begun(), host.done()), (1, 1));
+}
+
+/// Lost messages are silence, and so many are lost as was asked for; nothing else is.
+#[tokio::test(start_paused = true)]
+async fn weather_loses_messages() {
+    let (network, host) = (Network::of_seed(1), Host::new(TWO, 5));
+    network.plug(host.clone());
+    network.set_weather(ONE, TWO, Weather { lost: 300, ..Weather::default() });
+    let mut heard = 0;
+    for _ in 0..1000 {
+        heard += usize::from(hears(&network, ping()).await.is_some());
+    }
+    assert!((620..=780).contains(&heard), "{heard}");
+    assert_eq!(host.done(), heard);
+    assert_eq!(network.traffic().lost, 1000 - heard as u64);
+}
+
+/// Messages that take differently long overtake each other.
+#[tokio::test(start_paused = true)]
+async fn weather_reorders_messages() {
+    let (network, host) = (Network::of_seed(2), Host::new(TWO, 5));
+    network.plug(host.clone());
+    let longest = Duration::from_millis(50);
+    network.set_weather(
+        ONE,
+        TWO,
+        Weather { delay: (Duration::ZERO, longest), ..Weather::default() },
+    );
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let calls: Vec<_> = (0..20)
+        .map(|number| {
+            let (network, order) = (network.clone(), order.clone());
+            tokio::spawn(async move {
+                ask(&network, ping()).await.unwrap();
+                order.lock().unwrap().push(number);
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let order = order.lock().unwrap().clone();
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_ne!(order, sorted);
+    assert_eq!(sorted, (0..20).collect::<Vec<_>>());
+}
+
+/// A request between nodes that may be repeated arrives twice and is answered once.
+#[tokio::test(start_paused = true)]
+async fn weather_doubles_requests() {
+    let (network, host) = (Network::of_seed(3), Host::new(TWO, 5));
+    network.plug(host.clone());
+    network.set_weather(ONE, TWO, Weather { doubled: 1000, ..Weather::default() });
+    ask(&network, ping()).await.unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!((host.done(), network.traffic().doubled), (2, 1));
+}
+
+/// A paused node hears nothing, says nothing and goes on with nothing; when it wakes all of that happens.
+#[tokio::test(start_paused = true)]
+async fn a_paused_node_goes_on_when_it_wakes() {
+    let (network, host) = (Network::new(), Host::new(TWO, 5));
+    network.plug(host.clone());
+    let call = |request| {
+        let network = network.clone();
+        tokio::spawn(async move { ask(&network, request).await })
+    };
+    let at_work = call(slow_work());
+    sleep(SECOND / 2).await;
+    network.pause(TWO);
+    let on_the_way = call(ping());
+    sleep(10 * SECOND).await;
+    assert_eq!((host.begun(), host.done()), (1, 0));
+    network.wake(TWO);
+    at_work.await.unwrap().unwrap();
+    on_the_way.await.unwrap().unwrap();
+    assert_eq!((host.begun(), host.done()), (2, 2));
+
+    network.pause(ONE);
+    let by_a_paused_one = call(ping());
+    sleep(SECOND).await;
+    assert_eq!(host.begun(), 2);
+    network.wake(ONE);
+    by_a_paused_one.await.unwrap().unwrap();
+}
+
+/// A node that is unplugged takes no further step, not even in what it had begun.
+#[tokio::test(start_paused = true)]
+async fn an_unplugged_node_does_not_go_on() {
+    let (network, host) = (Network::new(), Host::new(TWO, 5));
+    network.plug(host.clone());
+    let call = tokio::spawn({
+        let network = network.clone();
+        async move { ask(&network, slow_work()).await }
+    });
+    sleep(SECOND / 2).await;
+    network.unplug(TWO);
+    assert!(matches!(call.await.unwrap(), Err(CallError::Lost(_))));
+    sleep(10 * SECOND).await;
+    assert_eq!((host.begun(), host.done()), (1, 0));
 }

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use atoll_node::{Past, storage::Space, storage::faulty::Deed, storage::memory::MemoryStore};
+use atoll_node::{
+    Past,
+    storage::{Room, Space, Store as _, faulty::Deed, memory::MemoryStore},
+};
 use atoll_ring::NodeId;
 use atoll_transport::{chance::Chance, memory::Weather};
 use bytes::Bytes;
@@ -179,11 +182,7 @@ impl Mischief {
         self.damaged.retain(|(node, row)| {
             let store = &cluster.machine(*node).store;
             let set_aside = atlas::all_rows(store, Space::Quarantine);
-            let value = atlas::all_rows(store, Space::Data).into_iter().find(|(at, _)| at == row);
-            let unread = value.is_some_and(|(row, value)| {
-                matches!(read(Space::Data, &row, &value).1, Lies::Damaged)
-            });
-            unread || set_aside.iter().any(|(at, _)| at == row)
+            is_unread(store, row) || set_aside.iter().any(|(at, _)| at == row)
         });
         for node in risen {
             self.risen(world, node);
@@ -203,13 +202,13 @@ impl Mischief {
         self.happened(world, Kind::Isolated, &format!("{node} has just risen and is alone"));
     }
 
-    /// Keys of which some record was damaged and is not whole again.
-    pub fn keys_with_damage(&self, world: &World) -> Vec<String> {
-        let is_damaged = |key: &String| {
-            let row = world.cluster.row(key);
-            self.damaged.iter().any(|(_, damaged)| *damaged == row)
-        };
-        world.keys.iter().filter(|key| is_damaged(key)).cloned().collect()
+    /// Keys of which some record is damaged, and no node has noticed.
+    pub fn keys_with_hidden_damage(&self, world: &World) -> Vec<String> {
+        let is_hidden =
+            |(node, row): &(NodeId, Bytes)| is_unread(&world.cluster.machine(*node).store, row);
+        let hidden = self.damaged.iter().filter(|damaged| is_hidden(damaged));
+        let rows: Vec<&Bytes> = hidden.map(|(_, row)| row).collect();
+        world.keys.iter().filter(|key| rows.contains(&&world.cluster.row(key))).cloned().collect()
     }
 
     /// Whether some other owner of each key that this node owns knows for sure what it says. If all owners of a key doubt
@@ -581,8 +580,14 @@ impl Mischief {
     }
 }
 
-fn room(free_bytes: u64) -> Option<atoll_node::storage::Room> {
-    Some(atoll_node::storage::Room { free_bytes, total_bytes: DISK_BYTES })
+/// Whether a damaged record still lies where it lay.
+fn is_unread(store: &MemoryStore, row: &Bytes) -> bool {
+    let value = store.get(Space::Data, row).expect("memory does not fail");
+    value.is_some_and(|value| matches!(read(Space::Data, row, &value).1, Lies::Damaged))
+}
+
+fn room(free_bytes: u64) -> Option<Room> {
+    Some(Room { free_bytes, total_bytes: DISK_BYTES })
 }
 
 /// Every link between two sides, both ways.

@@ -159,14 +159,14 @@ fn drawn_kinds(chance: &mut Chance, allowed: &[Kind]) -> Vec<Kind> {
 async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Session) {
     let begun = Instant::now();
     let keys = world.borrow().keys.clone();
-    let damaged = mischief.keys_with_damage(&world.borrow());
-    for key in damaged {
-        last.read_all(world, &key).await; // who never reads a record learns of its damage from the scrub, some day
-    }
     let mut uneven = Some("not looked yet".to_owned());
     while uneven.is_some() && begun.elapsed() < SETTLED_WITHIN {
         tokio::time::sleep(LOOK_EVERY).await;
         mischief.tend(world).await;
+        let hidden = mischief.keys_with_hidden_damage(&world.borrow());
+        for key in hidden {
+            last.read_all(world, &key).await; // who never reads a record learns of its damage from the scrub, some day
+        }
         uneven = unevenness(&world.borrow());
     }
     {
