@@ -470,7 +470,8 @@ impl Mischief {
             self.damaged.insert((node, row.clone()));
             return Some(said);
         }
-        self.power_loss(world, node);
+        // nothing that was not synced is spared: it would count as synced, and be destroyed a moment later
+        world.cluster.crash(node, 0);
         let machine = world.cluster.machine_mut(node);
         machine.store.restore(&would_be);
         machine.past = Past::Lost(said.clone());
