@@ -10,22 +10,19 @@ use std::{
     time::Duration,
 };
 
-use atoll_node::{
-    Past,
-    storage::{Room, Space, Store as _, faulty::Deed, memory::MemoryStore},
-};
+use atoll_node::storage::{Room, Space, faulty::Deed, memory::MemoryStore};
 use atoll_ring::NodeId;
 use atoll_transport::{chance::Chance, memory::Weather};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{
-    atlas,
-    cluster::{Lies, SYNC, read},
-    faults::Kind,
-    session::CLIENTS_FROM,
-    world::World,
-};
+use crate::{atlas, cluster::SYNC, faults::Kind, session::CLIENTS_FROM, world::World};
+
+mod destruction;
+mod shapes;
+
+use destruction::is_unread;
+use shapes::pairs;
 
 /// How often to look whether a disk has broken or a fault is over.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -202,29 +199,6 @@ impl Mischief {
         self.happened(world, Kind::Isolated, &format!("{node} has just risen and is alone"));
     }
 
-    /// Keys of which some record is damaged, and no node has noticed.
-    pub fn keys_with_hidden_damage(&self, world: &World) -> Vec<String> {
-        let is_hidden =
-            |(node, row): &(NodeId, Bytes)| is_unread(&world.cluster.machine(*node).store, row);
-        let hidden = self.damaged.iter().filter(|damaged| is_hidden(damaged));
-        let rows: Vec<&Bytes> = hidden.map(|(_, row)| row).collect();
-        world.keys.iter().filter(|key| rows.contains(&&world.cluster.row(key))).cloned().collect()
-    }
-
-    /// Whether some other owner of each key that this node owns knows for sure what it says. If all owners of a key doubt
-    /// their copies at the same time, the doubt stays until somebody acts, and rightly: see `quarantine` in the node.
-    fn leaves_somebody_sure(&self, world: &World, node: NodeId) -> bool {
-        let cluster = &world.cluster;
-        let owned = world.keys.iter().filter(|key| cluster.owners(key).contains(&node));
-        owned.into_iter().all(|key| {
-            cluster.owners(key).into_iter().any(|other| {
-                other != node
-                    && !self.forgetful.contains_key(&other)
-                    && !self.damaged.contains(&(other, cluster.row(key)))
-            })
-        })
-    }
-
     fn next_fault(&mut self) -> Instant {
         Instant::now() + Duration::from_millis(self.chance.between(100, self.pause_ms))
     }
@@ -379,36 +353,6 @@ impl Mischief {
         format!("{said}, on and off")
     }
 
-    /// The links that a partition of this shape cuts.
-    fn shape(&mut self, world: &World, kind: Kind) -> (Vec<Link>, String) {
-        let mut nodes = world.cluster.nodes();
-        for at in (1..nodes.len()).rev() {
-            nodes.swap(at, self.chance.below(at as u64 + 1) as usize);
-        }
-        let count = nodes.len();
-        let half = &nodes[..count / 2];
-        let (mut apart, said): (Vec<Link>, String) = match kind {
-            Kind::Isolated => (pairs(&nodes[..1], &nodes[1..]), format!("{} is alone", nodes[0])),
-            Kind::OneWay => {
-                (vec![(nodes[0], nodes[1])], format!("{} does not hear {}", nodes[1], nodes[0]))
-            }
-            Kind::Bridge => (
-                pairs(half, &nodes[count / 2 + 1..]),
-                format!("{half:?} are apart, {} hears all", nodes[count / 2]),
-            ),
-            Kind::Majorities => (ring_of_majorities(&nodes), format!("a ring of {nodes:?}")),
-            _ => (pairs(half, &nodes[count / 2..]), format!("{half:?} are apart")),
-        };
-        if kind == Kind::Halves && self.chance.happens(300) {
-            // clients are on one side too
-            for client in (0..self.clients).map(|number| NodeId(CLIENTS_FROM + number)) {
-                let far = if client.0 % 2 == 0 { half } else { &nodes[count / 2..] };
-                apart.extend(pairs(&[client], far));
-            }
-        }
-        (apart, said)
-    }
-
     fn clock(&mut self, world: &World, node: NodeId) -> String {
         let clock = &world.cluster.machine(node).clock;
         if self.chance.happens(500) {
@@ -420,65 +364,6 @@ impl Mischief {
         let by = self.chance.of(&[-hour_ms, hour_ms, 24 * hour_ms]);
         clock.jump(by);
         format!("the clock of {node} jumps by {by} ms")
-    }
-
-    fn destroy(&mut self, world: &mut World, kind: Kind, node: NodeId) -> Option<String> {
-        let minority = (world.cluster.nodes().len() - 1) / 2;
-        if kind != Kind::Damage
-            && self.forgetful.len() >= minority
-            && !self.forgetful.contains_key(&node)
-        {
-            return None; // too few others would remember which incarnations there were
-        }
-        if !self.leaves_somebody_sure(world, node) {
-            return None;
-        }
-        let would_be = world.cluster.machine(node).store.twin();
-        let said = match kind {
-            Kind::Wipe => {
-                would_be.wipe();
-                format!("the disk of {node} is empty")
-            }
-            Kind::LostTail => {
-                let batches = self.chance.of(&[1, 2, 5, 30]);
-                let lost = would_be.lose_tail(batches);
-                format!("the disk of {node} loses {lost} batches")
-            }
-            Kind::OldCopy => {
-                would_be.restore(self.copies.get(&node)?);
-                format!("the disk of {node} is an old copy")
-            }
-            _ => {
-                let rows = would_be.synced(Space::Data);
-                let (row, _) = rows.get(self.chance.below(rows.len().max(1) as u64) as usize)?;
-                would_be.damage(Space::Data, row);
-                format!("a record of {node} is damaged")
-            }
-        };
-        if !atlas::allows(&world.cluster, &[(node, would_be.copy())]) {
-            world.figures.forbidden += 1;
-            return None;
-        }
-        if kind == Kind::Damage {
-            let rows = would_be.synced(Space::Data);
-            let is = |row: &Bytes, value| {
-                let now = world.cluster.machine(node).store.synced(Space::Data);
-                now.iter().any(|(at, before)| at == row && before != value)
-            };
-            let (row, _) = rows.iter().find(|(row, value)| is(row, value))?;
-            world.cluster.machine(node).store.damage(Space::Data, row);
-            self.damaged.insert((node, row.clone()));
-            return Some(said);
-        }
-        // nothing that was not synced is spared: it would count as synced, and be destroyed a moment later
-        world.cluster.crash(node, 0);
-        let machine = world.cluster.machine_mut(node);
-        machine.store.restore(&would_be);
-        machine.past = Past::Lost(said.clone());
-        world.excuse_what_is_gone();
-        self.forgetful.insert(node, false);
-        self.comes_back(node, 4000);
-        Some(said)
     }
 
     async fn end_what_is_over(&mut self, world: &RefCell<World>) {
@@ -581,34 +466,6 @@ impl Mischief {
     }
 }
 
-/// Whether a damaged record still lies where it lay.
-fn is_unread(store: &MemoryStore, row: &Bytes) -> bool {
-    let value = store.get(Space::Data, row).expect("memory does not fail");
-    value.is_some_and(|value| matches!(read(Space::Data, row, &value).1, Lies::Damaged))
-}
-
 fn room(free_bytes: u64) -> Option<Room> {
     Some(Room { free_bytes, total_bytes: DISK_BYTES })
-}
-
-/// Every link between two sides, both ways.
-fn pairs(near: &[NodeId], far: &[NodeId]) -> Vec<Link> {
-    let across = near.iter().flat_map(|near| far.iter().map(move |far| (*near, *far)));
-    across.flat_map(|(near, far)| [(near, far), (far, near)]).collect()
-}
-
-/// In a ring each node hears itself and its nearest neighbours, as many as make a majority.
-fn ring_of_majorities(nodes: &[NodeId]) -> Vec<Link> {
-    let count = nodes.len();
-    let reach = count.div_ceil(4);
-    let mut apart = Vec::new();
-    for (here, from) in nodes.iter().enumerate() {
-        for (there, to) in nodes.iter().enumerate() {
-            let away = here.abs_diff(there);
-            if away.min(count - away) > reach {
-                apart.push((*from, *to));
-            }
-        }
-    }
-    apart
 }

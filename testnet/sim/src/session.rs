@@ -33,7 +33,7 @@ pub struct Session {
     chance: Chance,
     /// The longest pause between two requests, in milliseconds.
     pause_ms: u64,
-    /// Which of the keys most requests are about, of four.
+    /// So many of four requests are about the same key; it changes now and then.
     haste: u64,
 }
 

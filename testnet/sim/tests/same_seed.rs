@@ -39,7 +39,7 @@ fn the_same_seed_is_the_same_run_in_two_processes() {
     }
 }
 
-/// Ten runs break nothing, and are not tame: every kind of fault happens, fallbacks help and coordinate, and reads are held
+/// Ten runs break nothing, and are not tame: most kinds of faults happen, fallbacks help and coordinate, and reads are held
 /// to what they promise.
 #[test]
 fn a_few_seeds_break_nothing_and_are_not_tame() {
@@ -54,8 +54,7 @@ fn a_few_seeds_break_nothing_and_are_not_tame() {
     assert!(all.by_fallbacks > 10 * all.seeds, "{all}");
     assert!(all.coordinated_by_fallbacks > 0, "{all}");
     assert!(all.promised_reads > 20 * all.seeds, "{all}");
-    let seldom = all.faults.len() + 4;
-    assert!(seldom >= Kind::ALL.len(), "{all}");
+    assert!(2 * all.faults.len() > Kind::ALL.len(), "{all}");
 }
 
 /// A fault that is not named does not happen.
