@@ -4,14 +4,13 @@
 //! again after an answer that says nothing; deletes, and writes again what was deleted. Now and then all sessions hurry at
 //! the same key. Whatever it asks and hears goes into the history.
 
-use std::{cell::RefCell, collections::BTreeSet, time::Duration};
+use std::{cell::RefCell, time::Duration};
 
 use atoll_check::{Effect as Left, Event, Levels, Op, Reply as Heard, What};
 use atoll_ring::{Level, NodeId, Quorum, QuorumRequest};
 use atoll_transport::{CallError, chance::Chance};
 use atoll_wire::{
-    Delete, Effect, Envelope, Failure, Found, Get, Lane, Outcome, Put, Receipt, Repair, Reply,
-    Request, Role, Stored,
+    Delete, Effect, Envelope, Failure, Found, Get, Lane, Put, Repair, Reply, Request, Role, Stored,
 };
 use bytes::Bytes;
 
@@ -259,7 +258,7 @@ impl Session {
         let owners = world.cluster.owners(&ask.key);
         let elsewhere = !owners.contains(&NodeId(receipt.coordinator));
         world.figures.coordinated_by_fallbacks += u64::from(elsewhere);
-        let untrue = untrue(receipt, quorum).map(str::to_owned);
+        let untrue = receipt.untrue_of_write(quorum).map(str::to_owned);
         if untrue.is_some() {
             world.recorder.say(format_args!("untrue: {receipt:?}"));
         }
@@ -328,31 +327,4 @@ fn not_sent(world: &mut World, ask: &Ask, error: &CallError) -> (Heard, Next) {
         world.figures.failed += 1;
     }
     (Heard::Failed { effect: Left::NotApplied, code: error.to_string() }, Next::Again)
-}
-
-/// What is wrong with the receipt of an acknowledged write, if anything.
-pub fn untrue(receipt: &Receipt, quorum: &Quorum) -> Option<&'static str> {
-    let has = |outcome| matches!(outcome, Outcome::Durable | Outcome::Written);
-    let acks = || receipt.replicas.iter().filter(|line| has(line.outcome));
-    let seats = |durable: bool| {
-        let counted = acks().filter(|line| !durable || line.outcome == Outcome::Durable);
-        let seats: BTreeSet<u32> =
-            counted.map(|line| line.stands_in_for.unwrap_or(line.node)).collect();
-        seats.len()
-    };
-    let owners = acks().filter(|line| line.stands_in_for.is_none()).count();
-    let nodes: BTreeSet<u32> = receipt.replicas.iter().map(|line| line.node).collect();
-    if seats(false) < usize::from(quorum.w()) {
-        Some("shows too few seats")
-    } else if seats(true) < usize::from(quorum.dw()) {
-        Some("shows too few fsyncs")
-    } else if owners < usize::from(quorum.pw()) {
-        Some("shows too few owners")
-    } else if nodes.len() < receipt.replicas.len() {
-        Some("names a node twice")
-    } else if receipt.hinted.iter().any(|owner| receipt.unhinted.contains(owner)) {
-        Some("calls an owner hinted and unhinted")
-    } else {
-        None
-    }
 }
