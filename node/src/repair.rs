@@ -45,7 +45,8 @@ use trees::Trees;
 /// to be compared with every other owner within 12 s, so a node needs several once it has more than eight peers.
 const ROUNDS_MAX: usize = 4;
 
-/// The pause after a comparison that found only what was on its way: at first, and at most. It doubles each time.
+/// The pause after a comparison that left nothing to be mended: at first, and at most. It doubles until both are equal:
+/// while clients write a lot, every comparison finds keys that differ only because somebody is writing them.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
@@ -113,10 +114,10 @@ struct Book {
 /// How a comparison ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// Something was mended; perhaps there is more.
-    Mended,
-    /// Nothing had to be mended.
-    Quiet,
+    /// More was found than one comparison mends.
+    More,
+    /// Everything that was found is mended, or was on its way.
+    Done,
     /// The other one did not answer, or would not.
     Broken,
 }
@@ -278,8 +279,8 @@ impl Repair {
         let mut state = self.state();
         let Some(known) = state.peers.get_mut(&peer) else { return };
         known.pause = match how {
-            Round::Mended => Duration::ZERO,
-            Round::Quiet | Round::Broken => (known.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX),
+            Round::More => Duration::ZERO,
+            Round::Done | Round::Broken => (known.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX),
         };
         known.not_before = Some(now + known.pause);
     }

@@ -123,14 +123,14 @@ impl<'a> Exchange<'a> {
             found.into_iter().partition(|(_, found)| nothing(found));
         self.confirm(equal.into_keys().collect(), compared_at).await?;
         if found.is_empty() {
-            return Ok(Round::Quiet);
+            return Ok(Round::Done);
         }
         tokio::time::sleep(IN_FLIGHT_FOR).await;
         self.working_since = self.node.clock().now();
         let whole = found.values().all(|found| found.complete);
-        let mended = self.mend_all(found).await?;
-        self.confirm(mended.complete, compared_at).await?;
-        Ok(if mended.keys > 0 || !whole { Round::Mended } else { Round::Quiet })
+        let complete = self.mend_all(found).await?;
+        self.confirm(complete, compared_at).await?;
+        Ok(if whole { Round::Done } else { Round::More })
     }
 
     /// These partitions are equal, or were at that time but for what has been mended since.

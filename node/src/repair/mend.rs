@@ -26,14 +26,6 @@ const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 /// How long to wait for the own disk when its queue is full.
 const DISK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What came of mending.
-pub(super) struct Mended {
-    /// Partitions of which nothing is left to be mended with this peer, on stable storage here.
-    pub(super) complete: Vec<Partition>,
-    /// Keys that had to be mended.
-    pub(super) keys: u64,
-}
-
 /// What came of one key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -48,11 +40,12 @@ enum Outcome {
 }
 
 impl Exchange<'_> {
-    /// Mends all that was found.
+    /// Mends all that was found. Gives the partitions of which nothing is left to be mended with this peer, on stable
+    /// storage here.
     pub(super) async fn mend_all(
         &mut self,
         found: BTreeMap<Partition, Found>,
-    ) -> Result<Mended, Broken> {
+    ) -> Result<Vec<Partition>, Broken> {
         for (partition, found) in &found {
             let backlog = u32::try_from(found.rows.len()).unwrap_or(u32::MAX);
             self.node.repair().book(*partition, |book| book.backlog = backlog);
@@ -65,9 +58,11 @@ impl Exchange<'_> {
         mended
     }
 
-    async fn mend_each(&mut self, found: BTreeMap<Partition, Found>) -> Result<Mended, Broken> {
+    async fn mend_each(
+        &mut self,
+        found: BTreeMap<Partition, Found>,
+    ) -> Result<Vec<Partition>, Broken> {
         let mut incomplete = std::collections::BTreeSet::new();
-        let mut mended = 0;
         let mut rows = Vec::new();
         let partitions: Vec<Partition> = found.keys().copied().collect();
         for (partition, found) in found {
@@ -95,7 +90,6 @@ impl Exchange<'_> {
                 let (outcome, bytes) = outcome?;
                 largest = largest.max(bytes);
                 let repaired = matches!(outcome, Outcome::Mended | Outcome::MendedHere);
-                mended += u64::from(repaired);
                 self.node.repair().book(*partition, |book| {
                     book.backlog = book.backlog.saturating_sub(1);
                     book.keys_repaired += u64::from(repaired);
@@ -112,8 +106,7 @@ impl Exchange<'_> {
         }
         let settled = self.node.disk().settled().done().await;
         settled.map_err(|error| Broken(error.to_string()))?;
-        let complete = partitions.into_iter().filter(|one| !incomplete.contains(one)).collect();
-        Ok(Mended { complete, keys: mended })
+        Ok(partitions.into_iter().filter(|one| !incomplete.contains(one)).collect())
     }
 
     /// Mends one key: takes what the peer holds into our copy, and sends the result back if the peer lacks some of it.

@@ -23,6 +23,7 @@ pub struct FjallStore {
 
 const CACHE_BYTES: u64 = 16 << 20; // the page cache behind it is as good and can be taken back
 const MEMTABLE_BYTES: u64 = 16 << 20; // fewer, larger tables: less compaction beside the load
+const SMALL_ROWS_MEMTABLE_BYTES: u64 = 1 << 20; // rows of a hundred bytes: in a large one every insertion misses the caches
 const JOURNAL_BYTES_MAX: u64 = 256 << 20; // fjall panics below 64 MiB
 const SEPARATE_FROM_BYTES: u32 = 512;
 
@@ -44,11 +45,13 @@ impl FjallStore {
                 Some(KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES)),
             )
         };
+        let small_rows =
+            || KeyspaceCreateOptions::default().max_memtable_size(SMALL_ROWS_MEMTABLE_BYTES);
         let spaces = [
             database.keyspace("data", data).map_err(failed)?,
             database.keyspace("hints", data).map_err(failed)?,
             database.keyspace("meta", KeyspaceCreateOptions::default).map_err(failed)?,
-            database.keyspace("digests", KeyspaceCreateOptions::default).map_err(failed)?,
+            database.keyspace("digests", small_rows).map_err(failed)?,
             database.keyspace("quarantine", KeyspaceCreateOptions::default).map_err(failed)?,
         ];
         Ok(FjallStore { database, spaces, path: path.into() })
