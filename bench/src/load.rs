@@ -48,7 +48,7 @@ pub async fn run(
         clients = connect(run, profile) => clients?,
     };
     let view = clients[0].view();
-    let ended = match run.first_read(view.replicas()) {
+    let ended = match run.first_read(view.bucket_n()) {
         Ok(first_read) => record_and_drive(run, first_read, &clients, stop.as_mut()).await,
         Err(impossible) => Err(RunError::Quorum(impossible)),
     };
@@ -113,7 +113,7 @@ async fn record_and_drive(
     let Some(file) = &run.history else {
         return LocalSet::new().run_until(drive(run, first_read, clients, None, stop)).await;
     };
-    let replicas = clients[0].view().replicas();
+    let replicas = clients[0].view().bucket_n();
     let quorum = Quorum::new(&run.quorum, replicas).map_err(RunError::Quorum)?;
     let failed = |error| RunError::History { file: file.clone(), error };
     let (record, broken) = Record::create(file, quorum).map_err(failed)?;

@@ -89,7 +89,7 @@ impl Load {
         dice.fill_bytes(&mut noise);
         let keys_remembered = session::keys_max(run.sessions());
         let levels = |request: &QuorumRequest| {
-            let quorum = Quorum::new(request, clients[0].view().replicas());
+            let quorum = Quorum::new(request, clients[0].view().bucket_n());
             record::levels(&quorum.expect("the run was checked"))
         };
         let record = record.map(|to| {

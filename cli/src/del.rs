@@ -67,7 +67,7 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
 /// Choices for the read before a delete: enough owners to see every write that owners acknowledged at the same `w`, or it
 /// would survive its own deletion. If so many cannot be reached nothing is deleted.
 fn seeing_all(client: &Client, options: &Options) -> Result<Options, Failed> {
-    let quorum = Quorum::new(&options.quorum, client.view().replicas())
+    let quorum = Quorum::new(&options.quorum, client.view().bucket_n())
         .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
     let r = quorum.r().max(quorum.n() - quorum.w() + 1);
     let quorum = QuorumRequest { r: Some(Level::Count(r)), sloppy: Some(false), ..options.quorum };

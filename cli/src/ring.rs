@@ -148,7 +148,7 @@ fn show(view: &View, format: Format) {
 }
 
 fn lookup(view: &View, key: String, format: Format) {
-    let bucket = BucketId::default_bucket(view.replicas());
+    let bucket = BucketId::default_bucket(view.bucket_n());
     let token = Token::of(&bucket.0, key.as_bytes());
     let partition = view.partition(token);
     let owners = view.owners(partition).all();

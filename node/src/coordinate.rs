@@ -41,7 +41,7 @@ impl Place {
             return Err(Failure::refused(ErrorCode::KeyLength, detail));
         }
         let view = node.view();
-        if bucket != BucketId::default_bucket(view.replicas()) {
+        if bucket != BucketId::default_bucket(view.bucket_n()) {
             let detail = "this cluster has no such bucket; there is only `default`";
             return Err(Failure::refused(ErrorCode::UnknownBucket, detail));
         }
@@ -53,7 +53,7 @@ impl Place {
 
     /// Copies the bucket keeps.
     pub(crate) fn bucket_n(&self) -> u8 {
-        self.view.replicas()
+        self.view.bucket_n()
     }
 
     /// The first `n` owners.

@@ -396,7 +396,7 @@ impl Node {
 
     /// The envelope of a message of ours about the default bucket.
     pub(crate) fn envelope(&self, deadline: Instant, operation: u128) -> Envelope {
-        let bucket = BucketId::default_bucket(self.view().replicas());
+        let bucket = BucketId::default_bucket(self.view().bucket_n());
         self.envelope_for(deadline, operation, bucket)
     }
 

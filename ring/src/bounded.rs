@@ -45,7 +45,15 @@ pub(crate) fn table<'de, D: Deserializer<'de>, const MOST: usize>(
 pub(crate) fn moves<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<Partition, Move>, D::Error> {
-    deserializer.deserialize_map(Moves)
+    deserializer.deserialize_map(Moves(PhantomData))
+}
+
+/// The owners that partitions shall have.
+pub(crate) fn wanted<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Partition, Vec<NodeId>>, D::Error> {
+    let moves = deserializer.deserialize_map(Moves::<OwnerList>(PhantomData))?;
+    Ok(moves.into_iter().map(|(partition, OwnerList(target))| (partition, target)).collect())
 }
 
 struct List<T>(usize, PhantomData<T>);
@@ -69,10 +77,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     }
 }
 
-struct Moves;
+struct Moves<T>(PhantomData<T>);
 
-impl<'de> Visitor<'de> for Moves {
-    type Value = BTreeMap<Partition, Move>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Moves<T> {
+    type Value = BTreeMap<Partition, T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a map of partitions, each once")

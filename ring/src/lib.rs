@@ -11,6 +11,7 @@
 //! arrive at the same table.
 
 mod bounded;
+mod change;
 mod member;
 mod placement;
 mod preference;
@@ -19,10 +20,11 @@ mod tally;
 mod token;
 mod view;
 
+pub use change::{Command, Entry, INVITATIONS_MAX, Rejected, VOTERS_MAX, Wish};
 pub use member::{ClusterId, Epoch, IdError, Member, MemberState, NodeId};
 pub use placement::{MEMBERS_MAX, Placement, PlacementError, PlacementWarning, REPLICAS_MAX};
 pub use preference::Preference;
 pub use quorum::{Level, LevelError, Quorum, QuorumError, QuorumRequest};
 pub use tally::{Needs, Outcome, Tally, Vote};
 pub use token::{Partition, Partitions, PartitionsError, Token};
-pub use view::{Move, Owners, View, ViewError};
+pub use view::{Invitation, Move, Owners, Removed, View, ViewError};

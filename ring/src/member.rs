@@ -30,8 +30,25 @@ pub struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
+    /// It has registered and may own nothing yet.
+    Joining,
     /// It owns partitions and answers for them.
     Active,
+    /// It gives away what it owns, and is removed when that is done.
+    Leaving,
+    /// It does not come back; others take what it owned, and then it is removed.
+    Dead,
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            MemberState::Joining => "joining",
+            MemberState::Active => "active",
+            MemberState::Leaving => "leaving",
+            MemberState::Dead => "dead",
+        })
+    }
 }
 
 /// The name of a node within its cluster: `n1`, `n2` and so on.

@@ -10,28 +10,38 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
-use crate::placement::{self, MEMBERS_MAX, Placement, PlacementError, PlacementWarning};
+use crate::change::{INVITATIONS_MAX, VOTERS_MAX};
+use crate::placement::{
+    self, MEMBERS_MAX, Placement, PlacementError, PlacementWarning, REPLICAS_MAX,
+};
 use crate::token::PARTITIONS_MAX;
-use crate::{ClusterId, Epoch, Member, NodeId, Partition, Partitions, Preference, Token};
+use crate::{
+    ClusterId, Epoch, Member, MemberState, NodeId, Partition, Partitions, Preference, Token,
+};
 
 /// The cluster at one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Document")]
 pub struct View {
     cluster: ClusterId,
-    epoch: Epoch,
-    partitions: Partitions,
-    replicas: u8,
+    pub(crate) epoch: Epoch,
+    pub(crate) partitions: Partitions,
+    pub(crate) replicas: u8,
+    pub(crate) bucket_n: u8,
     /// By id, ascending.
-    members: Vec<Member>,
-    /// One entry per partition, each with `replicas` owners in their order.
-    owners: Vec<Vec<NodeId>>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) removed: Vec<Removed>,
+    pub(crate) invitations: Vec<Invitation>,
+    pub(crate) voters: Vec<NodeId>,
+    /// One entry per partition, each with its owners in their order.
+    pub(crate) owners: Vec<Vec<NodeId>>,
     /// One entry per partition.
-    last_changed: Vec<Epoch>,
-    moves: BTreeMap<Partition, Move>,
+    pub(crate) last_changed: Vec<Epoch>,
+    pub(crate) moves: BTreeMap<Partition, Move>,
+    pub(crate) wanted: BTreeMap<Partition, Vec<NodeId>>,
     /// Follows from the members; not part of the document.
     #[serde(skip)]
-    preference: Preference,
+    pub(crate) preference: Preference,
 }
 
 impl View {
@@ -51,10 +61,15 @@ impl View {
             epoch,
             partitions,
             replicas,
+            bucket_n: replicas,
+            voters: first_voters(&members),
             members,
+            removed: Vec::new(),
+            invitations: Vec::new(),
             last_changed: vec![epoch; placement.table.len()],
             owners: placement.table,
             moves: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             preference: placement.preference,
         };
         Ok((view, placement.warnings))
@@ -86,10 +101,41 @@ impl View {
         self.partitions
     }
 
-    /// How many owners each partition has: the highest N a bucket can ask for.
+    /// How many owners each partition has, or will have when all moves are done.
     #[must_use]
     pub fn replicas(&self) -> u8 {
         self.replicas
+    }
+
+    /// How many copies the default bucket keeps: the replicas the cluster was created with. Keys lie
+    /// under a name that contains it, so it never changes.
+    #[must_use]
+    pub fn bucket_n(&self) -> u8 {
+        self.bucket_n
+    }
+
+    /// Members of former times. Their ids are never given again.
+    #[must_use]
+    pub fn removed(&self) -> &[Removed] {
+        &self.removed
+    }
+
+    /// Who may still register.
+    #[must_use]
+    pub fn invitations(&self) -> &[Invitation] {
+        &self.invitations
+    }
+
+    /// Who votes on the membership log, ascending.
+    #[must_use]
+    pub fn voters(&self) -> &[NodeId] {
+        &self.voters
+    }
+
+    /// Moves that have been decided and not begun: the owners that partitions shall have.
+    #[must_use]
+    pub fn wanted(&self) -> &BTreeMap<Partition, Vec<NodeId>> {
+        &self.wanted
     }
 
     /// All members, by id.
@@ -148,6 +194,28 @@ impl View {
     pub fn moves(&self) -> &BTreeMap<Partition, Move> {
         &self.moves
     }
+}
+
+/// A member of former times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Removed {
+    /// Who it was.
+    pub id: NodeId,
+    /// Its last incarnation.
+    pub incarnation: u32,
+    /// Since when it is gone.
+    pub epoch: Epoch,
+}
+
+/// Leave for one node to register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Invitation {
+    /// What the node shows.
+    pub id: [u8; 16],
+    /// The id kept for it.
+    pub node: NodeId,
+    /// Milliseconds since 1970 after which it is void.
+    pub expires_ms: u64,
 }
 
 /// A partition between two owner sets, the `joint` stage of `old → joint → new`.
@@ -289,15 +357,27 @@ struct Document {
     epoch: Epoch,
     partitions: Partitions,
     replicas: u8,
+    bucket_n: u8,
     #[serde(deserialize_with = "bounded::list::<_, _, MEMBERS_MAX>")]
     members: Vec<Member>,
+    #[serde(deserialize_with = "bounded::list::<_, _, REMOVED_MAX>")]
+    removed: Vec<Removed>,
+    #[serde(deserialize_with = "bounded::list::<_, _, INVITATIONS_MAX>")]
+    invitations: Vec<Invitation>,
+    #[serde(deserialize_with = "bounded::list::<_, _, VOTERS_MAX>")]
+    voters: Vec<NodeId>,
     #[serde(deserialize_with = "bounded::table::<_, ENTRIES_MAX>")]
     owners: Vec<Vec<NodeId>>,
     #[serde(deserialize_with = "bounded::list::<_, _, ENTRIES_MAX>")]
     last_changed: Vec<Epoch>,
     #[serde(deserialize_with = "bounded::moves")]
     moves: BTreeMap<Partition, Move>,
+    #[serde(deserialize_with = "bounded::wanted")]
+    wanted: BTreeMap<Partition, Vec<NodeId>>,
 }
+
+/// Members of former times that a view remembers at most.
+const REMOVED_MAX: usize = 1 << 16;
 
 /// Entries of a table with one per partition.
 const ENTRIES_MAX: usize = PARTITIONS_MAX as usize;
@@ -306,30 +386,52 @@ impl TryFrom<Document> for View {
     type Error = ViewError;
 
     fn try_from(document: Document) -> Result<Self, ViewError> {
-        document.check()?;
-        let Document { cluster, epoch, partitions, replicas, members, owners, last_changed, moves } =
-            document;
-        let preference = Preference::new(partitions, members.iter().map(|member| member.id));
-        Ok(View {
+        let Document {
             cluster,
             epoch,
             partitions,
             replicas,
+            bucket_n,
             members,
+            removed,
+            invitations,
+            voters,
             owners,
             last_changed,
             moves,
+            wanted,
+        } = document;
+        let eligible = members.iter().filter(|member| member.state == MemberState::Active);
+        let preference = Preference::new(partitions, eligible.map(|member| member.id));
+        let view = View {
+            cluster,
+            epoch,
+            partitions,
+            replicas,
+            bucket_n,
+            members,
+            removed,
+            invitations,
+            voters,
+            owners,
+            last_changed,
+            moves,
+            wanted,
             preference,
-        })
+        };
+        view.check()?;
+        Ok(view)
     }
 }
 
-impl Document {
-    fn check(&self) -> Result<(), ViewError> {
+impl View {
+    /// Whether it is as every view is.
+    pub(crate) fn check(&self) -> Result<(), ViewError> {
         if self.epoch == Epoch(0) {
             return Err(ViewError::EpochZero);
         }
-        placement::check_members(&self.members, self.replicas)?;
+        let eligible: Vec<Member> = self.eligible().cloned().collect();
+        placement::check_members(&eligible, self.replicas)?;
         if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id >= pair[1].id) {
             return Err(ViewError::MembersOutOfOrder { id: pair[1].id });
         }
@@ -364,7 +466,8 @@ impl Document {
     }
 
     fn check_owners(&self, partition: Partition, owners: &[NodeId]) -> Result<(), ViewError> {
-        if owners.len() != usize::from(self.replicas) {
+        let possible = usize::from(self.bucket_n)..=usize::from(REPLICAS_MAX);
+        if !possible.contains(&owners.len()) {
             let replicas = self.replicas;
             return Err(ViewError::OwnerCount { partition, owners: owners.len(), replicas });
         }
@@ -378,4 +481,27 @@ impl Document {
         }
         Ok(())
     }
+}
+
+/// Who votes in a new cluster: up to five, an odd number, spread over the zones.
+fn first_voters(members: &[Member]) -> Vec<NodeId> {
+    let most = match members.len() {
+        0..=2 => 1,
+        3 | 4 => 3,
+        _ => VOTERS_MAX,
+    };
+    let mut per_zone: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+    for member in members {
+        per_zone.entry(&member.zone).or_default().push(member.id);
+    }
+    let mut voters = Vec::new();
+    for turn in 0.. {
+        let of_turn = per_zone.values().filter_map(|zone| zone.get(turn));
+        voters.extend(of_turn.take(most - voters.len()));
+        if voters.len() == most {
+            break;
+        }
+    }
+    voters.sort_unstable();
+    voters
 }

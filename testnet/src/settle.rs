@@ -82,7 +82,7 @@ impl<'a> Settling<'a> {
     /// For a history about these keys.
     pub fn new<'k>(client: &'a Client, keys: impl IntoIterator<Item = &'k String>) -> Self {
         let view = client.view();
-        let bucket = BucketId::default_bucket(view.replicas());
+        let bucket = BucketId::default_bucket(view.bucket_n());
         let mut of: BTreeMap<Partition, BTreeSet<Bytes>> = BTreeMap::new();
         for key in keys {
             let key = Bytes::copy_from_slice(key.as_bytes());

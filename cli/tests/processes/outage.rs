@@ -54,7 +54,7 @@ async fn writes_go_on_with_two_of_five_nodes_dead_and_nothing_is_lost() {
     testnet.ok(&["testnet", "start", "n1", "n2"]);
     until_no_hints(&client).await;
     let view = client.view();
-    let bucket = atoll_wire::BucketId::default_bucket(view.replicas());
+    let bucket = atoll_wire::BucketId::default_bucket(view.bucket_n());
     for (key, value) in &stored {
         let token = atoll_ring::Token::of(&bucket.0, key.as_bytes());
         for owner in view.owners(view.partition(token)).all() {

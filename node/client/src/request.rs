@@ -132,7 +132,7 @@ impl Client {
 
     /// What can be refused without asking the cluster.
     fn check(&self, key: &[u8], value_bytes: usize, options: &Options) -> Result<(), RequestError> {
-        Quorum::new(&options.quorum, self.view().replicas())?;
+        Quorum::new(&options.quorum, self.view().bucket_n())?;
         if key.is_empty() {
             return Err(RequestError::Limit("the key is empty".into()));
         }
@@ -190,7 +190,7 @@ impl Client {
             return Err(RequestError::NoSuchNode { node: node.to_string(), members });
         }
         self.retries.begin();
-        let bucket = BucketId::default_bucket(view.replicas());
+        let bucket = BucketId::default_bucket(view.bucket_n());
         let mut tried = Vec::new();
         let mut refused = None;
         let candidates = self.candidates(key, options, deadline, &mut tried).await;
@@ -265,7 +265,7 @@ impl Client {
         let (mut first, mut rest) = match options.via {
             Some(node) => (vec![node], Vec::new()),
             None => {
-                let bucket = BucketId::default_bucket(view.replicas());
+                let bucket = BucketId::default_bucket(view.bucket_n());
                 let owners = view.owners(view.partition(Token::of(&bucket.0, key))).all();
                 let others = view.members().iter().map(|member| member.id);
                 let others = others.filter(|node| !owners.contains(node)).collect();

@@ -130,7 +130,7 @@ fn tree(
 ) -> Result<Partition, Failure> {
     same_view(node, envelope)?;
     let partition = Partition(partition);
-    if n != node.view().replicas()
+    if n != node.view().bucket_n()
         || node.repair().trees.shared(peer).binary_search(&partition).is_err()
     {
         let detail = format!("{peer} and {} share no tree of partition {partition}", node.id());

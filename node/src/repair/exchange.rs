@@ -258,7 +258,7 @@ impl<'a> Exchange<'a> {
             let children = chunk.iter().map(children).collect::<Result<Vec<_>, _>>();
             let mut hashes = Vec::new();
             Places::of(width, children.map_err(failed)?).encode_into(&mut hashes);
-            let (partition, n) = (partition.0, self.node.view().replicas());
+            let (partition, n) = (partition.0, self.node.view().bucket_n());
             let asked = Compare { partition, n, level, hashes: hashes.into() };
             let sent = asked.hashes.len();
             let Reply::Differing(answer) = self.call(Request::Compare(asked)).await? else {
@@ -325,7 +325,7 @@ impl<'a> Exchange<'a> {
         level: u8,
         asked: &Fingerprints,
     ) -> Result<Keys, Broken> {
-        let (n, fingerprints) = (self.node.view().replicas(), asked.encode());
+        let (n, fingerprints) = (self.node.view().bucket_n(), asked.encode());
         let sent = fingerprints.len();
         let bucket = BucketId::default_bucket(n);
         let entries = Entries { partition: partition.0, n, level, fingerprints };
@@ -348,7 +348,7 @@ impl<'a> Exchange<'a> {
     }
 
     pub(super) async fn call(&self, request: Request) -> Result<Reply, Broken> {
-        let bucket = BucketId::default_bucket(self.node.view().replicas());
+        let bucket = BucketId::default_bucket(self.node.view().bucket_n());
         match self.call_about(bucket, request).await? {
             Reply::Failed(failure) => Err(Broken(failure.to_string())),
             reply => Ok(reply),

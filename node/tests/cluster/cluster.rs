@@ -377,7 +377,7 @@ impl Cluster {
     }
 
     pub fn bucket(&self) -> BucketId {
-        BucketId::default_bucket(self.view.replicas())
+        BucketId::default_bucket(self.view.bucket_n())
     }
 
     pub fn owners(&self, key: &str) -> Vec<NodeId> {
