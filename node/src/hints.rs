@@ -250,7 +250,8 @@ impl Hints {
 pub(crate) async fn deliver(node: Arc<Node>, target: NodeId) {
     let mut away_since: Option<Instant> = None;
     let mut refused = Refused::default();
-    loop {
+    // whoever is gone owns nothing, and others get what was kept for it
+    while node.view().member(target).is_some() || node.hints().count(target) > 0 {
         let added = node.hints().added.notified();
         let came_up = node.liveness().came_up.notified();
         tokio::pin!(added, came_up);

@@ -133,7 +133,7 @@ async fn fetch_view(link: &Link) -> Result<View, String> {
         bucket: BucketId([0; 16]),
         role: Role::Client,
     };
-    let request = Request::View(ViewQuery {});
+    let request = Request::View(ViewQuery { have: 0 });
     let call = link.call(Lane::Control, &envelope, &request);
     let limit = Duration::from_millis(u64::from(VIEW_LIMIT_MS));
     match tokio::time::timeout(limit, call).await {

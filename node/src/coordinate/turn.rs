@@ -104,7 +104,7 @@ pub(super) fn take_turn(
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
-    let (mut event, note) = node.standing().event(note.as_ref(), counter);
+    let (mut event, note) = node.standing(place.partition).event(note.as_ref(), counter);
     if canary::is_on(Canary::ExtendFromRecord) {
         let own = state.context().iter().filter(|known| known.actor == event.actor);
         event.after = own.last().map_or(0, |known| known.hi);

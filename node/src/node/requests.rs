@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use atoll_ring::{ClusterId, Epoch, NodeId, Partition};
 use atoll_transport::{Answer, Caller, Handler};
 use atoll_wire::{
-    BucketId, Envelope, ErrorCode, Failure, Pong, Reply, Request, Roots, ViewReply,
+    BucketId, Envelope, ErrorCode, Failure, Pong, RaftReply, Reply, Request, Roots, ViewReply,
     limits::TIMEOUT_MS_MAX,
 };
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::{
         get::get,
         write::{Change, What, write},
     },
-    dump, repair, replica,
+    dump, membership, moves, repair, replica,
 };
 
 /// Until when an answer is of use, and what it belongs to.
@@ -46,6 +46,9 @@ impl Handler for Node {
         {
             self.transport.heard_from(peer);
         }
+        if let Some(peer) = caller.node {
+            self.heard_epoch(peer, envelope.epoch);
+        }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
         let now = self.clock.now();
         let due =
@@ -58,6 +61,9 @@ impl Handler for Node {
                 | Request::View(_)
                 | Request::Status(_)
                 | Request::Recall(_)
+                | Request::Raft(_)
+                | Request::Propose(_)
+                | Request::Moves(_)
         );
         if !at_any_time && self.life.get().is_none() {
             return Answer::Now(failed(self.not_yet()));
@@ -80,7 +86,7 @@ impl Handler for Node {
                 };
                 let mut roots = Roots::default();
                 if let Some(peer) = caller.node {
-                    self.repair.heard(&self, peer, ping.roots);
+                    self.repair.heard(&self, peer, ping.roots, envelope.epoch);
                     roots = self.repair.roots(&self, peer);
                 }
                 return Answer::Now(Reply::Pong(Pong {
@@ -118,6 +124,29 @@ impl Handler for Node {
                     Err(error) => failed(replica::stopping(&error)),
                 });
             }
+            Request::Propose(proposal) => {
+                return Answer::Later(Box::pin(membership::propose(
+                    self,
+                    caller,
+                    proposal.clone(),
+                )));
+            }
+            Request::Raft(raft) => {
+                let Some(peer) = caller.node else {
+                    let detail = "only voters speak of the log, and they say who they are";
+                    return Answer::Now(failed(Failure::refused(ErrorCode::NotPermitted, detail)));
+                };
+                let heard = self.log.hear(peer, raft.message.clone());
+                return Answer::Later(Box::pin(async move {
+                    match heard.await {
+                        Ok(message) => Reply::Raft(RaftReply { message }),
+                        Err(why) => failed(Failure::refused(ErrorCode::Stopping, why)),
+                    }
+                }));
+            }
+            Request::Moves(_) => return Answer::Now(Reply::Moves(moves::report(&self))),
+            Request::Copy(copy) => return moves::send_page(&self, caller, &copy),
+            Request::Covered(asked) => return moves::covers(&self, caller, &asked),
             Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::RepairStatus(_) => {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
@@ -175,6 +204,11 @@ impl Handler for Node {
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)
+            | Request::Propose(_)
+            | Request::Raft(_)
+            | Request::Moves(_)
+            | Request::Copy(_)
+            | Request::Covered(_)
             | Request::Recall(_)
             | Request::Enrol(_)
             | Request::CompareRoots(_)

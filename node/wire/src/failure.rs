@@ -61,6 +61,10 @@ codes! {
     OtherCluster = 11, "other cluster";
     /// The key has as many siblings as it may; put with a context to replace them.
     TooManySiblings = 12, "too many siblings";
+    /// The ring is not changed like this; the text says what to do instead.
+    RingRejected = 13, "ring change refused";
+    /// The caller was removed from the ring and cannot come back under its id.
+    Removed = 14, "removed from the ring";
     /// Fewer owners than needed stored the write in time.
     WriteQuorumNotMet = 100, "write quorum not met";
     /// Fewer owners than needed answered the read in time.
@@ -77,6 +81,8 @@ codes! {
     HintsFull = 106, "hint store full";
     /// The node has just started and does not know yet what it may say.
     Rising = 107, "starting";
+    /// No majority of the voters can be reached: the ring cannot be changed. Data is read and written as ever.
+    RingFrozen = 108, "ring frozen";
     /// The node's own copy of this key is damaged.
     Corrupt = 200, "corrupt";
     /// The node accepts no writes.

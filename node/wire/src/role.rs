@@ -30,11 +30,16 @@ impl Role {
     /// |---|---|---|---|
     /// | hello, view, status | yes | yes | yes |
     /// | put, get, delete | yes (handing over) | yes | yes |
+    /// | propose, moves | yes | no | yes |
     /// | repair status, repair run, dump | no | no | yes |
-    /// | ping, replicate, fetch, recall, enrol, compare roots, compare, entries | yes | no | no |
+    /// | ping, replicate, fetch, recall, enrol, compare roots, compare, entries, raft, copy, covered | yes | no | no |
     pub fn may_send(self, kind: Kind) -> bool {
         match kind {
             Kind::Hello | Kind::View | Kind::Status | Kind::Put | Kind::Get | Kind::Delete => true,
+            Kind::Propose | Kind::Moves => match self {
+                Role::Node | Role::Operator => true,
+                Role::Client => false,
+            },
             Kind::RepairStatus | Kind::RepairRun | Kind::Dump => match self {
                 Role::Operator => true,
                 Role::Node | Role::Client => false,
@@ -46,7 +51,10 @@ impl Role {
             | Kind::Enrol
             | Kind::CompareRoots
             | Kind::Compare
-            | Kind::Entries => match self {
+            | Kind::Entries
+            | Kind::Raft
+            | Kind::Copy
+            | Kind::Covered => match self {
                 Role::Node => true,
                 Role::Client | Role::Operator => false,
             },

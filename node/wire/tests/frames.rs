@@ -472,7 +472,7 @@ fn request() -> impl Strategy<Value = Request> {
                 roots
             })
         ),
-        Just(Request::View(ViewQuery {})),
+        Just(Request::View(ViewQuery { have: 0 })),
         Just(Request::Status(StatusQuery {})),
         (bytes(), bytes(), quorum(), any::<u8>(), bytes()).prop_map(
             |(key, context, quorum, hops, value)| Request::Put(Put {

@@ -164,7 +164,7 @@ fn requests() -> Vec<Request> {
             commit: Commit { sequence: 300, chain: 0x0102_0304_0506_0708 },
             roots: Roots { sum: 0x1112_1314_1516_1718, vouched: true },
         }),
-        Request::View(ViewQuery {}),
+        Request::View(ViewQuery { have: 0 }),
         Request::Status(StatusQuery {}),
         Request::Put(Put {
             key: key.clone(),

@@ -304,7 +304,7 @@ pub fn of_kind(kind: Kind) -> Request {
     match kind {
         Kind::Hello => Request::Hello(Hello { lane: Lane::Request, node: None, cluster: None }),
         Kind::Ping => ping(),
-        Kind::View => Request::View(ViewQuery {}),
+        Kind::View => Request::View(ViewQuery { have: 0 }),
         Kind::Status => Request::Status(StatusQuery {}),
         Kind::Put => put("key", Bytes::from_static(b"value")),
         Kind::Get => get(3),
