@@ -31,6 +31,8 @@ pub(crate) struct Liveness {
     peers: Mutex<BTreeMap<NodeId, Peer>>,
     /// Somebody came up.
     pub(crate) came_up: Notify,
+    /// There is news that everybody should hear.
+    news: Notify,
 }
 
 struct Peer {
@@ -58,7 +60,7 @@ impl Peer {
 impl Liveness {
     pub(crate) fn of(peers: impl IntoIterator<Item = NodeId>) -> Self {
         let peers = peers.into_iter().map(|node| (node, Peer::unknown())).collect();
-        Liveness { peers: Mutex::new(peers), came_up: Notify::new() }
+        Liveness { peers: Mutex::new(peers), came_up: Notify::new(), news: Notify::new() }
     }
 
     /// These are the others from now on.
@@ -70,6 +72,11 @@ impl Liveness {
         }
         drop(peers);
         self.came_up.notify_waiters(); // whoever waits for one that is gone looks again
+    }
+
+    /// Everybody hears from us at once.
+    pub(crate) fn tell_all(&self) {
+        self.news.notify_waiters();
     }
 
     /// It has said that it has this view.
@@ -216,6 +223,9 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             Err(_) => node.liveness().failed(peer, "no answer to a ping"),
         }
         let pause = if node.liveness().is_up(peer) { PING_EVERY } else { PING_EVERY_WHILE_DOWN };
-        tokio::time::sleep(pause).await;
+        tokio::select! { biased;
+            () = node.liveness().news.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }

@@ -20,6 +20,7 @@ mod quorum;
 mod tally;
 mod token;
 mod view;
+mod voters;
 
 pub use change::{Command, Entry, INVITATIONS_MAX, Rejected, VOTERS_MAX, Wish};
 pub use member::{ClusterId, Epoch, IdError, Member, MemberState, NodeId};
@@ -30,3 +31,4 @@ pub use quorum::{Level, LevelError, Quorum, QuorumError, QuorumRequest};
 pub use tally::{Needs, Outcome, Tally, Vote};
 pub use token::{Partition, Partitions, PartitionsError, Token};
 pub use view::{Invitation, Move, Owners, Removed, View, ViewError};
+pub use voters::voters;

@@ -15,6 +15,7 @@ use crate::placement::{
     self, MEMBERS_MAX, Placement, PlacementError, PlacementWarning, REPLICAS_MAX,
 };
 use crate::token::PARTITIONS_MAX;
+use crate::voters;
 use crate::{
     ClusterId, Epoch, Member, MemberState, NodeId, Partition, Partitions, Preference, Token,
 };
@@ -498,11 +499,7 @@ impl View {
 
 /// Who votes in a new cluster: up to five, an odd number, spread over the zones.
 fn first_voters(members: &[Member]) -> Vec<NodeId> {
-    let most = match members.len() {
-        0..=2 => 1,
-        3 | 4 => 3,
-        _ => VOTERS_MAX,
-    };
+    let most = voters::seats(members.len());
     let mut per_zone: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
     for member in members {
         per_zone.entry(&member.zone).or_default().push(member.id);
