@@ -117,6 +117,12 @@ impl View {
         &self.removed
     }
 
+    /// Since when a node is gone for ever, if it is.
+    #[must_use]
+    pub fn removed_since(&self, id: NodeId) -> Option<Epoch> {
+        self.removed.iter().find(|gone| gone.id == id).map(|gone| gone.epoch)
+    }
+
     /// Who may still register.
     #[must_use]
     pub fn invitations(&self) -> &[Invitation] {

@@ -49,6 +49,13 @@ impl Handler for Node {
         if let Some(peer) = caller.node {
             self.heard_epoch(peer, envelope.epoch);
         }
+        if let Some(peer) = caller.node
+            && let Some(since) = self.view().removed_since(peer)
+            && !matches!(request, Request::Hello(_) | Request::View(_))
+        {
+            let detail = format!("{peer} was removed from the ring in epoch {since}");
+            return Answer::Now(failed(Failure::refused(ErrorCode::Removed, detail)));
+        }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
         let now = self.clock.now();
         let due =
