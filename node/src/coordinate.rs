@@ -1,8 +1,9 @@
 //! What a coordinator does for a client: one file per story, the same parts in the same order.
 //!
-//! [`write`] is the story of a put and of a delete, [`get`] that of a read. Both begin with a [`Place`]: where the key
-//! lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to another node,
-//! [`stand_ins`] says who takes the seat of an owner that is out of reach, and [`turn`] is the local step of a write.
+//! [`write`] is the story of a put and of a delete, its second half in [`spread`]; [`get`] is that of a read. Both begin with
+//! a [`Place`]: where the key lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to
+//! another node, [`stand_ins`] says who takes the seat of an owner that is out of reach, and [`turn`] is the local step of a
+//! write.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +21,7 @@ use crate::{Node, storage::rows};
 mod ballot;
 pub(crate) mod get;
 mod hand_over;
+mod spread;
 mod stand_ins;
 mod turn;
 pub(crate) mod write;
