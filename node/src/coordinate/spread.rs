@@ -3,6 +3,10 @@
 //! Each answer moves the tally. For an owner that is known to be down, or has been silent for a quarter of the time, a
 //! fallback is asked, if the request is sloppy. Owners that have missed the write and for which nobody stands in leave a
 //! hint behind here.
+//!
+//! If the partition changes meanwhile the same delta goes to the owners of the new view, and the count begins again
+//! ([`Spread::plan_anew`]). What was acknowledged to an earlier plan does not count; whoever has the delta by now says so at
+//! once.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -20,14 +24,16 @@ use futures_util::{
 use tokio::time::Instant;
 
 use super::{
-    Place, SILENCE_SHARE,
+    LEFT_BEHIND, PLANS_MAX, Place, SILENCE_SHARE,
     ballot::Ballot,
+    planned_in_vain,
     stand_ins::StandIns,
     turn::{Seat, first_ack},
 };
 use crate::{
     Node,
     canary::{self, Canary},
+    fence,
     node::Due,
     replica,
     storage::commit::Ticket,
@@ -59,6 +65,8 @@ enum Refusal {
     HintsFull,
     /// It answered no.
     Refused,
+    /// It knows that the partition has changed since this was planned; by now we know too, unless nobody told us in time.
+    Stale,
 }
 
 /// The seat we vote from, and who else may stand in.
@@ -85,6 +93,8 @@ pub(super) struct Spread {
     missed: BTreeSet<NodeId>,
     /// Owners for which we keep a hint ourselves.
     hinted: BTreeSet<NodeId>,
+    /// Somebody has refused because of a view that we have not seen.
+    left_behind: bool,
 }
 
 /// What the coordinator hears next.
@@ -130,40 +140,109 @@ impl Spread {
             ways,
             missed: BTreeSet::new(),
             hinted: BTreeSet::new(),
+            left_behind: false,
         };
-        let me = node.id();
-        let own_seat = spread.ways.seat.of(me);
-        let (who, asked) = match spread.ways.seat {
-            Seat::Owner => (Who::Owner(me), first_ack(&spread.quorum)),
-            Seat::StandsInFor(owner) => {
-                spread.ballot.stands_in(me, owner);
-                spread.missed.insert(owner);
-                (Who::StandIn(me, owner), Ack::Durable)
-            }
+        let seat = spread.ways.seat;
+        let asked = match seat {
+            Seat::Owner => first_ack(&spread.quorum),
+            Seat::StandsInFor(_) => Ack::Durable,
         };
-        spread.steps.push(own_step(who, asked, on_disk));
-        for owner in spread.ballot.owners() {
+        spread.begin(Some((seat, asked, Some(on_disk))));
+        spread
+    }
+
+    /// Waits for our own copy, if we keep one that counts (without a ticket it could not be kept), and asks everybody else.
+    fn begin(&mut self, own: Option<(Seat, Ack, Option<Ticket>)>) {
+        let me = self.node.id();
+        let own_seat = own.as_ref().map(|(seat, ..)| seat.of(me));
+        if let Some((seat, asked, on_disk)) = own {
+            let who = match seat {
+                Seat::Owner => Who::Owner(me),
+                Seat::StandsInFor(owner) => {
+                    self.ballot.stands_in(me, owner);
+                    self.missed.insert(owner);
+                    Who::StandIn(me, owner)
+                }
+            };
+            self.steps.push(match on_disk {
+                Some(on_disk) => own_step(who, asked, on_disk),
+                None => {
+                    Box::pin(async move { Step { who, asked, outcome: Err(Refusal::Refused) } })
+                }
+            });
+        }
+        let now = self.node.clock().now();
+        for owner in self.ballot.owners() {
             if owner == me {
                 continue;
             }
-            if node.liveness().is_down(owner) {
-                spread.ballot.note(owner, Outcome::Down, now);
-                spread.ballot.tally.add(owner, Vote::Refused);
-                if owner != own_seat {
-                    spread.missed(owner);
+            if self.node.liveness().is_down(owner) {
+                self.ballot.note(owner, Outcome::Down, now);
+                self.ballot.count(owner, Vote::Refused);
+                if Some(owner) != own_seat {
+                    self.missed(owner);
                 }
             } else {
-                spread.ask(owner, first_ack(&spread.quorum));
+                self.ask(owner, first_ack(&self.quorum));
             }
         }
-        spread
+    }
+
+    /// Whether the partition has changed since this was planned.
+    fn is_stale(&self) -> bool {
+        fence::of_own(&self.node, self.place.partition, self.place.epoch()).is_err()
+    }
+
+    /// Begins again among the owners of the present view, with the event that we made. Hints of ours stay: they are states.
+    fn plan_anew(&mut self) {
+        let (node, from) = (self.node.clone(), self.place.epoch());
+        self.place = self.place.anew(&node);
+        tracing::debug!(%from, to = %self.place.epoch(), "a write is planned anew");
+        self.ballot = self.ballot.anew(&node, &self.place, &self.quorum);
+        self.steps.clear();
+        self.missed.clear();
+        self.left_behind = false;
+        self.ways.stand_ins = match self.quorum.sloppy() {
+            true => StandIns::of(&self.place).without(node.id()),
+            false => StandIns::none(),
+        };
+        let owners = self.ballot.owners();
+        self.hinted.retain(|owner| owners.contains(owner));
+        for owner in &self.hinted {
+            self.steps.push(own_step(Who::Hint(*owner), Ack::Durable, node.disk().settled()));
+        }
+        let own = self.own_part();
+        self.begin(own);
+    }
+
+    /// Our own copy in a new plan: that of an owner if we are one now, or once more the hint of a fallback. What a former
+    /// owner holds has no vote; it hands it over with everything else of the partition.
+    fn own_part(&mut self) -> Option<(Seat, Ack, Option<Ticket>)> {
+        let (node, row) = (&self.node, &self.place.row);
+        let (seat, kept) = if self.ballot.owners().contains(&node.id()) {
+            let joined = replica::join(node, row, self.delta.clone(), Ack::Durable);
+            (Seat::Owner, joined.ok())
+        } else {
+            let Seat::StandsInFor(_) = self.ways.seat else { return None };
+            let owner = self.place.first_owner();
+            let kept = node.hints().keep(owner, row, &self.delta);
+            (Seat::StandsInFor(owner), kept.ok().flatten())
+        };
+        self.ways.seat = seat;
+        Some((seat, Ack::Durable, kept))
     }
 
     fn ask(&mut self, owner: NodeId, ack: Ack) {
         let step = if owner == self.node.id() {
             own_step(Who::Owner(owner), ack, self.node.disk().settled())
         } else {
-            other_step(&self.node, Who::Owner(owner), self.replicate(ack, None), self.due)
+            other_step(
+                &self.node,
+                Who::Owner(owner),
+                &self.place,
+                self.replicate(ack, None),
+                self.due,
+            )
         };
         self.steps.push(step);
     }
@@ -180,17 +259,27 @@ impl Spread {
     /// Counts answers until the write is won or lost, or time is over; the rest goes on in the background.
     pub(super) async fn until_decided(mut self, event: Event) -> Result<Stored, Failure> {
         let mut won_early = false;
-        while self.ballot.tally.is_pending() && !won_early {
-            match self.hear().await {
-                Heard::Answer(step) => self.count(step),
-                Heard::SilentForTooLong => self.give_up_the_silent(),
-                Heard::Deadline | Heard::Nothing => break,
+        for plan in 1..=PLANS_MAX {
+            while self.ballot.tally.is_pending() && !won_early && !self.is_stale() {
+                match self.hear().await {
+                    Heard::Answer(step) => self.count(step),
+                    Heard::SilentForTooLong => self.give_up_the_silent(),
+                    Heard::Deadline | Heard::Nothing => break,
+                }
+                won_early = canary::is_on(Canary::AckEarly)
+                    && self.ballot.tally.acks() + 1 >= self.quorum.w();
             }
-            won_early =
-                canary::is_on(Canary::AckEarly) && self.ballot.tally.acks() + 1 >= self.quorum.w();
+            while let Some(Some(step)) = self.steps.next().now_or_never() {
+                self.count(step); // came together with the last one: the receipt shall tell
+            }
+            let in_time = self.node.clock().now() < self.due.deadline;
+            if !self.is_stale() || !in_time || plan == PLANS_MAX {
+                break;
+            }
+            self.plan_anew();
         }
-        while let Some(Some(step)) = self.steps.next().now_or_never() {
-            self.count(step); // came together with the last one: the receipt shall tell
+        if self.is_stale() {
+            return Err(self.in_vain());
         }
         let verdict = match won_early {
             true => Verdict::Won,
@@ -214,6 +303,7 @@ impl Spread {
                 let dot = (event.actor.node, event.actor.incarnation, event.counter);
                 Ok(Stored { context, dot, receipt })
             }
+            Verdict::Lost if self.left_behind => Err(self.not_met(ErrorCode::StaleView, receipt)),
             Verdict::Lost => Err(self.not_met(ErrorCode::WriteQuorumNotMet, receipt)),
             Verdict::Pending => Err(self.not_met(ErrorCode::DeadlinePassed, receipt)),
         };
@@ -276,7 +366,9 @@ impl Spread {
             }
         }
         for owner in self.ballot.owners() {
-            if !self.ballot.tally.has_acked(owner) {
+            // whoever owns the key no longer needs nothing, and whoever owns it since is brought it by the move
+            let still = self.node.view().owners(self.place.partition).contains(owner);
+            if still && !self.ballot.tally.has_acked(owner) {
                 self.hint(owner);
             }
         }
@@ -287,19 +379,21 @@ impl Spread {
         match (step.who, step.outcome, step.asked) {
             (Who::Owner(owner), Ok(()), Ack::Durable) => {
                 self.ballot.note(owner, Outcome::Durable, now);
-                self.ballot.tally.add(owner, Vote::Durable);
+                self.ballot.count(owner, Vote::Durable);
             }
             (Who::Owner(owner), Ok(()), Ack::Written) => {
                 self.ballot.note(owner, Outcome::Written, now);
-                self.ballot.tally.add(owner, Vote::Written);
+                self.ballot.count(owner, Vote::Written);
                 if self.quorum.dw() > 0 {
                     self.ask(owner, Ack::Durable);
                 }
             }
             (Who::Owner(owner), Err(refusal), _) => {
                 self.ballot.note(owner, refusal.outcome(), now);
-                self.ballot.tally.add(owner, Vote::Refused);
-                self.missed(owner);
+                self.ballot.count(owner, Vote::Refused);
+                if self.goes_on_after(&refusal) {
+                    self.missed(owner);
+                }
             }
             (Who::StandIn(node, owner), Ok(()), _) => {
                 self.ballot.note(node, Outcome::Durable, now);
@@ -311,10 +405,24 @@ impl Spread {
             }
             (Who::StandIn(node, owner), Err(refusal), _) => {
                 self.ballot.note(node, refusal.outcome(), now);
-                self.ask_next_stand_in(owner);
+                if self.goes_on_after(&refusal) {
+                    self.ask_next_stand_in(owner);
+                }
             }
             (Who::Hint(owner), Ok(()), _) => self.ballot.hinted(owner),
             (Who::Hint(_), Err(_), _) => {} // the own disk has failed; the node stops
+        }
+    }
+
+    /// Whether somebody else should be asked instead of whoever has refused so. Not if the plan is over.
+    fn goes_on_after(&mut self, refusal: &Refusal) -> bool {
+        match refusal {
+            Refusal::Stale if self.is_stale() => false,
+            Refusal::Stale => {
+                self.left_behind = true;
+                true
+            }
+            Refusal::Unreachable | Refusal::HintsFull | Refusal::Refused => true,
         }
     }
 
@@ -332,7 +440,7 @@ impl Spread {
                 self.ballot.stands_in(fallback, owner);
                 let who = Who::StandIn(fallback, owner);
                 let replicate = self.replicate(Ack::Durable, Some(owner));
-                self.steps.push(other_step(&self.node, who, replicate, self.due));
+                self.steps.push(other_step(&self.node, who, &self.place, replicate, self.due));
             }
             None => {
                 if !self.ballot.may_be_stood_in_for(owner) {
@@ -361,23 +469,44 @@ impl Spread {
         }
     }
 
+    /// What has happened to a change that has its event, and for which too few spoke up.
+    fn effect(&self) -> Effect {
+        match self.ballot.tally.durable_acks() {
+            0 => Effect::Unknown,
+            durable => Effect::Applied(durable),
+        }
+    }
+
+    /// The partition has changed once more, and there is no time, or patience, for another plan.
+    fn in_vain(mut self) -> Failure {
+        self.ballot.time_is_over();
+        let receipt = Some(Box::new(self.ballot.receipt(&self.node, &self.quorum)));
+        let (got, needed) = (self.ballot.acks(), self.quorum.w());
+        let failure = Failure { got, needed, receipt, ..planned_in_vain(self.effect()) };
+        if !self.steps.is_empty() {
+            self.node.clone().spawn(self.finish());
+        }
+        failure
+    }
+
     fn not_met(&self, code: ErrorCode, receipt: Receipt) -> Failure {
-        let (got, durable) = (self.ballot.tally.acks(), self.ballot.tally.durable_acks());
-        let effect = if durable > 0 { Effect::Applied(durable) } else { Effect::Unknown };
+        let (got, durable) = (self.ballot.acks(), self.ballot.tally.durable_acks());
         let when = match code {
             ErrorCode::DeadlinePassed => "in time",
+            ErrorCode::StaleView => LEFT_BEHIND,
             _ => "and no more can come",
         };
         Failure {
             code,
-            effect,
+            effect: self.effect(),
             got,
             needed: self.quorum.w(),
             retry_after_ms: 0,
             detail: format!(
-                "{got} of {} acknowledgements {when}, {durable} of {} fsynced",
+                "{got} of {} acknowledgements {when}, {durable} of {} fsynced{}",
                 self.quorum.w(),
-                self.quorum.dw()
+                self.quorum.dw(),
+                self.ballot.where_counted()
             ),
             receipt: Some(Box::new(receipt)),
         }
@@ -389,7 +518,7 @@ impl Refusal {
         match self {
             Refusal::Unreachable => Outcome::Down,
             Refusal::HintsFull => Outcome::HintsFull,
-            Refusal::Refused => Outcome::Refused,
+            Refusal::Refused | Refusal::Stale => Outcome::Refused,
         }
     }
 }
@@ -401,17 +530,31 @@ fn own_step(who: Who, asked: Ack, ticket: Ticket) -> Boxed<Step> {
     })
 }
 
-fn other_step(node: &Arc<Node>, who: Who, replicate: Replicate, due: Due) -> Boxed<Step> {
+fn other_step(
+    node: &Arc<Node>,
+    who: Who,
+    place: &Place,
+    replicate: Replicate,
+    due: Due,
+) -> Boxed<Step> {
     let asked = replicate.ack;
     let (Who::Owner(to) | Who::StandIn(to, _) | Who::Hint(to)) = who;
     let node = node.clone();
-    let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
+    let envelope = place.envelope(&node, due.deadline, due.operation);
+    let planned = place.epoch();
     let call = node.transport().call(to, Lane::Request, envelope, Request::Replicate(replicate));
     Box::pin(async move {
         let answer = call.await;
         node.liveness().learn(to, &answer);
         let outcome = match answer {
             Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => Ok(()),
+            // somebody who knows less than we do is of no more use than one who is down
+            Ok((epoch, Reply::Failed(failure)))
+                if failure.code == ErrorCode::StaleView && epoch > planned =>
+            {
+                fence::catch_up(&node, to, epoch, due.deadline).await;
+                Err(Refusal::Stale)
+            }
             Ok((_, Reply::Failed(failure))) => Err(match failure.code {
                 ErrorCode::HintsFull => Refusal::HintsFull,
                 ErrorCode::Stopping | ErrorCode::Rising => Refusal::Unreachable,

@@ -8,6 +8,9 @@
 //! request is sloppy: it keeps the delta as a hint and so fills the owner's seat. Owners that have missed the write and
 //! for which nobody stands in leave a hint behind here.
 //!
+//! If the partition changes before the change has its event, everything begins again with the new view. Afterwards the same
+//! event goes to the owners of the new view ([`super::spread`]): one request makes one event.
+//!
 //! A node that does not own the key hands the request to one that does. If none can be reached a fallback coordinates:
 //! its own copy is then the hint for the partition's first owner.
 
@@ -18,9 +21,10 @@ use atoll_wire::{Effect, ErrorCode, Failure, Reply, Stored};
 use bytes::Bytes;
 
 use super::{
-    Place, bad_quorum,
+    PLANS_MAX, Place, bad_quorum,
     ballot::Ballot,
     hand_over::{HandOver, hand_over},
+    planned_in_vain,
     spread::{Spread, Ways},
     stand_ins::StandIns,
     turn::{Seat, Turn, lease, own_copy, take_turn},
@@ -75,6 +79,20 @@ enum Answer {
 }
 
 async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer, Failure> {
+    for _ in 0..PLANS_MAX {
+        match try_planned(node, &change, due).await {
+            Err(failure)
+                if failure.code == ErrorCode::StaleView
+                    && failure.effect == Effect::NotApplied
+                    && node.clock().now() < due.deadline => {}
+            outcome => return outcome,
+        }
+    }
+    Err(planned_in_vain(Effect::NotApplied))
+}
+
+/// Makes the change as the present view says. Stale and not applied, if the view has changed before there was an event.
+async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answer, Failure> {
     let place = Place::of(node, due.bucket, change.key.clone())?;
     if let What::Put(value) = &change.what {
         super::check_value(value)?;
@@ -87,7 +105,7 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
     }
     let mut seat = Seat::Owner;
     if !place.owners(quorum.n()).contains(node.id()) {
-        match hand_over(node, &place, &quorum, &change, due).await? {
+        match hand_over(node, &place, &quorum, change, due).await? {
             HandOver::Answered(reply) => return Ok(Answer::Elsewhere(reply)),
             HandOver::Here => seat = Seat::StandsInFor(place.first_owner()),
         }
@@ -97,7 +115,7 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
             return Err(failure);
         }
         // another node may; if none does, this is the reason
-        return match hand_over(node, &place, &quorum, &change, due).await {
+        return match hand_over(node, &place, &quorum, change, due).await {
             Ok(HandOver::Answered(reply)) => Ok(Answer::Elsewhere(reply)),
             Err(other) if other.effect != Effect::NotApplied => Err(other),
             Ok(HandOver::Here) | Err(_) => Err(failure),
@@ -121,7 +139,7 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
         false => None,
     };
     let Turn { event, delta, on_disk } =
-        take_turn(node, &place, &quorum, &seen, &change, seat, too_early)?;
+        take_turn(node, &place, &quorum, &seen, change, seat, too_early)?;
     node.count_write();
     let ways = Ways { seat, stand_ins };
     let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
