@@ -205,11 +205,13 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::ContextOtherKey
         | ErrorCode::ContextOtherCluster
         | ErrorCode::ContextNeeded
-        | ErrorCode::UnknownBucket => Exit::Refused,
+        | ErrorCode::UnknownBucket
+        | ErrorCode::RingRejected => Exit::Refused,
         ErrorCode::TooManySiblings => Exit::Conflict,
         ErrorCode::WriteQuorumNotMet
         | ErrorCode::ReadQuorumNotMet
-        | ErrorCode::NoOwnerReachable => Exit::QuorumNotMet,
+        | ErrorCode::NoOwnerReachable
+        | ErrorCode::RingFrozen => Exit::QuorumNotMet,
         ErrorCode::DeadlinePassed => Exit::Timeout,
         ErrorCode::NotPermitted
         | ErrorCode::Malformed
@@ -217,6 +219,7 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::Overloaded
         | ErrorCode::StaleView
         | ErrorCode::Rising
+        | ErrorCode::Removed
         | ErrorCode::HintsFull
         | ErrorCode::Corrupt
         | ErrorCode::ReadOnly

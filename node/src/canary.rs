@@ -36,11 +36,29 @@ pub enum Canary {
     AckEarly,
     /// A join keeps the state with the newer events, whole.
     NewerClockWins,
+    /// What was planned before a partition changed is not refused.
+    SkipFence,
+    /// It is refused from others, and not in the coordinator's own step.
+    FenceOthersOnly,
+    /// A view is spoken of before it is on stable storage.
+    SpeakOfViewEarly,
+    /// A joining owner's acknowledgement counts as one of the old owners'.
+    CountJoining,
+    /// While a partition is joint only its old owners are read.
+    ReadOldOnly,
+    /// A move is finished, and copied, without the leaving owner having seen that it began.
+    SkipBarrier,
+    /// A former owner deletes what it holds before a new one has it fsynced.
+    DeleteEarly,
+    /// A copy that was made in another move counts.
+    AcceptDeadSession,
+    /// A node that has lost memory goes on under the incarnation that it had.
+    ReuseActor,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Canary; 15] = [
+    pub const ALL: [Canary; 24] = [
         Canary::SkipFsync,
         Canary::ReuseDot,
         Canary::DotOutsideTurn,
@@ -56,6 +74,15 @@ impl Canary {
         Canary::EmptyIsTruth,
         Canary::AckEarly,
         Canary::NewerClockWins,
+        Canary::SkipFence,
+        Canary::FenceOthersOnly,
+        Canary::SpeakOfViewEarly,
+        Canary::CountJoining,
+        Canary::ReadOldOnly,
+        Canary::SkipBarrier,
+        Canary::DeleteEarly,
+        Canary::AcceptDeadSession,
+        Canary::ReuseActor,
     ];
 }
 

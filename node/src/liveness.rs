@@ -31,6 +31,8 @@ pub(crate) struct Liveness {
     peers: Mutex<BTreeMap<NodeId, Peer>>,
     /// Somebody came up.
     pub(crate) came_up: Notify,
+    /// There is news that everybody should hear.
+    news: Notify,
 }
 
 struct Peer {
@@ -47,13 +49,32 @@ enum State {
     Down(String),
 }
 
+impl Peer {
+    fn unknown() -> Self {
+        Peer { state: State::Unknown, silent: false, round_trip_micros: 0 }
+    }
+}
+
 impl Liveness {
     pub(crate) fn of(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        let unknown = || Peer { state: State::Unknown, silent: false, round_trip_micros: 0 };
-        Liveness {
-            peers: Mutex::new(peers.into_iter().map(|node| (node, unknown())).collect()),
-            came_up: Notify::new(),
+        let peers = peers.into_iter().map(|node| (node, Peer::unknown())).collect();
+        Liveness { peers: Mutex::new(peers), came_up: Notify::new(), news: Notify::new() }
+    }
+
+    /// These are the others from now on.
+    pub(crate) fn follow(&self, others: &[NodeId]) {
+        let mut peers = self.peers.lock().expect("no panic holds it");
+        peers.retain(|node, _| others.contains(node));
+        for other in others {
+            peers.entry(*other).or_insert_with(Peer::unknown);
         }
+        drop(peers);
+        self.came_up.notify_waiters(); // whoever waits for one that is gone looks again
+    }
+
+    /// Everybody hears from us at once.
+    pub(crate) fn tell_all(&self) {
+        self.news.notify_waiters();
     }
 
     /// Whether it is known to be unreachable.
@@ -156,9 +177,9 @@ pub(crate) fn is_rising(reply: &Reply) -> bool {
 /// Why such a node counts as down.
 const STARTING: &str = "starting";
 
-/// Pings one peer for ever.
+/// Pings one peer as long as it is a member.
 pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
-    loop {
+    while node.view().member(peer).is_some() {
         let ping = Ping {
             node: node.id().0,
             incarnation: node.incarnation(),
@@ -169,12 +190,16 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
         let envelope = node.envelope(asked + PING_LIMIT, 0);
         let call = node.transport().call(peer, Lane::Control, envelope, Request::Ping(ping));
         match tokio::time::timeout(PING_LIMIT, call).await {
-            Ok(Ok((_, reply))) if is_rising(&reply) => node.liveness().failed(peer, STARTING),
-            Ok(Ok((_, reply))) => {
+            Ok(Ok((epoch, reply))) if is_rising(&reply) => {
+                node.heard_epoch(peer, epoch);
+                node.liveness().failed(peer, STARTING);
+            }
+            Ok(Ok((epoch, reply))) => {
+                node.heard_epoch(peer, epoch);
                 node.liveness().heard(peer, Some(node.clock().now() - asked));
                 if let Reply::Pong(pong) = reply {
                     node.memory().heard(peer, pong.incarnation, pong.commit);
-                    node.repair().heard(&node, peer, pong.roots);
+                    node.repair().heard(&node, peer, pong.roots, epoch);
                 }
                 rise::ask_late(&node, peer).await;
             }
@@ -182,6 +207,9 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             Err(_) => node.liveness().failed(peer, "no answer to a ping"),
         }
         let pause = if node.liveness().is_up(peer) { PING_EVERY } else { PING_EVERY_WHILE_DOWN };
-        tokio::time::sleep(pause).await;
+        tokio::select! { biased;
+            () = node.liveness().news.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }

@@ -63,6 +63,16 @@ impl Memory {
         Ok(Memory { me, disk, state: Mutex::new(state) })
     }
 
+    /// These are the members from now on; who is gone is forgotten.
+    pub(crate) fn follow(&self, view: &View) {
+        let mut state = self.state();
+        state.members.retain(|node, _| view.member(*node).is_some());
+        for member in view.members() {
+            let of_view = Remembered { incarnation: member.incarnation, commit: Commit::default() };
+            state.members.entry(member.id).or_default().learn(of_view);
+        }
+    }
+
     /// A node has told of its last fsynced commit. Remembered on disk with the next commit of ours.
     pub(crate) fn heard(&self, node: NodeId, incarnation: u32, commit: Commit) {
         let mut state = self.state();

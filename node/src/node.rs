@@ -25,12 +25,18 @@ use tokio::{
 
 use crate::{
     Clock,
+    canary::{self, Canary},
     doubt::Doubt,
     headroom::{self, Headroom},
     hedge::Hedge,
     hints::{self, HintLimits, Hints},
     leases::Leases,
     liveness::{self, Liveness},
+    membership::{
+        MembershipLog,
+        catch_up::{self, CatchUp},
+        steward,
+    },
     memory::Memory,
     repair::{
         self, Repair, quarantine,
@@ -42,6 +48,7 @@ use crate::{
 
 mod requests;
 mod status;
+mod views;
 
 pub(crate) use requests::{Due, failed};
 
@@ -59,6 +66,8 @@ pub struct Parts {
     pub secret: Secret,
     /// Its way to the others.
     pub transport: Arc<dyn Transport>,
+    /// The log of membership changes.
+    pub log: Arc<dyn MembershipLog>,
     /// Its store and writer.
     pub disk: Arc<Disk>,
     /// What time it is.
@@ -95,6 +104,10 @@ pub struct Node {
     /// What it waits for until then.
     rising: Mutex<String>,
     view: RwLock<Arc<View>>,
+    /// One view is adopted after the other.
+    adopting: Semaphore,
+    catch_up: CatchUp,
+    log: Arc<dyn MembershipLog>,
     secret: Secret,
     transport: Arc<dyn Transport>,
     disk: Arc<Disk>,
@@ -116,7 +129,7 @@ pub struct Node {
 
 /// What a node needs to make events.
 struct Life {
-    standing: Standing,
+    actor: Actor,
     leases: Leases,
 }
 
@@ -148,7 +161,17 @@ impl Node {
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
         let scrub_period = parts.scrub_period;
         let Parts {
-            id, view, secret, transport, disk, clock, hint_limits, certificate, past, ..
+            id,
+            view,
+            secret,
+            transport,
+            log,
+            disk,
+            clock,
+            hint_limits,
+            certificate,
+            past,
+            ..
         } = parts;
         let member = view.member(id).expect("whoever builds a node has looked it up");
         let past = match (past, disk.lost()) {
@@ -169,6 +192,9 @@ impl Node {
             rising: Mutex::new("starts".into()),
             memory: Memory::open(id, &view, disk.clone())?,
             view: RwLock::new(view),
+            adopting: Semaphore::new(1),
+            catch_up: CatchUp::default(),
+            log: log.clone(),
             secret,
             transport,
             headroom: Headroom::of(disk.clone()),
@@ -186,6 +212,8 @@ impl Node {
             counts: Counts::default(),
             tasks: Mutex::default(),
         });
+        log.attach(&node);
+        node.spawn(catch_up::follow(node.clone()));
         node.spawn(headroom::watch(node.clone()));
         node.spawn(scrub::watch(node.clone(), scrub_period));
         for other in others {
@@ -211,19 +239,26 @@ impl Node {
 
     /// Begins to serve, under this name.
     pub(crate) fn serve_as(self: &Arc<Self>, actor: Actor) -> Result<(), StoreError> {
-        let unclean_starts = self.began.unclean_starts;
-        // roles do not change while the view is fixed
-        let standing = Standing { actor, unclean_starts, role_changes: 0 };
         let leases = Leases::open(actor, self.disk.clone())?;
-        let first = self.life.set(Life { standing, leases }).is_ok();
+        let first = self.life.set(Life { actor, leases }).is_ok();
         assert!(first, "a node rises once");
         for other in self.others() {
-            self.spawn(hints::deliver(self.clone(), other));
-            self.spawn(repair::exchange::compare_with(self.clone(), other));
+            self.care_for(other);
         }
+        for gone in self.hints.targets().into_iter().filter(|to| self.view().member(*to).is_none())
+        {
+            self.spawn(hints::deliver(self.clone(), gone));
+        }
+        self.spawn(steward::watch(self.clone()));
         self.spawn(repair::trees::grow(self.clone()));
         self.spawn(quarantine::watch(self.clone()));
         Ok(())
+    }
+
+    /// Begins to bring a member what it misses. Ends by itself when it is a member no longer.
+    fn care_for(self: &Arc<Self>, other: NodeId) {
+        self.spawn(hints::deliver(self.clone(), other));
+        self.spawn(repair::exchange::compare_with(self.clone(), other));
     }
 
     /// Stops in order: ends what runs in the background, notes that nothing is missing, and makes no event after that.
@@ -270,7 +305,7 @@ impl Node {
 
     /// Under which name it makes events; none before it may.
     pub(crate) fn actor(&self) -> Option<Actor> {
-        self.life.get().map(|life| life.standing.actor)
+        self.life.get().map(|life| life.actor)
     }
 
     /// Its present incarnation: before it serves, that of its last life.
@@ -299,8 +334,19 @@ impl Node {
         self.life.get().expect("nothing is asked of a node that does not serve")
     }
 
-    pub(crate) fn standing(&self) -> &Standing {
-        &self.life().standing
+    /// What it may claim of a partition's keys. Its role there changes at most when the partition does; that an epoch
+    /// stands for the number of changes only means that some notes are not trusted that could be.
+    pub(crate) fn standing(&self, partition: Partition) -> Standing {
+        let role_changes = match canary::is_on(Canary::TrustOtherRole) {
+            true => 0,
+            false => self.view().last_changed(partition).0,
+        };
+        let unclean_starts = self.began.unclean_starts;
+        Standing { actor: self.life().actor, unclean_starts, role_changes }
+    }
+
+    pub(crate) fn log(&self) -> &Arc<dyn MembershipLog> {
+        &self.log
     }
 
     pub(crate) fn secret(&self) -> &Secret {

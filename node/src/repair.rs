@@ -20,7 +20,7 @@ use std::{
 };
 
 use atoll_antientropy::Secret;
-use atoll_ring::{NodeId, Partition, View};
+use atoll_ring::{Epoch, NodeId, Partition, View};
 use atoll_wire::{PartitionRepair, RepairReport, RepairStarted, Roots};
 use tokio::{
     sync::{Notify, Semaphore},
@@ -68,8 +68,8 @@ pub(crate) struct Repair {
     /// Milliseconds after the start at which a client's request last arrived, plus one; 0 = none yet.
     served_ms: AtomicU64,
     state: Mutex<State>,
-    /// Per peer: something was heard or asked that may be a reason to begin.
-    changed: BTreeMap<NodeId, Notify>,
+    /// Something was heard or asked that may be a reason to begin, or the view has changed.
+    changed: Notify,
     rounds: Semaphore,
     held: AtomicBool,
 }
@@ -140,18 +140,42 @@ impl Repair {
         now: Instant,
     ) -> Result<Self, StoreError> {
         let trees = Trees::open(disk, secret, view, me)?;
-        let peers = trees.peers().map(|peer| (peer, Peer::default())).collect();
-        let changed = trees.peers().map(|peer| (peer, Notify::new())).collect();
+        let peers = trees.peers().into_iter().map(|peer| (peer, Peer::default())).collect();
         Ok(Repair {
             trees,
             me,
             started: now,
             served_ms: AtomicU64::new(0),
             state: Mutex::new(State { peers, ..State::default() }),
-            changed,
+            changed: Notify::new(),
             rounds: Semaphore::new(ROUNDS_MAX),
             held: AtomicBool::new(false),
         })
+    }
+
+    /// Partitions have other owners from now on. What is newly shared was never compared.
+    pub(crate) fn follow(&self, view: &View) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for (peer, known) in &mut state.peers {
+            if let Some(at) = known.all_agreed.take() {
+                for partition in self.trees.shared(*peer).iter() {
+                    let agreed = known.agreed.entry(*partition).or_insert(at);
+                    *agreed = at.max(*agreed);
+                }
+            }
+            known.differs_since = None;
+        }
+        self.trees.follow(view, self.me)?;
+        let peers = self.trees.peers();
+        state.peers.retain(|peer, _| peers.contains(peer));
+        for peer in peers {
+            let known = state.peers.entry(peer).or_default();
+            let shared = self.trees.shared(peer);
+            known.agreed.retain(|partition, _| shared.binary_search(partition).is_ok());
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
     }
 
     /// What a ping to this peer, or the answer to one, says. A node that does not serve yet may be in doubt before long.
@@ -161,7 +185,10 @@ impl Repair {
     }
 
     /// A peer has said what it holds.
-    pub(crate) fn heard(&self, node: &Node, peer: NodeId, theirs: Roots) {
+    pub(crate) fn heard(&self, node: &Node, peer: NodeId, theirs: Roots, epoch: Epoch) {
+        if epoch != node.view().epoch() {
+            return; // not of the same partitions
+        }
         let ours = self.roots(node, peer);
         let now = node.clock().now();
         let mut state = self.state();
@@ -177,9 +204,7 @@ impl Repair {
             }
         }
         drop(state);
-        if let Some(changed) = self.changed.get(&peer) {
-            changed.notify_waiters();
-        }
+        self.changed.notify_waiters();
     }
 
     /// These partitions were equal to a peer's at this time. Says nothing if either may have forgotten something.
@@ -202,13 +227,13 @@ impl Repair {
 
     /// Waits until it is our turn to compare with a peer.
     async fn time_to_begin(&self, node: &Node, peer: NodeId) {
-        let Some(of_peer) = self.changed.get(&peer) else {
-            return std::future::pending().await; // nothing is shared with it
-        };
         loop {
-            let changed = of_peer.notified();
+            let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable(); // before looking, or a change in between would be missed
+            if node.view().member(peer).is_none() {
+                return;
+            }
             match self.begin(node, peer) {
                 Begin::Now => return,
                 Begin::At(at) => {
@@ -263,8 +288,8 @@ impl Repair {
 
     /// Since when a peer and we have not known everything shared to be equal; none = never.
     fn oldest(&self, known: &Peer, peer: NodeId) -> Option<Instant> {
-        let shared = self.trees.shared(peer).iter();
-        shared.map(|partition| known.agreed(*partition)).min().flatten()
+        let shared = self.trees.shared(peer);
+        shared.iter().map(|partition| known.agreed(*partition)).min().flatten()
     }
 
     /// A comparison has begun.
@@ -290,8 +315,9 @@ impl Repair {
         let mut partitions = std::collections::BTreeSet::new();
         let mut state = self.state();
         for (peer, known) in &mut state.peers {
-            let shared = self.trees.shared(*peer).iter();
+            let shared = self.trees.shared(*peer);
             let wanted: Vec<Partition> = shared
+                .iter()
                 .copied()
                 .filter(|shared| partition.is_none_or(|only| only == *shared))
                 .collect();
@@ -299,7 +325,7 @@ impl Repair {
             partitions.extend(wanted);
         }
         drop(state);
-        self.changed.values().for_each(Notify::notify_waiters);
+        self.changed.notify_waiters();
         RepairStarted { partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX) }
     }
 
@@ -354,7 +380,7 @@ impl Repair {
     /// Begins no more comparisons, until told otherwise. For tests that look at hints or reads alone.
     pub(crate) fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Relaxed);
-        self.changed.values().for_each(Notify::notify_waiters);
+        self.changed.notify_waiters();
     }
 
     fn book(&self, partition: Partition, enter: impl FnOnce(&mut Book)) {

@@ -20,7 +20,7 @@ use atoll_transport::{
 use atoll_wire::Role;
 
 use crate::{
-    ConfigError, Node, NodeConfig, Parts, Past, SystemClock,
+    ConfigError, FixedMembers, Node, NodeConfig, Parts, Past, SystemClock,
     storage::{
         Space, Store, StoreError,
         commit::Disk,
@@ -152,6 +152,7 @@ pub async fn run(
         view: Arc::new(view),
         secret,
         transport: peers.clone(),
+        log: Arc::new(FixedMembers),
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
         past: match directory.lost() {

@@ -20,7 +20,7 @@ use std::{
 
 use atoll_antientropy::{Actor, Context, Event, Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SimulatedClock, SystemClock,
+    FixedMembers, HintLimits, Node, Parts, Past, SimulatedClock, SystemClock,
     storage::{
         Space, Store, Write, commit::Disk, fjall::FjallStore, memory::MemoryStore, meta,
         record::Record, rows, summary::Summary,
@@ -80,6 +80,10 @@ struct Counted {
 }
 
 impl Transport for Counting {
+    fn follow(&self, members: &[(NodeId, std::net::SocketAddr)]) {
+        self.inner.follow(members);
+    }
+
     fn call(
         &self,
         to: NodeId,
@@ -132,6 +136,7 @@ async fn start(
         view: view.clone(),
         secret: Secret([3; 32]),
         transport: Arc::new(Counting { inner, counted: counted.clone() }),
+        log: Arc::new(FixedMembers),
         disk: Arc::new(disk),
         clock: match virtual_time {
             true => Arc::new(SimulatedClock::starting_at(1_000_000)),

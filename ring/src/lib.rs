@@ -24,6 +24,7 @@ mod tally;
 mod token;
 mod update;
 mod view;
+mod voters;
 
 pub use change::{Command, Entry, INVITATIONS_MAX, VOTERS_MAX, Wish, ZONE_BYTES_MAX};
 pub use document::ViewError;
@@ -38,3 +39,4 @@ pub use tally::{Needs, Outcome, Tally, Vote};
 pub use token::{Partition, Partitions, PartitionsError, Token};
 pub use update::{FollowError, Update};
 pub use view::{Invitation, Move, Owners, Removed, View};
+pub use voters::voters;

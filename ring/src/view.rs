@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
-use crate::change::VOTERS_MAX;
 use crate::document::ViewError;
 use crate::placement::{self, Placement, PlacementWarning};
+use crate::voters;
 use crate::{ClusterId, Epoch, Member, NodeId, Partition, Partitions, Preference, Token};
 
 /// The cluster at one epoch.
@@ -113,6 +113,12 @@ impl View {
     #[must_use]
     pub fn removed(&self) -> &[Removed] {
         &self.removed
+    }
+
+    /// Since when a node is gone for ever, if it is.
+    #[must_use]
+    pub fn removed_since(&self, id: NodeId) -> Option<Epoch> {
+        self.removed.iter().find(|gone| gone.id == id).map(|gone| gone.epoch)
     }
 
     /// Who may still register.
@@ -270,11 +276,7 @@ impl<'a> Owners<'a> {
 
 /// Who votes in a new cluster: up to five, an odd number, spread over the zones.
 fn first_voters(members: &[Member]) -> Vec<NodeId> {
-    let most = match members.len() {
-        0..=2 => 1,
-        3 | 4 => 3,
-        _ => VOTERS_MAX,
-    };
+    let most = voters::seats(members.len());
     let mut per_zone: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
     for member in members {
         per_zone.entry(&member.zone).or_default().push(member.id);

@@ -174,7 +174,11 @@ impl Client {
             | Request::Enrol(_)
             | Request::CompareRoots(_)
             | Request::Compare(_)
-            | Request::Entries(_) => (Lane::Control, true),
+            | Request::Entries(_)
+            | Request::Moves(_)
+            | Request::Copy(_)
+            | Request::Covered(_) => (Lane::Control, true),
+            Request::Propose(_) | Request::Raft(_) => (Lane::Control, false),
         };
         let role = match Role::Client.may_send(request.kind()) {
             true => Role::Client,
@@ -305,6 +309,7 @@ fn only_there(code: ErrorCode) -> bool {
         | ErrorCode::Overloaded
         | ErrorCode::StaleView
         | ErrorCode::Rising
+        | ErrorCode::Removed
         | ErrorCode::Corrupt
         | ErrorCode::ReadOnly
         | ErrorCode::Stopping => true,
@@ -324,6 +329,8 @@ fn only_there(code: ErrorCode) -> bool {
         | ErrorCode::ReadQuorumNotMet
         | ErrorCode::DeadlinePassed
         | ErrorCode::HintsFull
+        | ErrorCode::RingRejected
+        | ErrorCode::RingFrozen
         | ErrorCode::Internal => false,
     }
 }

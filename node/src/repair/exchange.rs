@@ -63,9 +63,9 @@ const REST_PER_WORK: u32 = 4;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// Compares with one peer whenever there is a reason to. For ever.
+/// Compares with one peer whenever there is a reason to, as long as it is a member.
 pub(crate) async fn compare_with(node: Arc<Node>, peer: NodeId) {
-    loop {
+    while node.view().member(peer).is_some() {
         node.repair().time_to_begin(&node, peer).await;
         let Ok(_place) = node.repair().rounds.acquire().await else { return };
         node.repair().began(peer);
@@ -148,7 +148,7 @@ impl<'a> Exchange<'a> {
     async fn differing_partitions(&mut self) -> Result<BTreeMap<Partition, u8>, Broken> {
         let trees = &self.node.repair().trees;
         let shared = trees.shared(self.peer);
-        if let [only] = shared
+        if let [only] = &shared[..]
             && trees.depth(*only) > 0
         {
             return Ok(BTreeMap::from([(*only, trees.depth(*only))])); // the pings have compared its root

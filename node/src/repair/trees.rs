@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
 };
 
 use atoll_antientropy::{
@@ -38,7 +38,7 @@ pub(crate) struct Trees {
     partitions: Partitions,
     bits: u32,
     /// Per other node the partitions that both own, in order.
-    shared: BTreeMap<NodeId, Vec<Partition>>,
+    shared: RwLock<BTreeMap<NodeId, Arc<[Partition]>>>,
     state: Mutex<State>,
     /// Some tree wants to be made anew.
     pub(crate) wanted: Notify,
@@ -81,31 +81,58 @@ impl Trees {
         me: NodeId,
     ) -> Result<Self, StoreError> {
         let partitions = view.partitions();
-        let mut shared: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
         let mut trees = Vec::new();
         let trees_of = Trees {
             disk,
             key: FingerprintKey::derive(secret),
             partitions,
             bits: partitions.count().ilog2(),
-            shared: BTreeMap::new(),
+            shared: RwLock::new(shared(view, me)),
             state: Mutex::default(),
             wanted: Notify::new(),
         };
         for partition in partitions.all() {
-            let owners = view.owners(partition).all();
-            if !owners.contains(&me) {
-                trees.push(None);
-                continue;
-            }
-            for owner in owners.into_iter().filter(|owner| *owner != me) {
-                shared.entry(owner).or_default().push(partition);
-            }
-            trees.push(Some(trees_of.empty(0)));
+            let is_mine = view.owners(partition).contains(me);
+            trees.push(is_mine.then(|| trees_of.empty(0)));
         }
         trees_of.make_all(&mut trees)?;
         let state = Mutex::new(State { trees, ..State::default() });
-        Ok(Trees { shared, state, ..trees_of })
+        Ok(Trees { state, ..trees_of })
+    }
+
+    /// Partitions have other owners from now on: trees of what is newly owned are made from whatever rows there are, those
+    /// of what is owned no longer are gone.
+    pub(crate) fn follow(&self, view: &View, me: NodeId) -> Result<(), StoreError> {
+        for partition in self.partitions.all() {
+            let is_mine = view.owners(partition).contains(me);
+            let index = partition.index();
+            let has_tree = self.state().trees[index].is_some();
+            match (is_mine, has_tree) {
+                (true, true) | (false, false) => {}
+                (false, true) => self.state().trees[index] = None,
+                (true, false) => {
+                    let made = self.made_at_once(partition)?;
+                    self.state().trees[index] = Some(made);
+                }
+            }
+        }
+        *self.shared.write().expect("no panic holds it") = shared(view, me);
+        Ok(())
+    }
+
+    /// A tree of what lies on the disk.
+    fn made_at_once(&self, partition: Partition) -> Result<Counted, StoreError> {
+        let mut rows = Vec::new();
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = self.page(partition, after.as_deref())?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            rows.extend(page);
+        }
+        let mut counted = self.empty(rows.len() as u64);
+        self.feed(&mut counted, &rows);
+        Ok(counted)
     }
 
     /// A record is queued: what was said of it before, and what is said now. None = there is no record.
@@ -141,13 +168,14 @@ impl Trees {
     }
 
     /// The partitions that both this node and another own, in order.
-    pub(crate) fn shared(&self, peer: NodeId) -> &[Partition] {
-        self.shared.get(&peer).map_or(&[], Vec::as_slice)
+    pub(crate) fn shared(&self, peer: NodeId) -> Arc<[Partition]> {
+        let shared = self.shared.read().expect("no panic holds it");
+        shared.get(&peer).cloned().unwrap_or_default()
     }
 
     /// The others that own something together with this node.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = NodeId> {
-        self.shared.keys().copied()
+    pub(crate) fn peers(&self) -> Vec<NodeId> {
+        self.shared.read().expect("no panic holds it").keys().copied().collect()
     }
 
     /// All that this node holds of what it shares with another, in one number.
@@ -295,7 +323,9 @@ impl Trees {
         if !counted.tree.is_crowded() {
             wanted.remove(&partition); // else it has grown meanwhile
         }
-        trees[partition.index()] = Some(counted);
+        if let Some(tree) = &mut trees[partition.index()] {
+            *tree = counted; // else it is owned no longer
+        }
         Ok(false)
     }
 
@@ -356,6 +386,20 @@ impl Trees {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic holds it")
     }
+}
+
+/// Per other node the partitions that both own, in order.
+fn shared(view: &View, me: NodeId) -> BTreeMap<NodeId, Arc<[Partition]>> {
+    let mut shared: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
+    for partition in view.partitions().all() {
+        let owners = view.owners(partition).all();
+        if owners.contains(&me) {
+            for owner in owners.into_iter().filter(|owner| *owner != me) {
+                shared.entry(owner).or_default().push(partition);
+            }
+        }
+    }
+    shared.into_iter().map(|(peer, partitions)| (peer, partitions.into())).collect()
 }
 
 /// Makes trees anew that have become crowded. For ever.

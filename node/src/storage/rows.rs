@@ -7,7 +7,7 @@
 //! ```
 
 use atoll_antientropy::Actor;
-use atoll_ring::{NodeId, Partition, Token};
+use atoll_ring::{Epoch, NodeId, Partition, Token};
 use atoll_wire::BucketId;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -122,6 +122,15 @@ pub fn node_of_peer(row: &[u8]) -> Option<NodeId> {
     Some(NodeId(u32::from_be_bytes(row.strip_prefix(PEER)?.try_into().ok()?)))
 }
 
+/// Where the entry that led to an epoch is kept.
+pub fn passed(epoch: Epoch) -> Bytes {
+    let mut row = BytesMut::from(PASSED);
+    row.put_u64(epoch.0);
+    row.freeze()
+}
+
+/// What the names of all rows with entries begin with.
+pub const PASSED: &[u8] = b"passed/";
 /// What the names of all rows about other nodes begin with.
 pub const PEER: &[u8] = b"peer/";
 /// What the names of all rows about doubt begin with.

@@ -9,7 +9,7 @@ use std::{
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
+    FixedMembers, HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
@@ -214,6 +214,7 @@ impl Cluster {
             view: self.view.clone(),
             secret: Secret([3; 32]),
             transport: self.network.port(id),
+            log: Arc::new(FixedMembers),
             disk: Arc::new(disk),
             clock: Arc::new(SimulatedClock::starting_at(1_000_000)),
             certificate: Arc::default(),

@@ -9,7 +9,7 @@
 //! setting of QUIC and TLS and why it is set, [`identity`] and [`authority`] for certificates, and [`renewal`] for one that
 //! is replaced while its node runs. This crate is the only one that knows quinn and rustls.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use atoll_ring::{ClusterId, Epoch, NodeId};
 use atoll_wire::{Envelope, FrameError, Lane, Reply, Request, Roles};
@@ -53,6 +53,9 @@ pub trait Transport: Send + Sync {
 
     /// A node that we have no connection to has just spoken to us: it is there, so this is a good moment to connect.
     fn heard_from(&self, node: NodeId);
+
+    /// These are the members from now on, this node among them, and where to reach them.
+    fn follow(&self, members: &[(NodeId, SocketAddr)]);
 }
 
 /// What a node does with a request.

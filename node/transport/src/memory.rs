@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
@@ -291,7 +292,10 @@ fn may_repeat(envelope: &Envelope, request: &Request) -> bool {
             | Request::Recall(_)
             | Request::CompareRoots(_)
             | Request::Compare(_)
-            | Request::Entries(_) => true,
+            | Request::Entries(_)
+            | Request::Moves(_)
+            | Request::Copy(_)
+            | Request::Covered(_) => true,
             Request::Hello(_)
             | Request::View(_)
             | Request::Status(_)
@@ -301,6 +305,8 @@ fn may_repeat(envelope: &Envelope, request: &Request) -> bool {
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)
+            | Request::Propose(_)
+            | Request::Raft(_)
             | Request::Enrol(_) => false,
         }
 }
@@ -311,6 +317,8 @@ struct Port {
 }
 
 impl Transport for Port {
+    fn follow(&self, _: &[(NodeId, SocketAddr)]) {} // everybody is on this network
+
     fn call(
         &self,
         to: NodeId,

@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -28,6 +28,7 @@ pub struct Peers {
     me: Option<NodeId>,
     slots: Mutex<BTreeMap<NodeId, Slot>>,
     changed: Notify,
+    itself: Weak<Peers>,
 }
 
 struct Slot {
@@ -66,7 +67,14 @@ impl Peers {
     /// No peers yet; see [`Peers::set`].
     pub fn new(quic: Quic, role: Role, me: Option<NodeId>) -> Arc<Self> {
         let slots = Mutex::new(BTreeMap::new());
-        Arc::new(Peers { quic, role, me, slots, changed: Notify::new() })
+        Arc::new_cyclic(|itself| Peers {
+            quic,
+            role,
+            me,
+            slots,
+            changed: Notify::new(),
+            itself: itself.clone(),
+        })
     }
 
     /// Keeps up connections to exactly these.
@@ -176,15 +184,16 @@ impl Transport for Peers {
             slot.dial_now.notify_one();
         }
     }
+
+    fn follow(&self, members: &[(NodeId, SocketAddr)]) {
+        if let Some(peers) = self.itself.upgrade() {
+            peers.set(members);
+        }
+    }
 }
 
 /// Dials a peer for ever.
-async fn keep(
-    peers: std::sync::Weak<Peers>,
-    node: NodeId,
-    address: SocketAddr,
-    dial_now: Arc<Notify>,
-) {
+async fn keep(peers: Weak<Peers>, node: NodeId, address: SocketAddr, dial_now: Arc<Notify>) {
     let mut pause = PAUSE_MIN;
     loop {
         let Some(held) = peers.upgrade() else { return };

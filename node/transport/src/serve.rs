@@ -374,8 +374,16 @@ impl Guest {
             | Kind::Recall
             | Kind::CompareRoots
             | Kind::Compare
-            | Kind::Entries => Effect::NotApplied,
-            Kind::Put | Kind::Delete | Kind::Replicate | Kind::Enrol => Effect::Unknown,
+            | Kind::Entries
+            | Kind::Moves
+            | Kind::Copy
+            | Kind::Covered => Effect::NotApplied,
+            Kind::Put
+            | Kind::Delete
+            | Kind::Replicate
+            | Kind::Enrol
+            | Kind::Propose
+            | Kind::Raft => Effect::Unknown,
         };
         let detail = "too many replies wait to be taken; read them, or ask for less at a time";
         let failure = Failure {

@@ -61,6 +61,10 @@ codes! {
     OtherCluster = 11, "other cluster";
     /// The key has as many siblings as it may; put with a context to replace them.
     TooManySiblings = 12, "too many siblings";
+    /// The ring is not changed like this; the text says what to do instead.
+    RingRejected = 13, "ring change refused";
+    /// The caller was removed from the ring and cannot come back under its id.
+    Removed = 14, "removed from the ring";
     /// Fewer owners than needed stored the write in time.
     WriteQuorumNotMet = 100, "write quorum not met";
     /// Fewer owners than needed answered the read in time.
@@ -77,6 +81,8 @@ codes! {
     HintsFull = 106, "hint store full";
     /// The node has just started and does not know yet what it may say.
     Rising = 107, "starting";
+    /// No majority of the voters can be reached: the ring cannot be changed. Data is read and written as ever.
+    RingFrozen = 108, "ring frozen";
     /// The node's own copy of this key is damaged.
     Corrupt = 200, "corrupt";
     /// The node accepts no writes.
@@ -189,6 +195,8 @@ mod tests {
             (10, "malformed"),
             (11, "other cluster"),
             (12, "too many siblings"),
+            (13, "ring change refused"),
+            (14, "removed from the ring"),
             (100, "write quorum not met"),
             (101, "read quorum not met"),
             (102, "no owner reachable"),
@@ -197,6 +205,7 @@ mod tests {
             (105, "stale view"),
             (106, "hint store full"),
             (107, "starting"),
+            (108, "ring frozen"),
             (200, "corrupt"),
             (201, "read-only"),
             (202, "stopping"),

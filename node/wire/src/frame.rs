@@ -47,6 +47,10 @@ pub enum Kind {
     RepairRun,
     /// See [`crate::Dump`].
     Dump,
+    /// See [`crate::Propose`].
+    Propose,
+    /// See [`crate::MovesQuery`].
+    Moves,
     /// See [`crate::Put`].
     Put,
     /// See [`crate::Get`].
@@ -67,11 +71,17 @@ pub enum Kind {
     Compare,
     /// See [`crate::Entries`].
     Entries,
+    /// See [`crate::Raft`].
+    Raft,
+    /// See [`crate::Copy`].
+    Copy,
+    /// See [`crate::Covered`].
+    Covered,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 22] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
@@ -79,6 +89,8 @@ impl Kind {
         Kind::RepairStatus,
         Kind::RepairRun,
         Kind::Dump,
+        Kind::Propose,
+        Kind::Moves,
         Kind::Put,
         Kind::Get,
         Kind::Delete,
@@ -89,6 +101,9 @@ impl Kind {
         Kind::CompareRoots,
         Kind::Compare,
         Kind::Entries,
+        Kind::Raft,
+        Kind::Copy,
+        Kind::Covered,
     ];
 
     /// The number on the wire: below 16 about the cluster, from 16 from clients, from 32 between nodes.
@@ -101,6 +116,8 @@ impl Kind {
             Kind::RepairStatus => 5,
             Kind::RepairRun => 6,
             Kind::Dump => 7,
+            Kind::Propose => 8,
+            Kind::Moves => 9,
             Kind::Put => 16,
             Kind::Get => 17,
             Kind::Delete => 18,
@@ -111,6 +128,9 @@ impl Kind {
             Kind::CompareRoots => 36,
             Kind::Compare => 37,
             Kind::Entries => 38,
+            Kind::Raft => 39,
+            Kind::Copy => 40,
+            Kind::Covered => 41,
         }
     }
 
@@ -124,8 +144,12 @@ impl Kind {
             (Kind::Put, false) => VALUE_TAIL_BYTES_MAX,
             (Kind::Get | Kind::Fetch, true) | (Kind::Replicate, false) => STATE_TAIL_BYTES_MAX,
             (Kind::View | Kind::RepairStatus, true) => VIEW_TAIL_BYTES_MAX,
-            (Kind::Dump, true) => DUMP_TAIL_BYTES_MAX,
-            (Kind::CompareRoots | Kind::Compare | Kind::Entries, _) => COMPARE_TAIL_BYTES_MAX,
+            (Kind::Propose, false) | (Kind::Moves, true) | (Kind::Raft, _) => VIEW_TAIL_BYTES_MAX,
+            (Kind::Dump | Kind::Copy, true) => DUMP_TAIL_BYTES_MAX,
+            (Kind::CompareRoots | Kind::Compare | Kind::Entries | Kind::Covered, _) => {
+                COMPARE_TAIL_BYTES_MAX
+            }
+            (Kind::Propose, true) | (Kind::Moves | Kind::Copy, false) => 0,
             (Kind::Hello | Kind::Ping | Kind::Status | Kind::Delete, _) => 0,
             (Kind::RepairRun | Kind::Recall | Kind::Enrol, _) => 0,
             (Kind::View | Kind::RepairStatus | Kind::Dump, false) => 0,
@@ -293,6 +317,17 @@ impl Frame {
             Kind::RepairStatus => self.body(Request::RepairStatus)?,
             Kind::RepairRun => self.body(Request::RepairRun)?,
             Kind::Dump => self.body(Request::Dump)?,
+            Kind::Moves => self.body(Request::Moves)?,
+            Kind::Propose => {
+                self.body(|asked| Request::Propose(crate::Propose { command: tail, ..asked }))?
+            }
+            Kind::Raft => {
+                self.body(|_: crate::Raft| Request::Raft(crate::Raft { message: tail }))?
+            }
+            Kind::Copy => self.body(Request::Copy)?,
+            Kind::Covered => {
+                self.body(|asked| Request::Covered(crate::Covered { rows: tail, ..asked }))?
+            }
             Kind::Recall => self.body(Request::Recall)?,
             Kind::Enrol => self.body(Request::Enrol)?,
             Kind::CompareRoots => self.body(|_: crate::CompareRoots| {
@@ -340,6 +375,19 @@ impl Frame {
             Kind::RepairRun => self.body(Reply::RepairRun)?,
             Kind::Dump => {
                 self.body(|dumped| Reply::Dumped(crate::Dumped { rows: tail, ..dumped }))?
+            }
+            Kind::Moves => {
+                self.body(|report| Reply::Moves(crate::MovesReport { moves: tail, ..report }))?
+            }
+            Kind::Propose => self.body(Reply::Proposed)?,
+            Kind::Raft => {
+                self.body(|_: crate::RaftReply| Reply::Raft(crate::RaftReply { message: tail }))?
+            }
+            Kind::Copy => {
+                self.body(|dumped| Reply::Copied(crate::Dumped { rows: tail, ..dumped }))?
+            }
+            Kind::Covered => {
+                self.body(|_: crate::Covering| Reply::Covering(crate::Covering { which: tail }))?
             }
             Kind::Recall => self.body(Reply::Recalled)?,
             Kind::Enrol => self.body(Reply::Enrolled)?,
@@ -391,6 +439,11 @@ pub fn encode_request(
         Request::RepairStatus(body) => encode(Kind::RepairStatus, 0, id, &(envelope, body), &none),
         Request::RepairRun(body) => encode(Kind::RepairRun, 0, id, &(envelope, body), &none),
         Request::Dump(body) => encode(Kind::Dump, 0, id, &(envelope, body), &none),
+        Request::Moves(body) => encode(Kind::Moves, 0, id, &(envelope, body), &none),
+        Request::Propose(body) => encode(Kind::Propose, 0, id, &(envelope, body), &body.command),
+        Request::Raft(body) => encode(Kind::Raft, 0, id, &(envelope, body), &body.message),
+        Request::Copy(body) => encode(Kind::Copy, 0, id, &(envelope, body), &none),
+        Request::Covered(body) => encode(Kind::Covered, 0, id, &(envelope, body), &body.rows),
         Request::Recall(body) => encode(Kind::Recall, 0, id, &(envelope, body), &none),
         Request::Enrol(body) => encode(Kind::Enrol, 0, id, &(envelope, body), &none),
         Request::CompareRoots(body) => {
@@ -443,6 +496,21 @@ pub fn encode_reply(
         (Kind::Dump, Reply::Dumped(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.rows)
         }
+        (Kind::Moves, Reply::Moves(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.moves)
+        }
+        (Kind::Propose, Reply::Proposed(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
+        (Kind::Raft, Reply::Raft(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.message)
+        }
+        (Kind::Copy, Reply::Copied(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.rows)
+        }
+        (Kind::Covered, Reply::Covering(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.which)
+        }
         (Kind::Recall, Reply::Recalled(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
         }
@@ -470,7 +538,12 @@ pub fn encode_reply(
             | Kind::Enrol
             | Kind::CompareRoots
             | Kind::Compare
-            | Kind::Entries,
+            | Kind::Entries
+            | Kind::Propose
+            | Kind::Moves
+            | Kind::Raft
+            | Kind::Copy
+            | Kind::Covered,
             _,
         ) => Err(FrameError::Direction),
     }

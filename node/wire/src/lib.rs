@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
-//! anything may be, [`tails`] the long lists. Nothing here waits or touches a socket.
+//! anything may be, [`membership`] changes of the ring, [`tails`] the long lists. Nothing here waits or touches a socket.
 //!
 //! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
 //! A new field is a new kind or a new version of [`ALPN`].
@@ -11,6 +11,7 @@ pub mod bucket;
 pub mod failure;
 pub mod frame;
 pub mod limits;
+pub mod membership;
 mod receipt;
 pub mod reply;
 pub mod request;
@@ -20,6 +21,10 @@ pub mod tails;
 pub use bucket::BucketId;
 pub use failure::{Effect, ErrorCode, Failure};
 pub use frame::{Frame, FrameError, Kind};
+pub use membership::{
+    Copy, Covered, Covering, MoveReport, MovesQuery, MovesReport, Propose, Proposed, Raft,
+    RaftReply,
+};
 pub use reply::{
     Differing, DotParts, Enrolled, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise,
     Recalled, Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched,

@@ -7,7 +7,9 @@ use atoll_ring::Epoch;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Commit, Dumped, Failure, RepairReport, Role, Roots};
+use crate::{
+    Commit, Covering, Dumped, Failure, MovesReport, Proposed, RaftReply, RepairReport, Role, Roots,
+};
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
 pub type DotParts = (u32, u32, u64);
@@ -39,6 +41,16 @@ pub enum Reply {
     RepairRun(RepairStarted),
     /// To a dump.
     Dumped(Dumped),
+    /// To a proposal.
+    Proposed(Proposed),
+    /// To a query for moves.
+    Moves(MovesReport),
+    /// To a message between voters.
+    Raft(RaftReply),
+    /// To a copy: a page.
+    Copied(Dumped),
+    /// To a question about rows.
+    Covering(Covering),
     /// To a recall.
     Recalled(Recalled),
     /// To an enrolment.
@@ -78,7 +90,7 @@ pub struct Pong {
 /// A view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewReply {
-    /// Tail: the view in postcard.
+    /// Tail: the [`atoll_ring::Update`] in postcard.
     #[serde(skip)]
     pub view: Bytes,
 }

@@ -7,7 +7,7 @@ use atoll_ring::{Epoch, QuorumRequest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketId, Kind, Role};
+use crate::{BucketId, Copy, Covered, Kind, MovesQuery, Propose, Raft, Role};
 
 /// What every request carries, whatever it asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,10 @@ pub enum Request {
     RepairRun(RepairRun),
     /// Give me your raw states.
     Dump(Dump),
+    /// Change the ring.
+    Propose(Propose),
+    /// How do your moves go?
+    Moves(MovesQuery),
     /// What do you remember of me?
     Recall(Recall),
     /// Remember that I begin a new life.
@@ -61,6 +65,12 @@ pub enum Request {
     Compare(Compare),
     /// Which keys in these leaves differ?
     Entries(Entries),
+    /// A message between voters.
+    Raft(Raft),
+    /// Give me your rows of a partition that I join.
+    Copy(Copy),
+    /// Which of these do you hold?
+    Covered(Covered),
 }
 
 impl Request {
@@ -79,6 +89,11 @@ impl Request {
             Request::RepairStatus(_) => Kind::RepairStatus,
             Request::RepairRun(_) => Kind::RepairRun,
             Request::Dump(_) => Kind::Dump,
+            Request::Propose(_) => Kind::Propose,
+            Request::Moves(_) => Kind::Moves,
+            Request::Raft(_) => Kind::Raft,
+            Request::Copy(_) => Kind::Copy,
+            Request::Covered(_) => Kind::Covered,
             Request::Recall(_) => Kind::Recall,
             Request::Enrol(_) => Kind::Enrol,
             Request::CompareRoots(_) => Kind::CompareRoots,
@@ -152,7 +167,10 @@ pub struct Roots {
 
 /// Asks for the current view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ViewQuery {}
+pub struct ViewQuery {
+    /// The epoch of the view that the asker has; 0 = none. Whoever is a little behind gets what has changed since.
+    pub have: u64,
+}
 
 /// Asks a node about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,11 +30,16 @@ impl Role {
     /// |---|---|---|---|
     /// | hello, view, status | yes | yes | yes |
     /// | put, get, delete | yes (handing over) | yes | yes |
+    /// | propose, moves | yes | no | yes |
     /// | repair status, repair run, dump | no | no | yes |
-    /// | ping, replicate, fetch, recall, enrol, compare roots, compare, entries | yes | no | no |
+    /// | ping, replicate, fetch, recall, enrol, compare roots, compare, entries, raft, copy, covered | yes | no | no |
     pub fn may_send(self, kind: Kind) -> bool {
         match kind {
             Kind::Hello | Kind::View | Kind::Status | Kind::Put | Kind::Get | Kind::Delete => true,
+            Kind::Propose | Kind::Moves => match self {
+                Role::Node | Role::Operator => true,
+                Role::Client => false,
+            },
             Kind::RepairStatus | Kind::RepairRun | Kind::Dump => match self {
                 Role::Operator => true,
                 Role::Node | Role::Client => false,
@@ -46,7 +51,10 @@ impl Role {
             | Kind::Enrol
             | Kind::CompareRoots
             | Kind::Compare
-            | Kind::Entries => match self {
+            | Kind::Entries
+            | Kind::Raft
+            | Kind::Copy
+            | Kind::Covered => match self {
                 Role::Node => true,
                 Role::Client | Role::Operator => false,
             },
@@ -116,6 +124,11 @@ mod tests {
             (Kind::CompareRoots, [true, false, false]),
             (Kind::Compare, [true, false, false]),
             (Kind::Entries, [true, false, false]),
+            (Kind::Propose, [true, false, true]),
+            (Kind::Moves, [true, false, true]),
+            (Kind::Raft, [true, false, false]),
+            (Kind::Copy, [true, false, false]),
+            (Kind::Covered, [true, false, false]),
         ];
         assert_eq!(expected.len(), Kind::ALL.len(), "a new kind needs its line here");
         for (kind, may) in expected {

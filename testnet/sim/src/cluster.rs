@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
+    FixedMembers, HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     storage::{
         Space, StoreError,
         commit::{Disk, Pace},
@@ -275,6 +275,7 @@ impl Start {
             view: self.view,
             secret: Secret([3; 32]),
             transport: self.network.port(self.id),
+            log: Arc::new(FixedMembers),
             disk: Arc::new(disk),
             clock: self.clock,
             past: self.past,
