@@ -16,6 +16,7 @@ mod failures;
 mod full_disk;
 mod hedge;
 mod hints;
+mod moves;
 mod quarantine;
 mod quorums;
 mod repair;
