@@ -50,6 +50,9 @@ pub(crate) fn send_page(node: &Arc<Node>, caller: Caller, asked: &Copy) -> Answe
             Ok(page) => page,
             Err(error) => return failed(replica::stopping(&error)),
         };
+        if let Err(failure) = may_send(&node, peer, &asked) {
+            return failed(failure); // so much was damaged that the whole partition is in doubt
+        }
         let session = atoll_ring::Epoch(asked.session);
         node.moves().book(Partition(asked.partition), session, |book| {
             if !book.joins {
