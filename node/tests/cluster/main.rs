@@ -17,6 +17,7 @@ mod fencing;
 mod full_disk;
 mod hedge;
 mod hints;
+mod moves;
 mod quarantine;
 mod quorums;
 mod repair;
