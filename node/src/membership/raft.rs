@@ -105,8 +105,8 @@ type Taken = Result<Epoch, Rejected>;
 /// One line of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Line {
-    /// The view that all others build on. Only the first one counts.
-    First(Box<View>),
+    /// The view that all others build on, in few bytes. Only the first one counts.
+    First(Vec<u8>),
     /// A change of the ring.
     Change {
         /// When it was proposed, for people and for the end of invitations.
@@ -254,7 +254,7 @@ impl Shared {
             Ok(Err(_)) | Err(_) => return Err(NotProposed::Frozen(reach(node).said())),
         }
         if running.begun.get().is_none() {
-            append(&running.raft, Line::First(Box::new(View::clone(&node.view())))).await?.ok();
+            append(&running.raft, Line::First(node.view().encode())).await?.ok();
         }
         Ok(())
     }

@@ -66,7 +66,40 @@ pub(super) struct Applied {
     pub(super) last: Option<LogId>,
     pub(super) voters: StoredMembership,
     /// None before the log's first line.
+    #[serde(with = "packed")]
     pub(super) view: Option<Arc<View>>,
+}
+
+/// A view in few bytes; none are no view.
+mod packed {
+    use std::sync::Arc;
+
+    use atoll_ring::View;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    pub(super) fn pack(view: Option<&Arc<View>>) -> Vec<u8> {
+        view.map_or_else(Vec::new, |view| view.encode())
+    }
+
+    pub(super) fn unpack(bytes: &[u8]) -> Result<Option<Arc<View>>, String> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        View::decode(bytes).map(|view| Some(Arc::new(view))).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        view: &Option<Arc<View>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        pack(view.as_ref()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<View>>, D::Error> {
+        unpack(&Vec::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 impl Kept {
@@ -303,16 +336,14 @@ impl Machine {
     /// One line of the log. What is rejected changes nothing and uses up no epoch.
     fn take(&mut self, line: Line, passed: &mut Vec<Passed>) -> Result<Epoch, Rejected> {
         let (at_ms, command) = match (line, &self.applied.view) {
-            (Line::First(view), None) => {
-                let epoch = view.epoch();
-                self.applied.view = Some(Arc::new(*view));
-                return Ok(epoch);
+            (Line::First(bytes), None) => {
+                self.applied.view = packed::unpack(&bytes).unwrap_or(None);
+                return self.applied.view.as_ref().map(|view| view.epoch()).ok_or(NOWHERE);
             }
             (Line::First(_), Some(view)) => return Ok(view.epoch()),
             (Line::Change { at_ms, command }, _) => (at_ms, command),
         };
-        let nowhere = Rejected::OtherEpoch { made_for: Epoch(0), now: Epoch(0) };
-        let view = self.applied.view.as_ref().ok_or(nowhere)?; // whoever leads writes the first line first
+        let view = self.applied.view.as_ref().ok_or(NOWHERE)?; // whoever leads writes the first line first
         let entry = Passed { epoch: Epoch(view.epoch().0 + 1), at_ms, command };
         let next = view.apply(&entry)?;
         self.applied.view = Some(Arc::new(next));
@@ -331,6 +362,9 @@ impl Machine {
         settled.map_err(|error| failed(ErrorSubject::StateMachine, ErrorVerb::Write, &error))
     }
 }
+
+/// What a change is told before the log's first line. Whoever leads writes that one first.
+const NOWHERE: Rejected = Rejected::OtherEpoch { made_for: Epoch(0), now: Epoch(0) };
 
 impl RaftStateMachine<Group> for Machine {
     type SnapshotBuilder = Applied;
@@ -376,9 +410,10 @@ impl RaftStateMachine<Group> for Machine {
         meta: &SnapshotMeta<u64, EmptyNode>,
         snapshot: Box<Vec<u8>>,
     ) -> Result<(), StorageError<u64>> {
-        let view: Option<View> = postcard::from_bytes(&snapshot)
-            .map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), &error))?;
-        let view = view.map(Arc::new);
+        let view = packed::unpack(&snapshot).map_err(|error| {
+            let error = StoreError(error);
+            StorageIOError::read_snapshot(Some(meta.signature()), &error)
+        })?;
         self.applied =
             Applied { last: meta.last_log_id, voters: meta.last_membership.clone(), view };
         self.settle(&[]).await
@@ -396,8 +431,7 @@ impl Applied {
             last_membership: self.voters.clone(),
             snapshot_id: self.last.map_or_else(|| "-".into(), |last| last.to_string()),
         };
-        let bytes = postcard::to_stdvec(&self.view).expect("a view is plain data");
-        Snapshot { meta, snapshot: Box::new(bytes) }
+        Snapshot { meta, snapshot: Box::new(packed::pack(self.view.as_ref())) }
     }
 }
 
