@@ -30,7 +30,7 @@ use atoll_antientropy::Actor;
 use atoll_ring::{Command, Epoch, NodeId, Rejected, View};
 use atoll_transport::Boxed;
 use bytes::Bytes;
-use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -87,7 +87,7 @@ openraft::declare_raft_types!(
         D = Line,
         R = Taken,
         NodeId = u64,
-        Node = openraft::EmptyNode,
+        Node = EmptyNode,
         Entry = openraft::Entry<Group>,
         SnapshotData = Vec<u8>,
         AsyncRuntime = openraft::TokioRuntime,
@@ -96,8 +96,8 @@ openraft::declare_raft_types!(
 type LogId = openraft::LogId<u64>;
 type Vote = openraft::Vote<u64>;
 type RaftEntry = openraft::Entry<Group>;
-type StoredMembership = openraft::StoredMembership<u64, openraft::EmptyNode>;
-type Metrics = openraft::RaftMetrics<u64, openraft::EmptyNode>;
+type StoredMembership = openraft::StoredMembership<u64, EmptyNode>;
+type Metrics = openraft::RaftMetrics<u64, EmptyNode>;
 
 /// What became of a line: the epoch it made, or why it changes nothing.
 type Taken = Result<Epoch, Rejected>;
@@ -251,7 +251,14 @@ impl Shared {
         }
         match tokio::time::timeout(MAJORITY_LIMIT, running.raft.ensure_linearizable()).await {
             Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return Err(NotProposed::Frozen(reach(node).said())),
+            Ok(Err(error)) => {
+                let leader = error.forward_to_leader::<EmptyNode>().and_then(|to| to.leader_id);
+                return Err(match leader.map(|leader| Member(leader).node()) {
+                    Some(leader) if leader != node.id() => NotProposed::LedBy(leader),
+                    Some(_) | None => NotProposed::Frozen(reach(node).said()),
+                });
+            }
+            Err(_) => return Err(NotProposed::Frozen(reach(node).said())),
         }
         if running.begun.get().is_none() {
             append(&running.raft, Line::First(node.view().encode())).await?.ok();

@@ -164,7 +164,9 @@ pub(super) fn begin_alone(
     let old = disk.scan(Space::Meta, RAFT, None, usize::MAX)?;
     let mut writes: Vec<Write> = old.into_iter().map(|(row, _)| removed(row)).collect();
     writes.push(meta::write_number(Bytes::from_static(ID), me.0));
-    writes.push(kept(PURGED, &applied.last.expect("whoever goes on knows from where")));
+    let last = applied.last.expect("whoever goes on knows from where");
+    writes.push(kept(VOTE, &Vote::new(last.leader_id.term, me.0)));
+    writes.push(kept(PURGED, &last));
     writes.push(kept(APPLIED, applied));
     Ok(writes)
 }

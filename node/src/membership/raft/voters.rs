@@ -110,19 +110,17 @@ async fn exchange(
     members: &BTreeSet<Member>,
 ) -> Result<(), NotProposed> {
     let raft = &running.raft;
-    let known: BTreeSet<u64> = {
-        let metrics = raft.metrics().borrow().clone();
-        metrics.membership_config.nodes().map(|(member, _)| *member).collect()
-    };
+    let present = raft.metrics().borrow().membership_config.membership().clone();
+    let voting: BTreeSet<u64> = present.voter_ids().collect();
     let new: BTreeSet<u64> =
-        members.iter().map(|member| member.0).filter(|member| !known.contains(member)).collect();
-    for member in &new {
+        members.iter().map(|member| member.0).filter(|member| !voting.contains(member)).collect();
+    for member in new.iter().filter(|member| present.get_node(member).is_none()) {
         let added = raft.add_learner(*member, EmptyNode {}, false);
         agreed(tokio::time::timeout(AGREE_LIMIT, added).await)?;
     }
     let until = node.clock().now() + FOLLOW_LIMIT;
-    for member in members {
-        if !follows(running, *member, until).await {
+    for member in new.iter().map(|member| Member(*member)) {
+        if !follows(running, member, until).await {
             let change = ChangeMembers::RemoveNodes(new);
             let taken_back = raft.change_membership(change, true);
             agreed(tokio::time::timeout(AGREE_LIMIT, taken_back).await)?;
