@@ -9,7 +9,7 @@ use atoll_node::{
     Faults,
     storage::{Space, Store as _, Write, faulty::Step, record::Record, summary::Summary},
 };
-use atoll_ring::{Command, Entry, Epoch, NodeId, Owners, Partition, View, Wish};
+use atoll_ring::{Command, Entry, Epoch, NodeId, Owners, Partition, Wish};
 use atoll_wire::{
     BucketId, Copy, Envelope, ErrorCode, Lane, MoveReport, MovesQuery, MovesReport, Reply, Request,
     Role,
