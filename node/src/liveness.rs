@@ -40,8 +40,6 @@ struct Peer {
     /// It has left a question unanswered for longer than anybody should wait; asked last until it is heard again.
     silent: bool,
     round_trip_micros: u32,
-    /// The newest view it has said it has. It has that on stable storage.
-    epoch: Epoch,
 }
 
 #[derive(PartialEq, Eq)]
@@ -53,7 +51,7 @@ enum State {
 
 impl Peer {
     fn unknown() -> Self {
-        Peer { state: State::Unknown, silent: false, round_trip_micros: 0, epoch: Epoch(0) }
+        Peer { state: State::Unknown, silent: false, round_trip_micros: 0 }
     }
 }
 
@@ -77,20 +75,6 @@ impl Liveness {
     /// Everybody hears from us at once.
     pub(crate) fn tell_all(&self) {
         self.news.notify_waiters();
-    }
-
-    /// It has said that it has this view.
-    pub(crate) fn has_epoch(&self, node: NodeId, epoch: Epoch) {
-        let mut peers = self.peers.lock().expect("no panic holds it");
-        if let Some(peer) = peers.get_mut(&node) {
-            peer.epoch = peer.epoch.max(epoch);
-        }
-    }
-
-    /// The newest view it has said it has.
-    pub(crate) fn epoch(&self, node: NodeId) -> Epoch {
-        let peers = self.peers.lock().expect("no panic holds it");
-        peers.get(&node).map_or(Epoch(0), |peer| peer.epoch)
     }
 
     /// Whether it is known to be unreachable.

@@ -20,7 +20,8 @@ use atoll_transport::{
 use atoll_wire::Role;
 
 use crate::{
-    ConfigError, FixedMembers, Node, NodeConfig, Parts, Past, SystemClock,
+    ConfigError, Node, NodeConfig, Parts, Past, SystemClock,
+    membership::{MembershipLog as _, raft::RaftLog},
     storage::{
         Space, Store, StoreError,
         commit::Disk,
@@ -148,12 +149,13 @@ pub async fn run(
     peers.set(&members);
     let disk = Arc::new(disk);
     let renewal = Renewal::new(quic.clone(), &identity, config.node);
+    let log = Arc::new(RaftLog::new(disk.clone()));
     let node = Node::start(Parts {
         id: config.node,
         view: Arc::new(view),
         secret,
         transport: peers.clone(),
-        log: Arc::new(FixedMembers),
+        log: log.clone(),
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
         past: match directory.lost() {
@@ -197,6 +199,8 @@ pub async fn run(
     if failure.is_some() {
         tokio::time::sleep(LAST_ANSWERS).await;
     }
+    // first, while there is a way to the others; nothing is lost if it is cut short
+    let _ = tokio::time::timeout(GOODBYE, log.close()).await;
     quic.close(GOODBYE).await;
     peers.close();
     serving.abort();

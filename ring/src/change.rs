@@ -176,38 +176,45 @@ impl View {
     /// # Errors
     /// The command does not fit this view; nothing changes.
     pub fn apply(&self, entry: &Entry) -> Result<View, Rejected> {
-        let Entry { epoch, at_ms, command } = entry;
-        if epoch.0.checked_sub(1) != Some(self.epoch.0) {
-            let made_for = Epoch(epoch.0.saturating_sub(1));
-            return Err(Rejected::OtherEpoch { made_for, now: self.epoch });
-        }
         let mut next = self.clone();
-        next.epoch = *epoch;
-        match command {
-            Command::Invite { invitation, node, expires_ms } => {
-                next.invite(*invitation, *node, *at_ms, *expires_ms)?;
-            }
-            Command::Register { invitation, node, address, zone, weight } => {
-                next.invited(*invitation, *node, *at_ms)?;
-                next.register(*node, *address, zone, *weight)?;
-            }
-            Command::Change { base, wish, moves } => {
-                if *base != self.epoch {
-                    return Err(Rejected::OtherEpoch { made_for: *base, now: self.epoch });
-                }
-                next.grant(wish)?;
-                next.want(moves)?;
-            }
-            Command::Begin { partitions } => next.begin(partitions)?,
-            Command::Finish { partitions } => next.finish(partitions)?,
-            Command::Cancel => next.cancel()?,
-            Command::Retire { node } => next.retire(*node)?,
-            Command::Incarnation { node, incarnation } => next.reborn(*node, *incarnation)?,
-            Command::Voters { voters } => next.set_voters(voters)?,
-            Command::Recovered { by } => next.set_voters(&[*by])?,
-        }
+        next.advance(entry)?;
         next.check().expect("a command leaves a view as it must be");
         Ok(next)
+    }
+
+    /// Makes this the next view. If that is refused, something between the two is left.
+    pub(crate) fn advance(&mut self, entry: &Entry) -> Result<(), Rejected> {
+        let Entry { epoch, at_ms, command } = entry;
+        let base = self.epoch;
+        if epoch.0.checked_sub(1) != Some(base.0) {
+            let made_for = Epoch(epoch.0.saturating_sub(1));
+            return Err(Rejected::OtherEpoch { made_for, now: base });
+        }
+        self.epoch = *epoch;
+        match command {
+            Command::Invite { invitation, node, expires_ms } => {
+                self.invite(*invitation, *node, *at_ms, *expires_ms)?;
+            }
+            Command::Register { invitation, node, address, zone, weight } => {
+                self.invited(*invitation, *node, *at_ms)?;
+                self.register(*node, *address, zone, *weight)?;
+            }
+            Command::Change { base: made_for, wish, moves } => {
+                if *made_for != base {
+                    return Err(Rejected::OtherEpoch { made_for: *made_for, now: base });
+                }
+                self.grant(wish)?;
+                self.want(moves)?;
+            }
+            Command::Begin { partitions } => self.begin(partitions)?,
+            Command::Finish { partitions } => self.finish(partitions)?,
+            Command::Cancel => self.cancel()?,
+            Command::Retire { node } => self.retire(*node)?,
+            Command::Incarnation { node, incarnation } => self.reborn(*node, *incarnation)?,
+            Command::Voters { voters } => self.set_voters(voters)?,
+            Command::Recovered { by } => self.set_voters(&[*by])?,
+        }
+        Ok(())
     }
 
     /// Members that may own partitions.
@@ -294,6 +301,8 @@ impl View {
             return Err(Rejected::TooManyMembers);
         }
         check_zone(zone)?;
+        // An entry loses the scope on its way: whoever proposed it would have another view.
+        let address = SocketAddr::new(address.ip(), address.port());
         if let Some(other) = self.members.iter().find(|member| member.address == address) {
             return Err(Rejected::AddressTaken { address, node: other.id });
         }

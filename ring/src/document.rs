@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::change::{INVITATIONS_MAX, VOTERS_MAX};
 use crate::placement::{self, MEMBERS_MAX, PlacementError, REPLICAS_MAX};
@@ -112,30 +112,30 @@ pub enum ViewError {
 }
 
 /// A view as it is read from outside, before anything has been checked.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename = "View")]
 pub(crate) struct Document {
-    cluster: ClusterId,
-    epoch: Epoch,
-    partitions: Partitions,
-    replicas: u8,
-    bucket_n: u8,
+    pub(crate) cluster: ClusterId,
+    pub(crate) epoch: Epoch,
+    pub(crate) partitions: Partitions,
+    pub(crate) replicas: u8,
+    pub(crate) bucket_n: u8,
     #[serde(deserialize_with = "bounded::list::<_, _, MEMBERS_MAX>")]
-    members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
     #[serde(deserialize_with = "bounded::list::<_, _, REMOVED_MAX>")]
-    removed: Vec<Removed>,
+    pub(crate) removed: Vec<Removed>,
     #[serde(deserialize_with = "bounded::list::<_, _, INVITATIONS_MAX>")]
-    invitations: Vec<Invitation>,
+    pub(crate) invitations: Vec<Invitation>,
     #[serde(deserialize_with = "bounded::list::<_, _, VOTERS_MAX>")]
-    voters: Vec<NodeId>,
+    pub(crate) voters: Vec<NodeId>,
     #[serde(deserialize_with = "bounded::table::<_, ENTRIES_MAX>")]
-    owners: Vec<Vec<NodeId>>,
+    pub(crate) owners: Vec<Vec<NodeId>>,
     #[serde(deserialize_with = "bounded::list::<_, _, ENTRIES_MAX>")]
-    last_changed: Vec<Epoch>,
+    pub(crate) last_changed: Vec<Epoch>,
     #[serde(deserialize_with = "bounded::moves")]
-    moves: BTreeMap<Partition, Move>,
+    pub(crate) moves: BTreeMap<Partition, Move>,
     #[serde(deserialize_with = "bounded::wanted")]
-    wanted: BTreeMap<Partition, Vec<NodeId>>,
+    pub(crate) wanted: BTreeMap<Partition, Vec<NodeId>>,
 }
 
 /// Members of former times that a view remembers at most.
@@ -187,6 +187,25 @@ impl TryFrom<Document> for View {
 }
 
 impl View {
+    /// Its content, as people read it.
+    pub(crate) fn document(&self) -> Document {
+        Document {
+            cluster: self.cluster,
+            epoch: self.epoch,
+            partitions: self.partitions,
+            replicas: self.replicas,
+            bucket_n: self.bucket_n,
+            members: self.members.clone(),
+            removed: self.removed.clone(),
+            invitations: self.invitations.clone(),
+            voters: self.voters.clone(),
+            owners: self.owners.clone(),
+            last_changed: self.last_changed.clone(),
+            moves: self.moves.clone(),
+            wanted: self.wanted.clone(),
+        }
+    }
+
     /// Whether it is as every view is.
     pub(crate) fn check(&self) -> Result<(), ViewError> {
         if self.epoch == Epoch(0) {

@@ -10,14 +10,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
-use crate::document::{Document, ViewError};
+use crate::document::ViewError;
 use crate::placement::{self, Placement, PlacementWarning};
 use crate::voters;
 use crate::{ClusterId, Epoch, Member, NodeId, Partition, Partitions, Preference, Token};
 
 /// The cluster at one epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Document")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     pub(crate) cluster: ClusterId,
     pub(crate) epoch: Epoch,
@@ -36,7 +35,6 @@ pub struct View {
     pub(crate) moves: BTreeMap<Partition, Move>,
     pub(crate) wanted: BTreeMap<Partition, Vec<NodeId>>,
     /// Follows from the members; not part of the document.
-    #[serde(skip)]
     pub(crate) preference: Preference,
 }
 
@@ -115,6 +113,12 @@ impl View {
     #[must_use]
     pub fn removed(&self) -> &[Removed] {
         &self.removed
+    }
+
+    /// Since when a node is gone for ever, if it is.
+    #[must_use]
+    pub fn removed_since(&self, id: NodeId) -> Option<Epoch> {
+        self.removed.iter().find(|gone| gone.id == id).map(|gone| gone.epoch)
     }
 
     /// Who may still register.

@@ -1,7 +1,7 @@
 //! Who votes: an odd number, over the zones, as steady as possible.
 
 use atoll_ring::{
-    ClusterId, Command, Entry, Epoch, Member, MemberState, NodeId, Partitions, View, Wish, voters,
+    ClusterId, Entry, Epoch, Member, MemberState, NodeId, Partitions, Plan, View, Wish, voters,
 };
 
 fn view(zones: &[&str]) -> View {
@@ -56,7 +56,7 @@ fn the_unfit_are_better_than_nobody() {
 fn the_leaving_do_not_vote() {
     let view = view(&["a", "a", "a", "a"]);
     let wish = Wish::Leave { node: NodeId(2) };
-    let command = Command::Change { base: view.epoch(), wish, moves: Default::default() };
+    let command = Plan::of(&view, &wish).unwrap().command();
     let next = view.apply(&Entry { epoch: Epoch(2), at_ms: 0, command }).unwrap();
     assert_eq!(voters(&next, |_| true), ids(&[1, 3, 4]));
 }

@@ -67,11 +67,8 @@ impl Node {
             std::mem::replace(&mut *self.view.write().expect("no panic holds it"), next.clone());
         tracing::info!(from = %before.epoch(), to = %next.epoch(), "new view");
         if next.member(self.id).is_none() {
-            let gone = next.removed().iter().find(|gone| gone.id == self.id);
-            let removed = StoreError(match gone {
-                Some(gone) => {
-                    format!("{} was removed from the ring in epoch {}", self.id, gone.epoch)
-                }
+            let removed = StoreError(match next.removed_since(self.id) {
+                Some(since) => format!("{} was removed from the ring in epoch {since}", self.id),
                 None => format!("{} is no member of the ring", self.id),
             });
             self.disk.give_up(removed); // nothing is acknowledged under this id any more
@@ -97,7 +94,6 @@ impl Node {
 
     /// A peer has spoken, and said which view it has.
     pub(crate) fn heard_epoch(&self, peer: NodeId, epoch: Epoch) {
-        self.liveness.has_epoch(peer, epoch);
         if epoch > self.view().epoch() {
             self.catch_up.behind(peer, epoch);
         }

@@ -13,6 +13,7 @@ mod durability;
 mod exchange;
 mod failing_disk;
 mod failures;
+mod fencing;
 mod full_disk;
 mod hedge;
 mod hints;
