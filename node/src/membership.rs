@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::{Node, node::failed};
 
 pub(crate) mod catch_up;
+pub mod seeded;
 
 /// The log of membership changes, seen from one node. The third seam beside transport and store: a Raft group in a real
 /// cluster, a seeded stand-in that loses leaders and majorities in the simulator.
