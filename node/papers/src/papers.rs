@@ -93,7 +93,7 @@ impl NodePapers<'_> {
         Ok(files::write(&folder.join(NODE), &self.settings(), PUBLIC)?)
     }
 
-    fn settings(&self) -> String {
+    pub(crate) fn settings(&self) -> String {
         let NodePapers { node, listen, common, written_by } = self;
         format!(
             "\
