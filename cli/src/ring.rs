@@ -84,8 +84,8 @@ pub async fn run(
     format: Format,
 ) -> Result<(), Failed> {
     match command {
-        RingCommand::Show => show(&view_now(cluster).await?, format),
-        RingCommand::Lookup { key } => lookup(&view_now(cluster).await?, key, format),
+        RingCommand::Show => show(&*view_now(cluster).await?, format),
+        RingCommand::Lookup { key } => lookup(&*view_now(cluster).await?, key, format),
         RingCommand::Plan(args) => plan::run(&args, cluster, format).await?,
         RingCommand::Commit(args) => plan::commit(args, cluster, format).await?,
         RingCommand::Moves(args) => moves::run(&args, cluster, format).await?,

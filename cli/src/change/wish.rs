@@ -160,7 +160,7 @@ impl Wished for Remove {
         if self.dead {
             return Ok(Wish::RemoveDead { node });
         }
-        let what = format!("only a node that is gone for good is removed; nothing was changed");
+        let what = "only a node that is gone for good is removed; nothing was changed";
         Err(Failed::new(Exit::Refused, what).mend(format!(
             "atoll cluster leave {node}; or, if it does not come back, atoll cluster remove --dead {node}"
         )))

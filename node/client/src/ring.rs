@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_ring::{Command, Entry, Epoch, NodeId, View};
+use atoll_ring::{Command, Entry, Epoch, NodeId, Update, View};
 use atoll_wire::{
     Effect, ErrorCode, Failure, MovesQuery, MovesReport, Propose, Reply, Request, ViewQuery,
 };
@@ -168,15 +168,14 @@ impl Client {
         let options = Options { timeout, via: Some(node), ..Options::default() };
         let query = Request::View(ViewQuery { have: after.0 });
         match self.send(&Bytes::new(), &query, &options).await? {
-            (_, Reply::View(reply)) => Ok(entries_in(&reply.view)),
+            (node, Reply::View(reply)) => match postcard::from_bytes(&reply.view) {
+                Ok(Update::Entries(entries)) => Ok(entries),
+                Ok(Update::View(_)) => Ok(Vec::new()),
+                Err(error) => Err(nonsense(node, &format!("no view: {error}"))),
+            },
             (node, _) => Err(nonsense(node, "no view")),
         }
     }
-}
-
-/// The entries in the answer to a view query; none if it is a whole view.
-fn entries_in(_answer: &Bytes) -> Vec<Entry> {
-    Vec::new() // so far the answer is always a whole view
 }
 
 /// Between two rounds of asking everybody, when nobody leads.
