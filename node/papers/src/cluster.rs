@@ -272,6 +272,7 @@ impl Cluster {
                 node: member.id,
                 listen: member.address,
                 common: "",
+                view: "",
                 written_by: "`atoll cluster init`",
             };
             papers.write(&folder, &authority, valid.duration())?;

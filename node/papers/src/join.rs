@@ -303,6 +303,7 @@ impl NewNode {
             node: self.node,
             listen,
             common: "",
+            view: "",
             written_by: "`atoll cluster join`",
         };
         let path = self.folder.join(NODE);
