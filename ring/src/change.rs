@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::placement::REPLICAS_MAX;
-use crate::view::{Invitation, Removed};
+use crate::placement::{MEMBERS_MAX, REPLICAS_MAX};
+use crate::view::{Invitation, REMOVED_MAX, Removed};
 use crate::{Epoch, Member, MemberState, Move, NodeId, Partition, Preference, View, bounded};
 
 /// One line of the membership log, in its place.
@@ -217,6 +217,11 @@ pub enum Rejected {
         /// Seconds since then.
         ago_s: u64,
     },
+    /// Too many members, now or over all time.
+    #[error(
+        "no room for another member: a cluster has at most {MEMBERS_MAX} at a time, and {REMOVED_MAX} ids over all time"
+    )]
+    TooManyMembers,
     /// Too many invitations.
     #[error("{INVITATIONS_MAX} join files are open: use some, or wait until they expire")]
     TooManyInvitations,
@@ -426,6 +431,14 @@ impl View {
         let index = self.members.partition_point(|member| member.id < id);
         self.members.insert(index, member);
         Ok(())
+    }
+
+    /// The next view as far as the members go: with this wish granted, and nothing wanted for it yet.
+    pub(crate) fn granted(&self, wish: &Wish) -> Result<View, Rejected> {
+        let mut next = self.clone();
+        next.epoch = Epoch(self.epoch.0.saturating_add(1));
+        next.grant(wish)?;
+        Ok(next)
     }
 
     /// What a wish does to the members, before anything moves.

@@ -79,7 +79,8 @@ impl View {
     /// say it. About as costly as a plan without moves: 0.1 s for 1000 nodes.
     #[must_use]
     pub fn warnings(&self) -> Vec<PlacementWarning> {
-        placement::warnings(&self.members, self.partitions, self.replicas, &self.owners)
+        let members: Vec<Member> = self.eligible().cloned().collect();
+        placement::warnings(&members, self.partitions, self.replicas, &self.owners)
             .expect("members and tables of a view were checked")
     }
 
@@ -283,6 +284,14 @@ pub enum ViewError {
     /// Epochs count from 1.
     #[error("epoch 0: epochs count from 1")]
     EpochZero,
+    /// Fewer owners than copies of a key.
+    #[error("{replicas} replicas cannot hold the {bucket_n} copies of a bucket")]
+    Copies {
+        /// Owners of each partition.
+        replicas: u8,
+        /// Copies of each key in the default bucket.
+        bucket_n: u8,
+    },
     /// The members are not in the order of their ids.
     #[error("members are not in the order of their ids at {id}")]
     MembersOutOfOrder {
@@ -377,7 +386,7 @@ struct Document {
 }
 
 /// Members of former times that a view remembers at most.
-const REMOVED_MAX: usize = 1 << 16;
+pub(crate) const REMOVED_MAX: usize = 1 << 16;
 
 /// Entries of a table with one per partition.
 const ENTRIES_MAX: usize = PARTITIONS_MAX as usize;
@@ -432,6 +441,10 @@ impl View {
         }
         let eligible: Vec<Member> = self.eligible().cloned().collect();
         placement::check_members(&eligible, self.replicas)?;
+        if !(1..=self.replicas).contains(&self.bucket_n) {
+            let (replicas, bucket_n) = (self.replicas, self.bucket_n);
+            return Err(ViewError::Copies { replicas, bucket_n });
+        }
         if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id >= pair[1].id) {
             return Err(ViewError::MembersOutOfOrder { id: pair[1].id });
         }

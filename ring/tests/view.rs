@@ -118,7 +118,8 @@ fn what_cannot_be_a_view_is_refused() {
     check(&|view| view["partitions"] = json!(16), "owners has 8 entries for 16 partitions");
     check(&|view| view["last_changed"] = json!([1]), "last_changed has 1 entries for 8 partitions");
     check(&|view| view["replicas"] = json!(0), "0 replicas");
-    check(&|view| view["replicas"] = json!(2), "partition 0 has 3 owners instead of 2");
+    check(&|view| view["replicas"] = json!(2), "2 replicas cannot hold the 3 copies of a bucket");
+    check(&|view| view["bucket_n"] = json!(0), "3 replicas cannot hold the 0 copies of a bucket");
     check(&|view| view["replicas"] = json!(5), "5 replicas need as many members");
     check(&|view| view["members"][1]["id"] = json!(1), "n1 is a member twice");
     check(

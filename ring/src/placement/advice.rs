@@ -4,6 +4,8 @@
 //! A warning names the numbers and what mends them. It stops nothing: the placement holds all the
 //! same.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Spread, Task, quota};
 use crate::{NodeId, Partitions};
 
@@ -49,7 +51,9 @@ impl Partitions {
 }
 
 /// Something the operator should know about a placement. It holds all the same.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error, Serialize, Deserialize,
+)]
 pub enum PlacementWarning {
     /// Spreading a partition's owners over zones gives one node noticeably more than its share,
     /// as with five nodes in three zones.
