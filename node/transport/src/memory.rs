@@ -186,7 +186,8 @@ impl Network {
         let handler = self.handler(to).ok_or_else(gone)?;
         let frame = Frame::parse(&bytes)?;
         let (envelope, request) = frame.request()?;
-        let caller = Caller { roles: Roles::of(&[envelope.role]), node: Some(me) };
+        let is_node = envelope.role == Role::Node; // a client's certificate names no member
+        let caller = Caller { roles: Roles::of(&[envelope.role]), node: is_node.then_some(me) };
         let reply = match handler.clone().handle(caller, envelope, request) {
             Answer::Now(reply) => reply,
             Answer::Later(reply) => {

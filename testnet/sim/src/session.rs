@@ -7,7 +7,7 @@
 use std::{cell::RefCell, time::Duration};
 
 use atoll_check::{Effect as Left, Event, Levels, Op, Reply as Heard, What};
-use atoll_ring::{Level, NodeId, Quorum, QuorumRequest};
+use atoll_ring::{Epoch, Level, NodeId, Quorum, QuorumRequest};
 use atoll_transport::{CallError, chance::Chance};
 use atoll_wire::{
     Delete, Effect, Envelope, Failure, Found, Get, Lane, Put, Repair, Reply, Request, Role, Stored,
@@ -34,6 +34,8 @@ pub struct Session {
     pause_ms: u64,
     /// So many of four requests are about the same key; it changes now and then.
     haste: u64,
+    /// The newest epoch it has heard of.
+    epoch: Epoch,
 }
 
 /// A request that is about to be sent.
@@ -59,7 +61,7 @@ enum Next {
 impl Session {
     /// A client of this number.
     pub fn new(number: u32, chance: Chance, pause_ms: u64) -> Self {
-        Session { number, chance, pause_ms, haste: 0 }
+        Session { number, chance, pause_ms, haste: 0, epoch: Epoch(0) }
     }
 
     /// Asks until the run is over.
@@ -124,7 +126,9 @@ impl Session {
             });
         }
         self.haste = if chance.happens(100) { chance.below(4) } else { self.haste };
+        let moving = world.keys_on_the_move();
         let key = match chance.below(4) < self.haste {
+            _ if !moving.is_empty() && chance.happens(600) => chance.of(&moving),
             true => world.keys[0].clone(),
             false if chance.happens(850) => {
                 let often = world.keys.len() - SELDOM.len();
@@ -203,10 +207,11 @@ impl Session {
                 seen,
                 with: levels,
             });
+            let epoch = if self.chance.happens(100) { Epoch(0) } else { self.epoch };
             let padding = if self.chance.happens(30) { 2000 } else { 0 };
             let request = ask.request(op, padding);
             let envelope = Envelope {
-                epoch: world.cluster.epoch(),
+                epoch,
                 left_ms: ask.timeout_ms,
                 operation: op.into(),
                 bucket: world.cluster.bucket(),
@@ -217,6 +222,9 @@ impl Session {
         };
         let patience = Duration::from_millis(ask.timeout_ms.into()) + PATIENCE;
         let answer = tokio::time::timeout(patience, call).await;
+        if let Ok(Ok((epoch, _))) = &answer {
+            self.epoch = self.epoch.max(*epoch);
+        }
         let world = &mut world.borrow_mut();
         let (reply, next) = match answer {
             Ok(Ok((_, Reply::Put(stored) | Reply::Deleted(stored)))) => {
