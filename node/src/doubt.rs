@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_ring::{NodeId, Partition};
+use atoll_ring::{MemberState, NodeId, Owners, Partition, View};
 use atoll_wire::{Ack, limits::TIMEOUT_MS_MAX};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{sync::Notify, time::Instant};
@@ -59,6 +59,8 @@ struct State {
     ending: BTreeSet<(Partition, NodeId)>,
     /// When partitions were last put in doubt, or the node started with some that were.
     since: Option<Instant>,
+    /// When the owners of a partition in doubt last changed.
+    owners_since: BTreeMap<Partition, Instant>,
     /// Rows of keys in doubt, and which damage it was: a later one is not ended by a comparison that began before it.
     keys: BTreeMap<Bytes, u64>,
     damages: u64,
@@ -180,6 +182,62 @@ impl Doubt {
         writes
     }
 
+    /// Partitions have other owners from now on. Doubt about what this node owns no longer is over. An owner that is gone
+    /// cannot be compared with: those who took its place have all it held, and are compared with (again, if that has been
+    /// done: they may not have had it all by then). The dead are left out, unless nobody would be left. The writes belong
+    /// into the commit of the view.
+    pub(crate) fn follow(
+        &self,
+        before: &View,
+        next: &View,
+        me: NodeId,
+        now: Instant,
+    ) -> Vec<Write> {
+        let mut state = self.state();
+        let mut writes = Vec::new();
+        for partition in state.partitions.keys().copied().collect::<Vec<_>>() {
+            let owners_then = before.owners(partition).all();
+            let owners_now = next.owners(partition).all();
+            if !owners_now.contains(&me) {
+                state.partitions.remove(&partition);
+                writes.push(write_of(partition, &BTreeSet::new()));
+                continue;
+            }
+            let alive = |owner: &NodeId| {
+                let state = next.member(*owner).map(|member| member.state);
+                *owner != me && state.is_some_and(|state| state != MemberState::Dead)
+            };
+            let left = state.partitions[&partition].clone();
+            let mut then = left.clone();
+            then.retain(|owner| owners_now.contains(owner) && alive(owner));
+            let came = |owner: &&NodeId| !owners_then.contains(owner);
+            then.extend(owners_now.iter().filter(came).filter(|owner| alive(owner)));
+            if left.iter().any(|owner| !owners_now.contains(owner)) {
+                let took_over = match before.owners(partition) {
+                    Owners::Joint { old, new } => {
+                        new.iter().copied().filter(|owner| !old.contains(owner)).collect()
+                    }
+                    Owners::One(_) => Vec::new(),
+                };
+                let still = |owner: &NodeId| owners_now.contains(owner) && alive(owner);
+                then.extend(took_over.into_iter().filter(still));
+            }
+            if then.is_empty() {
+                then.extend(owners_now.iter().copied().filter(alive));
+            }
+            if then != left {
+                state.ending.retain(|(ending, _)| *ending != partition);
+                state.owners_since.insert(partition, now);
+                writes.push(write_of(partition, &then));
+                match then.is_empty() {
+                    true => drop(state.partitions.remove(&partition)), // there is nobody to ask
+                    false => drop(state.partitions.insert(partition, then)),
+                }
+            }
+        }
+        writes
+    }
+
     /// A partition was compared with an owner, and all that was found there is queued here. Doubt goes back by this owner
     /// when that is on stable storage; not at all if the comparison began too early ([`LAST_WRITE`]).
     ///
@@ -191,7 +249,11 @@ impl Doubt {
         with: NodeId,
         began: Instant,
     ) -> Result<(), StoreError> {
-        let too_early = |state: &State| state.since.is_some_and(|since| began < since + LAST_WRITE);
+        let too_early = |state: &State| {
+            let changed = state.owners_since.get(&partition);
+            state.since.is_some_and(|since| began < since + LAST_WRITE)
+                || changed.is_some_and(|changed| began < *changed)
+        };
         let ticket = {
             let mut state = self.state();
             if too_early(&state) {

@@ -229,6 +229,12 @@ impl Hints {
         held.get(&target).map_or(0, |held| held.count)
     }
 
+    /// For whom any are kept.
+    pub(crate) fn targets(&self) -> Vec<NodeId> {
+        let held = self.held.lock().expect("no panic holds it");
+        held.iter().filter(|(_, held)| held.count > 0).map(|(target, _)| *target).collect()
+    }
+
     /// Hints kept.
     pub(crate) fn total(&self) -> u64 {
         self.held.lock().expect("no panic holds it").values().map(|held| held.count).sum()
@@ -250,8 +256,7 @@ impl Hints {
 pub(crate) async fn deliver(node: Arc<Node>, target: NodeId) {
     let mut away_since: Option<Instant> = None;
     let mut refused = Refused::default();
-    // whoever is gone owns nothing, and others get what was kept for it
-    while node.view().member(target).is_some() || node.hints().count(target) > 0 {
+    loop {
         let added = node.hints().added.notified();
         let came_up = node.liveness().came_up.notified();
         tokio::pin!(added, came_up);
@@ -268,6 +273,7 @@ pub(crate) async fn deliver(node: Arc<Node>, target: NodeId) {
             false => Some(*away_since.get_or_insert(now) + node.hints().limits.away_max),
         };
         let to = match away_until {
+            _ if node.view().member(target).is_none() => To::AnyOtherOwner,
             None => To::Target,
             Some(until) if now >= until => To::AnyOtherOwner,
             Some(_) => To::Nobody,
@@ -395,6 +401,9 @@ async fn deliver_all(
             }
             flying.push(async move {
                 let outcome = match to {
+                    To::Target if owns_no_longer(node, target, &row) => {
+                        send_to_others(node, target, &row, &value).await
+                    }
                     To::Target => send(node, target, &row, &value).await,
                     To::AnyOtherOwner => send_to_others(node, target, &row, &value).await,
                     To::Nobody => Delivery::Unreachable,
@@ -420,6 +429,13 @@ async fn deliver_all(
             Delivery::NotNow | Delivery::Unreachable => pass.complete = false,
         }
     }
+}
+
+/// Whether the key of a hint has gone to others since, so that nobody would take it in this owner's name.
+fn owns_no_longer(node: &Node, target: NodeId, row: &Bytes) -> bool {
+    let Some((bucket, key)) = rows::bucket_and_key(&rows::data_of_hint(row)) else { return false };
+    let view = node.view();
+    !view.owners(view.partition(Token::of(&bucket.0, &key))).contains(target)
 }
 
 /// How the delivery of one hint went.

@@ -31,6 +31,8 @@ pub(crate) struct Liveness {
     peers: Mutex<BTreeMap<NodeId, Peer>>,
     /// Somebody came up.
     pub(crate) came_up: Notify,
+    /// There is news that everybody should hear.
+    news: Notify,
 }
 
 struct Peer {
@@ -38,8 +40,6 @@ struct Peer {
     /// It has left a question unanswered for longer than anybody should wait; asked last until it is heard again.
     silent: bool,
     round_trip_micros: u32,
-    /// The newest view it has said it has. It has that on stable storage.
-    epoch: Epoch,
 }
 
 #[derive(PartialEq, Eq)]
@@ -51,14 +51,14 @@ enum State {
 
 impl Peer {
     fn unknown() -> Self {
-        Peer { state: State::Unknown, silent: false, round_trip_micros: 0, epoch: Epoch(0) }
+        Peer { state: State::Unknown, silent: false, round_trip_micros: 0 }
     }
 }
 
 impl Liveness {
     pub(crate) fn of(peers: impl IntoIterator<Item = NodeId>) -> Self {
         let peers = peers.into_iter().map(|node| (node, Peer::unknown())).collect();
-        Liveness { peers: Mutex::new(peers), came_up: Notify::new() }
+        Liveness { peers: Mutex::new(peers), came_up: Notify::new(), news: Notify::new() }
     }
 
     /// These are the others from now on.
@@ -72,18 +72,9 @@ impl Liveness {
         self.came_up.notify_waiters(); // whoever waits for one that is gone looks again
     }
 
-    /// It has said that it has this view.
-    pub(crate) fn has_epoch(&self, node: NodeId, epoch: Epoch) {
-        let mut peers = self.peers.lock().expect("no panic holds it");
-        if let Some(peer) = peers.get_mut(&node) {
-            peer.epoch = peer.epoch.max(epoch);
-        }
-    }
-
-    /// The newest view it has said it has.
-    pub(crate) fn epoch(&self, node: NodeId) -> Epoch {
-        let peers = self.peers.lock().expect("no panic holds it");
-        peers.get(&node).map_or(Epoch(0), |peer| peer.epoch)
+    /// Everybody hears from us at once.
+    pub(crate) fn tell_all(&self) {
+        self.news.notify_waiters();
     }
 
     /// Whether it is known to be unreachable.
@@ -216,6 +207,9 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             Err(_) => node.liveness().failed(peer, "no answer to a ping"),
         }
         let pause = if node.liveness().is_up(peer) { PING_EVERY } else { PING_EVERY_WHILE_DOWN };
-        tokio::time::sleep(pause).await;
+        tokio::select! { biased;
+            () = node.liveness().news.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::{Node, node::failed};
 
 pub(crate) mod catch_up;
 pub mod seeded;
+pub(crate) mod steward;
 
 /// The log of membership changes, seen from one node. The third seam beside transport and store: a Raft group in a real
 /// cluster, a seeded stand-in that loses leaders and majorities in the simulator.

@@ -35,6 +35,7 @@ use crate::{
     membership::{
         MembershipLog,
         catch_up::{self, CatchUp},
+        steward,
     },
     memory::Memory,
     repair::{
@@ -244,6 +245,11 @@ impl Node {
         for other in self.others() {
             self.care_for(other);
         }
+        for gone in self.hints.targets().into_iter().filter(|to| self.view().member(*to).is_none())
+        {
+            self.spawn(hints::deliver(self.clone(), gone));
+        }
+        self.spawn(steward::watch(self.clone()));
         self.spawn(repair::trees::grow(self.clone()));
         self.spawn(quarantine::watch(self.clone()));
         Ok(())

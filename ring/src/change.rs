@@ -18,9 +18,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::REMOVED_MAX;
 use crate::placement::{MEMBERS_MAX, REPLICAS_MAX};
-use crate::view::{Invitation, REMOVED_MAX, Removed};
-use crate::{Epoch, Member, MemberState, Move, NodeId, Partition, Preference, View, bounded};
+use crate::{
+    Epoch, Invitation, Member, MemberState, Move, NodeId, Partition, Preference, Rejected, Removed,
+    View, bounded, seats,
+};
 
 /// One line of the membership log, in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +40,8 @@ pub struct Entry {
 /// What may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// A node may register under this id, once, until then.
+    /// A node may register under this id, once, until then. Ids of invitations that are over count as
+    /// given: whoever has the join file has a certificate for that id.
     Invite {
         /// Drawn at random by whoever invites; the node shows it.
         invitation: [u8; 16],
@@ -99,7 +103,8 @@ pub enum Command {
         /// Who, in ascending order.
         voters: Vec<NodeId>,
     },
-    /// The majority of the voters was lost for good, and the log goes on from what this node had.
+    /// The majority of the voters was lost for good, and the log goes on from what this node had. It
+    /// votes alone until others are chosen.
     Recovered {
         /// Whose copy of the log it was.
         by: NodeId,
@@ -162,151 +167,8 @@ pub const INVITATIONS_MAX: usize = 64;
 /// Most voters.
 pub const VOTERS_MAX: usize = 5;
 
-/// Why a command changes nothing. The view stays as it was; the text says what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum Rejected {
-    /// Somebody was faster.
-    #[error("made for epoch {made_for}, and the ring is at {now}: look at it again and repeat")]
-    OtherEpoch {
-        /// What it was made for.
-        made_for: Epoch,
-        /// What is.
-        now: Epoch,
-    },
-    /// Moves are under way.
-    #[error(
-        "{moves} partitions are on their way: wait for them (`atoll ring moves --watch`), or stop \
-         them (`atoll ring cancel`)"
-    )]
-    Busy {
-        /// Partitions that move or shall.
-        moves: usize,
-    },
-    /// No such member.
-    #[error("{node} is no member; see `atoll cluster status`")]
-    NoMember {
-        /// Who.
-        node: NodeId,
-    },
-    /// An id that somebody has or had.
-    #[error(
-        "{node} was given to a node before, and an id is never given twice: ask for another with `atoll cluster token`"
-    )]
-    IdTaken {
-        /// Which.
-        node: NodeId,
-    },
-    /// A member that was removed.
-    #[error(
-        "{node} was removed in epoch {epoch} and can never come back under this id: join as a new node (`atoll cluster token`)"
-    )]
-    WasRemoved {
-        /// Who.
-        node: NodeId,
-        /// When.
-        epoch: Epoch,
-    },
-    /// No such invitation.
-    #[error(
-        "this join file was used, or is not of this cluster: make another one with `atoll cluster token`"
-    )]
-    NoInvitation,
-    /// An invitation that is over.
-    #[error("this join file expired {ago_s} s ago: make another one with `atoll cluster token`")]
-    InvitationExpired {
-        /// Seconds since then.
-        ago_s: u64,
-    },
-    /// Too many members, now or over all time.
-    #[error(
-        "no room for another member: a cluster has at most {MEMBERS_MAX} at a time, and {REMOVED_MAX} ids over all time"
-    )]
-    TooManyMembers,
-    /// Too many invitations.
-    #[error("{INVITATIONS_MAX} join files are open: use some, or wait until they expire")]
-    TooManyInvitations,
-    /// An address that a member has.
-    #[error("{address} is the address of {node}: give the new node another one")]
-    AddressTaken {
-        /// Which.
-        address: SocketAddr,
-        /// Whose.
-        node: NodeId,
-    },
-    /// Weight 0.
-    #[error(
-        "{node} with weight 0: give it at least 1, or let it leave (`atoll cluster leave {node}`)"
-    )]
-    WeightZero {
-        /// Who.
-        node: NodeId,
-    },
-    /// Fewer nodes than replicas.
-    #[error(
-        "{left} nodes would be left for {replicas} replicas: add a node first, or replace this one"
-    )]
-    TooFewLeft {
-        /// Nodes that would be left.
-        left: usize,
-        /// Owners each partition has.
-        replicas: u8,
-    },
-    /// Not in the right state.
-    #[error("{node} is {state}; {needed}")]
-    WrongState {
-        /// Who.
-        node: NodeId,
-        /// What it is.
-        state: MemberState,
-        /// What to do.
-        needed: String,
-    },
-    /// Not the number after the last.
-    #[error("{node} is at incarnation {now}, so the next one is not {wanted}")]
-    WrongIncarnation {
-        /// Who.
-        node: NodeId,
-        /// What it has.
-        now: u32,
-        /// What it asked for.
-        wanted: u32,
-    },
-    /// Too many or too few replicas.
-    #[error("{replicas} replicas: from {least} (what buckets need) to {most} are possible")]
-    Replicas {
-        /// What was asked for.
-        replicas: u8,
-        /// The fewest.
-        least: u8,
-        /// The most.
-        most: u8,
-    },
-    /// A move that cannot be.
-    #[error("partition {partition}: {reason}")]
-    BadMove {
-        /// Which.
-        partition: Partition,
-        /// Why.
-        reason: String,
-    },
-    /// A member that still owns something.
-    #[error("{node} still owns {partitions} partitions: wait until they have moved")]
-    StillOwns {
-        /// Who.
-        node: NodeId,
-        /// How many.
-        partitions: usize,
-    },
-    /// Too many, too few, or unfit voters.
-    #[error("no such voters: {reason}")]
-    BadVoters {
-        /// Why.
-        reason: String,
-    },
-    /// Nothing to cancel.
-    #[error("nothing moves")]
-    NothingMoves,
-}
+/// The longest name of a zone that a command may give. Every view repeats it for every member.
+pub const ZONE_BYTES_MAX: usize = 64;
 
 impl View {
     /// The next view.
@@ -314,49 +176,54 @@ impl View {
     /// # Errors
     /// The command does not fit this view; nothing changes.
     pub fn apply(&self, entry: &Entry) -> Result<View, Rejected> {
-        let Entry { epoch, at_ms, command } = entry;
-        if *epoch != Epoch(self.epoch.0 + 1) {
-            return Err(Rejected::OtherEpoch { made_for: Epoch(epoch.0 - 1), now: self.epoch });
-        }
         let mut next = self.clone();
-        next.epoch = *epoch;
-        match command {
-            Command::Invite { invitation, node, expires_ms } => {
-                next.invite(*invitation, *node, *at_ms, *expires_ms)?;
-            }
-            Command::Register { invitation, node, address, zone, weight } => {
-                next.invited(*invitation, *node, *at_ms)?;
-                next.register(*node, *address, zone, *weight)?;
-            }
-            Command::Change { base, wish, moves } => {
-                if *base != self.epoch {
-                    return Err(Rejected::OtherEpoch { made_for: *base, now: self.epoch });
-                }
-                next.grant(wish)?;
-                next.want(moves)?;
-            }
-            Command::Begin { partitions } => next.begin(partitions)?,
-            Command::Finish { partitions } => next.finish(partitions)?,
-            Command::Cancel => next.cancel()?,
-            Command::Retire { node } => next.retire(*node)?,
-            Command::Incarnation { node, incarnation } => {
-                let member = next.member_mut(*node)?;
-                if *incarnation != member.incarnation + 1 {
-                    let (now, wanted) = (member.incarnation, *incarnation);
-                    return Err(Rejected::WrongIncarnation { node: *node, now, wanted });
-                }
-                member.incarnation = *incarnation;
-            }
-            Command::Voters { voters } => next.set_voters(voters)?,
-            Command::Recovered { by } => drop(next.member_mut(*by)?),
-        }
+        next.advance(entry)?;
         next.check().expect("a command leaves a view as it must be");
         Ok(next)
+    }
+
+    /// Makes this the next view. If that is refused, something between the two is left.
+    pub(crate) fn advance(&mut self, entry: &Entry) -> Result<(), Rejected> {
+        let Entry { epoch, at_ms, command } = entry;
+        let base = self.epoch;
+        if epoch.0.checked_sub(1) != Some(base.0) {
+            let made_for = Epoch(epoch.0.saturating_sub(1));
+            return Err(Rejected::OtherEpoch { made_for, now: base });
+        }
+        self.epoch = *epoch;
+        match command {
+            Command::Invite { invitation, node, expires_ms } => {
+                self.invite(*invitation, *node, *at_ms, *expires_ms)?;
+            }
+            Command::Register { invitation, node, address, zone, weight } => {
+                self.invited(*invitation, *node, *at_ms)?;
+                self.register(*node, *address, zone, *weight)?;
+            }
+            Command::Change { base: made_for, wish, moves } => {
+                if *made_for != base {
+                    return Err(Rejected::OtherEpoch { made_for: *made_for, now: base });
+                }
+                self.grant(wish)?;
+                self.want(moves)?;
+            }
+            Command::Begin { partitions } => self.begin(partitions)?,
+            Command::Finish { partitions } => self.finish(partitions)?,
+            Command::Cancel => self.cancel()?,
+            Command::Retire { node } => self.retire(*node)?,
+            Command::Incarnation { node, incarnation } => self.reborn(*node, *incarnation)?,
+            Command::Voters { voters } => self.set_voters(voters)?,
+            Command::Recovered { by } => self.set_voters(&[*by])?,
+        }
+        Ok(())
     }
 
     /// Members that may own partitions.
     pub fn eligible(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.state == MemberState::Active)
+    }
+
+    fn is_eligible(&self, node: NodeId) -> bool {
+        self.member(node).is_some_and(|member| member.state == MemberState::Active)
     }
 
     /// The owners a partition has when its present move is over.
@@ -383,13 +250,20 @@ impl View {
         at_ms: u64,
         expires_ms: u64,
     ) -> Result<(), Rejected> {
-        self.invitations.retain(|open| open.expires_ms >= at_ms);
+        let epoch = self.epoch;
+        for over in self.invitations.extract_if(.., |open| open.expires_ms < at_ms) {
+            self.removed.push(Removed { id: over.node, incarnation: 0, epoch });
+        }
         let is_kept = self.invitations.iter().any(|open| open.node == node);
         if is_kept || self.was_seen(node) {
             return Err(Rejected::IdTaken { node });
         }
         if self.invitations.len() >= INVITATIONS_MAX {
             return Err(Rejected::TooManyInvitations);
+        }
+        let ids = self.removed.len() + self.members.len() + self.invitations.len();
+        if self.members.len() >= MEMBERS_MAX || ids >= REMOVED_MAX {
+            return Err(Rejected::TooManyMembers);
         }
         self.invitations.push(Invitation { id: invitation, node, expires_ms });
         Ok(())
@@ -423,6 +297,12 @@ impl View {
         if weight == 0 {
             return Err(Rejected::WeightZero { node: id });
         }
+        if self.members.len() >= MEMBERS_MAX {
+            return Err(Rejected::TooManyMembers);
+        }
+        check_zone(zone)?;
+        // An entry loses the scope on its way: whoever proposed it would have another view.
+        let address = SocketAddr::new(address.ip(), address.port());
         if let Some(other) = self.members.iter().find(|member| member.address == address) {
             return Err(Rejected::AddressTaken { address, node: other.id });
         }
@@ -454,14 +334,18 @@ impl View {
             Wish::Leave { node } => self.go(*node, MemberState::Leaving)?,
             Wish::RemoveDead { node } => self.go(*node, MemberState::Dead)?,
             Wish::Replace { old, new, dead } => {
+                self.member_mut(*old)?;
                 self.join(*new)?;
                 self.go(*old, if *dead { MemberState::Dead } else { MemberState::Leaving })?;
             }
             Wish::Reweight { node, weight: 0 } => {
                 return Err(Rejected::WeightZero { node: *node });
             }
-            Wish::Reweight { node, weight } => self.member_mut(*node)?.weight = *weight,
-            Wish::Rezone { node, zone } => zone.clone_into(&mut self.member_mut(*node)?.zone),
+            Wish::Reweight { node, weight } => self.staying(*node)?.weight = *weight,
+            Wish::Rezone { node, zone } => {
+                check_zone(zone)?;
+                zone.clone_into(&mut self.staying(*node)?.zone);
+            }
             Wish::Replicas { replicas } => {
                 let eligible = u8::try_from(self.eligible().count()).unwrap_or(u8::MAX);
                 let (least, most) = (self.bucket_n, eligible.min(REPLICAS_MAX));
@@ -486,34 +370,60 @@ impl View {
         Ok(())
     }
 
-    fn go(&mut self, node: NodeId, how: MemberState) -> Result<(), Rejected> {
+    /// A member that means to stay.
+    fn staying(&mut self, node: NodeId) -> Result<&mut Member, Rejected> {
         let member = self.member_mut(node)?;
-        if member.state == how {
-            let needed = "wait until its partitions have moved (`atoll ring moves`)".into();
-            return Err(Rejected::WrongState { node, state: member.state, needed });
+        match member.state {
+            MemberState::Joining | MemberState::Active => Ok(member),
+            state @ (MemberState::Leaving | MemberState::Dead) => {
+                let needed = "it owns nothing much longer, so this changes nothing".into();
+                Err(Rejected::WrongState { node, state, needed })
+            }
+        }
+    }
+
+    /// Sets out to go: by leaving, which it does once, or as a dead node. The dead stay dead; they
+    /// may be named again when the moves away from them were cancelled.
+    fn go(&mut self, node: NodeId, how: MemberState) -> Result<(), Rejected> {
+        let is_still = self.moves.is_empty() && self.wanted.is_empty();
+        let member = self.member_mut(node)?;
+        let (state, is_dead) = (member.state, how == MemberState::Dead);
+        let needed = match (state, is_dead) {
+            (MemberState::Joining | MemberState::Active, _) | (MemberState::Leaving, true) => None,
+            (MemberState::Dead, true) if is_still => None,
+            (MemberState::Leaving, false) | (MemberState::Dead, true) => {
+                Some("wait until its partitions have moved (`atoll ring moves`)".to_owned())
+            }
+            (MemberState::Dead, false) => {
+                Some(format!("a dead node is removed (`atoll cluster remove --dead {node}`)"))
+            }
+        };
+        if let Some(needed) = needed {
+            return Err(Rejected::WrongState { node, state, needed });
         }
         member.state = how;
         let (left, replicas) = (self.eligible().count(), self.replicas);
         if left < usize::from(replicas) {
             return Err(Rejected::TooFewLeft { left, replicas });
         }
-        if how == MemberState::Dead {
+        if is_dead {
             self.end_moves_to(node);
         }
         Ok(())
     }
 
-    /// Partitions that were on their way to a dead node stay where they are.
+    /// Partitions in which a dead node was to take a seat stay where they are: it never would have
+    /// what the seat needs. Where it leaves a seat, or keeps its own, the move goes on.
     fn end_moves_to(&mut self, dead: NodeId) {
         let (epoch, owners) = (self.epoch, &self.owners);
         let last_changed = &mut self.last_changed;
         self.moves.retain(|partition, Move { target }| {
             let index = partition.index();
-            let goes_on = !target.contains(&dead) || owners[index].contains(&dead);
-            if !goes_on {
+            let joins = seats(&owners[index], target).into_iter().any(|(_, joins)| joins == dead);
+            if joins {
                 last_changed[index] = epoch;
             }
-            goes_on
+            !joins
         });
     }
 
@@ -528,8 +438,7 @@ impl View {
                 return Err(bad(format!("{} owners for {}", target.len(), self.replicas)));
             }
             for (index, owner) in target.iter().enumerate() {
-                let state = self.member(*owner).map(|member| member.state);
-                if state != Some(MemberState::Active) {
+                if !self.is_eligible(*owner) {
                     return Err(bad(format!("{owner} cannot own it")));
                 }
                 if target[..index].contains(owner) {
@@ -541,6 +450,25 @@ impl View {
             }
         }
         self.wanted.clone_from(moves);
+        self.check_completeness()
+    }
+
+    /// Whether all moves together lead where a view should be: as many owners as replicas, all of
+    /// them members that stay. Without this a plan file that lost some lines would leave a node
+    /// leaving for ever.
+    fn check_completeness(&self) -> Result<(), Rejected> {
+        for partition in self.partitions.all() {
+            let bad = |reason: String| Rejected::BadMove { partition, reason };
+            let last = self.wanted.get(&partition);
+            let last = last.map_or_else(|| self.settled(partition), Vec::as_slice);
+            if last.len() != usize::from(self.replicas) {
+                let (owners, replicas) = (last.len(), self.replicas);
+                return Err(bad(format!("the plan leaves it {owners} owners for {replicas}")));
+            }
+            if let Some(owner) = last.iter().find(|owner| !self.is_eligible(**owner)) {
+                return Err(bad(format!("the plan leaves it to {owner}, which does not stay")));
+            }
+        }
         Ok(())
     }
 
@@ -601,7 +529,8 @@ impl View {
             let needed = format!("let it leave first (`atoll cluster leave {node}`)");
             return Err(Rejected::WrongState { node, state, needed });
         }
-        let owns = |partition: &Partition| self.owners(*partition).contains(node);
+        let shall_own = |at: &Partition| self.wanted.get(at).is_some_and(|row| row.contains(&node));
+        let owns = |at: &Partition| self.owners(*at).contains(node) || shall_own(at);
         let partitions = self.partitions.all().filter(owns).count();
         if partitions > 0 {
             return Err(Rejected::StillOwns { node, partitions });
@@ -612,6 +541,21 @@ impl View {
         let index = self.members.partition_point(|member| member.id < node);
         let Member { id, incarnation, .. } = self.members.remove(index);
         self.removed.push(Removed { id, incarnation, epoch: self.epoch });
+        Ok(())
+    }
+
+    /// A new life. The dead have none: who is removed comes back as a new node.
+    fn reborn(&mut self, node: NodeId, wanted: u32) -> Result<(), Rejected> {
+        let member = self.member_mut(node)?;
+        if member.state == MemberState::Dead {
+            let needed = "it comes back as a new node only (`atoll cluster token`)".into();
+            return Err(Rejected::WrongState { node, state: member.state, needed });
+        }
+        let now = member.incarnation;
+        if now.checked_add(1) != Some(wanted) {
+            return Err(Rejected::WrongIncarnation { node, now, wanted });
+        }
+        member.incarnation = wanted;
         Ok(())
     }
 
@@ -632,4 +576,9 @@ impl View {
         self.voters = voters.to_vec();
         Ok(())
     }
+}
+
+fn check_zone(zone: &str) -> Result<(), Rejected> {
+    let bytes = zone.len();
+    if (1..=ZONE_BYTES_MAX).contains(&bytes) { Ok(()) } else { Err(Rejected::BadZone { bytes }) }
 }

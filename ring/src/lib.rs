@@ -12,21 +12,31 @@
 
 mod bounded;
 mod change;
+mod document;
+mod encoding;
 mod member;
 mod placement;
 mod plan;
 mod preference;
 mod quorum;
+mod rejected;
 mod tally;
 mod token;
+mod update;
 mod view;
+mod voters;
 
-pub use change::{Command, Entry, INVITATIONS_MAX, Rejected, VOTERS_MAX, Wish};
+pub use change::{Command, Entry, INVITATIONS_MAX, VOTERS_MAX, Wish, ZONE_BYTES_MAX};
+pub use document::ViewError;
+pub use encoding::DecodeError;
 pub use member::{ClusterId, Epoch, IdError, Member, MemberState, NodeId};
 pub use placement::{MEMBERS_MAX, Placement, PlacementError, PlacementWarning, REPLICAS_MAX};
 pub use plan::{Balance, MoveLimits, NodeShare, Plan, leaving, next_moves, seats};
 pub use preference::Preference;
 pub use quorum::{Level, LevelError, Quorum, QuorumError, QuorumRequest};
+pub use rejected::Rejected;
 pub use tally::{Needs, Outcome, Tally, Vote};
 pub use token::{Partition, Partitions, PartitionsError, Token};
-pub use view::{Invitation, Move, Owners, Removed, View, ViewError};
+pub use update::{FollowError, Update};
+pub use view::{Invitation, Move, Owners, Removed, View};
+pub use voters::voters;

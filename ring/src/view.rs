@@ -10,20 +10,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
-use crate::change::{INVITATIONS_MAX, VOTERS_MAX};
-use crate::placement::{
-    self, MEMBERS_MAX, Placement, PlacementError, PlacementWarning, REPLICAS_MAX,
-};
-use crate::token::PARTITIONS_MAX;
-use crate::{
-    ClusterId, Epoch, Member, MemberState, NodeId, Partition, Partitions, Preference, Token,
-};
+use crate::document::ViewError;
+use crate::placement::{self, Placement, PlacementWarning};
+use crate::voters;
+use crate::{ClusterId, Epoch, Member, NodeId, Partition, Partitions, Preference, Token};
 
 /// The cluster at one epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Document")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
     pub(crate) epoch: Epoch,
     pub(crate) partitions: Partitions,
     pub(crate) replicas: u8,
@@ -40,7 +35,6 @@ pub struct View {
     pub(crate) moves: BTreeMap<Partition, Move>,
     pub(crate) wanted: BTreeMap<Partition, Vec<NodeId>>,
     /// Follows from the members; not part of the document.
-    #[serde(skip)]
     pub(crate) preference: Preference,
 }
 
@@ -119,6 +113,12 @@ impl View {
     #[must_use]
     pub fn removed(&self) -> &[Removed] {
         &self.removed
+    }
+
+    /// Since when a node is gone for ever, if it is.
+    #[must_use]
+    pub fn removed_since(&self, id: NodeId) -> Option<Epoch> {
+        self.removed.iter().find(|gone| gone.id == id).map(|gone| gone.epoch)
     }
 
     /// Who may still register.
@@ -274,235 +274,9 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// A view that cannot be. From [`View::create`] it is for the operator to mend; from a document it
-/// means that the document is damaged or its author is wrong, and it must not be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ViewError {
-    /// The members cannot hold so many replicas.
-    #[error(transparent)]
-    Placement(#[from] PlacementError),
-    /// Epochs count from 1.
-    #[error("epoch 0: epochs count from 1")]
-    EpochZero,
-    /// Fewer owners than copies of a key.
-    #[error("{replicas} replicas cannot hold the {bucket_n} copies of a bucket")]
-    Copies {
-        /// Owners of each partition.
-        replicas: u8,
-        /// Copies of each key in the default bucket.
-        bucket_n: u8,
-    },
-    /// The members are not in the order of their ids.
-    #[error("members are not in the order of their ids at {id}")]
-    MembersOutOfOrder {
-        /// The first one that is out of order.
-        id: NodeId,
-    },
-    /// A table has not one entry per partition.
-    #[error("{what} has {entries} entries for {partitions} partitions")]
-    TableLength {
-        /// Which table.
-        what: &'static str,
-        /// What it has.
-        entries: usize,
-        /// What it should have.
-        partitions: u32,
-    },
-    /// A move of a partition that does not exist.
-    #[error("partition {partition} moves and does not exist")]
-    NoSuchPartition {
-        /// Which one.
-        partition: Partition,
-    },
-    /// A partition with too many or too few owners.
-    #[error("partition {partition} has {owners} owners instead of {replicas}")]
-    OwnerCount {
-        /// Which one.
-        partition: Partition,
-        /// What it has.
-        owners: usize,
-        /// What it should have.
-        replicas: u8,
-    },
-    /// An owner that is no member.
-    #[error("{owner} owns partition {partition} and is no member")]
-    OwnerUnknown {
-        /// Which partition.
-        partition: Partition,
-        /// The stranger.
-        owner: NodeId,
-    },
-    /// A node twice among the owners of one partition.
-    #[error("{owner} owns partition {partition} twice")]
-    OwnerTwice {
-        /// Which partition.
-        partition: Partition,
-        /// Who.
-        owner: NodeId,
-    },
-    /// A move that leads to where the partition is.
-    #[error("partition {partition} moves to the owners it has")]
-    MoveToItself {
-        /// Which one.
-        partition: Partition,
-    },
-    /// A change later than the view.
-    #[error("partition {partition} last changed in epoch {changed}, after epoch {epoch}")]
-    ChangedLater {
-        /// Which one.
-        partition: Partition,
-        /// When it says it changed.
-        changed: Epoch,
-        /// The view's own epoch.
-        epoch: Epoch,
-    },
-}
-
-/// A view as it is read from outside, before anything has been checked.
-#[derive(Deserialize)]
-#[serde(rename = "View")]
-struct Document {
-    cluster: ClusterId,
-    epoch: Epoch,
-    partitions: Partitions,
-    replicas: u8,
-    bucket_n: u8,
-    #[serde(deserialize_with = "bounded::list::<_, _, MEMBERS_MAX>")]
-    members: Vec<Member>,
-    #[serde(deserialize_with = "bounded::list::<_, _, REMOVED_MAX>")]
-    removed: Vec<Removed>,
-    #[serde(deserialize_with = "bounded::list::<_, _, INVITATIONS_MAX>")]
-    invitations: Vec<Invitation>,
-    #[serde(deserialize_with = "bounded::list::<_, _, VOTERS_MAX>")]
-    voters: Vec<NodeId>,
-    #[serde(deserialize_with = "bounded::table::<_, ENTRIES_MAX>")]
-    owners: Vec<Vec<NodeId>>,
-    #[serde(deserialize_with = "bounded::list::<_, _, ENTRIES_MAX>")]
-    last_changed: Vec<Epoch>,
-    #[serde(deserialize_with = "bounded::moves")]
-    moves: BTreeMap<Partition, Move>,
-    #[serde(deserialize_with = "bounded::wanted")]
-    wanted: BTreeMap<Partition, Vec<NodeId>>,
-}
-
-/// Members of former times that a view remembers at most.
-pub(crate) const REMOVED_MAX: usize = 1 << 16;
-
-/// Entries of a table with one per partition.
-const ENTRIES_MAX: usize = PARTITIONS_MAX as usize;
-
-impl TryFrom<Document> for View {
-    type Error = ViewError;
-
-    fn try_from(document: Document) -> Result<Self, ViewError> {
-        let Document {
-            cluster,
-            epoch,
-            partitions,
-            replicas,
-            bucket_n,
-            members,
-            removed,
-            invitations,
-            voters,
-            owners,
-            last_changed,
-            moves,
-            wanted,
-        } = document;
-        let eligible = members.iter().filter(|member| member.state == MemberState::Active);
-        let preference = Preference::new(partitions, eligible.map(|member| member.id));
-        let view = View {
-            cluster,
-            epoch,
-            partitions,
-            replicas,
-            bucket_n,
-            members,
-            removed,
-            invitations,
-            voters,
-            owners,
-            last_changed,
-            moves,
-            wanted,
-            preference,
-        };
-        view.check()?;
-        Ok(view)
-    }
-}
-
-impl View {
-    /// Whether it is as every view is.
-    pub(crate) fn check(&self) -> Result<(), ViewError> {
-        if self.epoch == Epoch(0) {
-            return Err(ViewError::EpochZero);
-        }
-        let eligible: Vec<Member> = self.eligible().cloned().collect();
-        placement::check_members(&eligible, self.replicas)?;
-        if !(1..=self.replicas).contains(&self.bucket_n) {
-            let (replicas, bucket_n) = (self.replicas, self.bucket_n);
-            return Err(ViewError::Copies { replicas, bucket_n });
-        }
-        if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id >= pair[1].id) {
-            return Err(ViewError::MembersOutOfOrder { id: pair[1].id });
-        }
-        self.check_length("owners", self.owners.len())?;
-        self.check_length("last_changed", self.last_changed.len())?;
-        for partition in self.partitions.all() {
-            self.check_owners(partition, &self.owners[partition.index()])?;
-            let changed = self.last_changed[partition.index()];
-            if changed > self.epoch {
-                return Err(ViewError::ChangedLater { partition, changed, epoch: self.epoch });
-            }
-        }
-        for (&partition, Move { target }) in &self.moves {
-            if !self.partitions.contains(partition) {
-                return Err(ViewError::NoSuchPartition { partition });
-            }
-            self.check_owners(partition, target)?;
-            if *target == self.owners[partition.index()] {
-                return Err(ViewError::MoveToItself { partition });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_length(&self, what: &'static str, entries: usize) -> Result<(), ViewError> {
-        let partitions = self.partitions.count();
-        if entries == partitions as usize {
-            Ok(())
-        } else {
-            Err(ViewError::TableLength { what, entries, partitions })
-        }
-    }
-
-    fn check_owners(&self, partition: Partition, owners: &[NodeId]) -> Result<(), ViewError> {
-        let possible = usize::from(self.bucket_n)..=usize::from(REPLICAS_MAX);
-        if !possible.contains(&owners.len()) {
-            let replicas = self.replicas;
-            return Err(ViewError::OwnerCount { partition, owners: owners.len(), replicas });
-        }
-        for (index, &owner) in owners.iter().enumerate() {
-            if self.members.binary_search_by_key(&owner, |member| member.id).is_err() {
-                return Err(ViewError::OwnerUnknown { partition, owner });
-            }
-            if owners[..index].contains(&owner) {
-                return Err(ViewError::OwnerTwice { partition, owner });
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Who votes in a new cluster: up to five, an odd number, spread over the zones.
 fn first_voters(members: &[Member]) -> Vec<NodeId> {
-    let most = match members.len() {
-        0..=2 => 1,
-        3 | 4 => 3,
-        _ => VOTERS_MAX,
-    };
+    let most = voters::seats(members.len());
     let mut per_zone: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
     for member in members {
         per_zone.entry(&member.zone).or_default().push(member.id);

@@ -14,7 +14,7 @@ use std::{
 
 use atoll_antientropy::{Actor, Context, ContextToken, Event, Register, Secret};
 use atoll_client::Profile;
-use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
+use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, Update, View};
 use atoll_transport::{Answer, Authority, Caller, Handler, Identity, Quic};
 use atoll_wire::{
     Effect, Envelope, ErrorCode, Failure, Found, Get, NodeStatus, Put, Receipt, Reply, Request,
@@ -150,7 +150,8 @@ impl Handler for Node {
     fn handle(self: Arc<Self>, _: Caller, _: Envelope, request: Request) -> Answer {
         Answer::Now(match request {
             Request::View(_) => {
-                Reply::View(ViewReply { view: postcard::to_stdvec(&*self.view).unwrap().into() })
+                let update = Update::View(Box::new((*self.view).clone()));
+                Reply::View(ViewReply { view: postcard::to_stdvec(&update).unwrap().into() })
             }
             Request::Put(put) => self.put(put),
             Request::Get(get) => Reply::Found(self.get(&get)),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_ring::{Epoch, NodeId, View};
+use atoll_ring::{Epoch, NodeId, Update, View};
 use atoll_transport::{Expect, Identity, Link, Peers, Quic, tls::IDLE_LIMIT};
 use atoll_wire::{BucketId, Envelope, Lane, Reply, Request, Role, ViewQuery};
 use tokio::{task::JoinSet, time::Instant};
@@ -137,9 +137,11 @@ async fn fetch_view(link: &Link) -> Result<View, String> {
     let call = link.call(Lane::Control, &envelope, &request);
     let limit = Duration::from_millis(u64::from(VIEW_LIMIT_MS));
     match tokio::time::timeout(limit, call).await {
-        Ok(Ok((_, Reply::View(reply)))) => {
-            postcard::from_bytes(&reply.view).map_err(|error| format!("sent no view: {error}"))
-        }
+        Ok(Ok((_, Reply::View(reply)))) => match postcard::from_bytes(&reply.view) {
+            Ok(Update::View(view)) => Ok(*view),
+            Ok(Update::Entries(_)) => Err("sent entries to somebody who has no view".into()),
+            Err(error) => Err(format!("sent no view: {error}")),
+        },
         Ok(Ok((_, Reply::Failed(failure)))) => Err(failure.to_string()),
         Ok(Ok(_)) => Err("sent no view".into()),
         Ok(Err(error)) => Err(error.to_string()),

@@ -3,11 +3,14 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use atoll_ring::{Epoch, NodeId, View};
+use atoll_ring::{Epoch, NodeId, Update};
 use atoll_wire::{Lane, Reply, Request, ViewQuery};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::Node;
+use crate::{
+    Node,
+    storage::{Space, meta, rows},
+};
 
 /// How long a peer may take to send what we miss.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -46,14 +49,35 @@ pub(crate) async fn follow(node: std::sync::Arc<Node>) {
         let Ok(Ok((_, Reply::View(reply)))) = tokio::time::timeout(ANSWER_LIMIT, call).await else {
             continue; // whoever is ahead says so again
         };
-        let Ok(view) = postcard::from_bytes::<View>(&reply.view) else {
+        let Ok(update) = postcard::from_bytes::<Update>(&reply.view) else {
             tracing::warn!(%peer, %epoch, "sent something that is no view");
             continue;
         };
-        if node.adopt(view, &[], Vec::new()).await.is_err() {
+        let view = match node.view().follow(&update) {
+            Ok(view) => view,
+            Err(why) => {
+                tracing::warn!(%peer, %epoch, %why, "sent an update that does not fit");
+                continue;
+            }
+        };
+        let passed = match &update {
+            Update::Entries(entries) => &entries[..],
+            Update::View(_) => &[],
+        };
+        if node.adopt(view, passed, Vec::new()).await.is_err() {
             return; // the storage has failed, the node stops
         }
     }
+}
+
+/// What brings whoever has this epoch up to ours.
+pub(crate) fn update(node: &Node, have: Epoch) -> Update {
+    let passed = |epoch| {
+        let row = rows::passed(epoch);
+        let value = node.disk().get(Space::Meta, &row).ok().flatten()?;
+        postcard::from_bytes(&meta::open(&row, &value).ok()?).ok()
+    };
+    Update::since(&node.view(), passed, have)
 }
 
 /// Waits until our view is at least of this epoch. False if time was over before.

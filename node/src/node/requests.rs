@@ -16,7 +16,9 @@ use crate::{
         get::get,
         write::{Change, What, write},
     },
-    dump, membership, moves, repair, replica,
+    dump,
+    membership::{self, catch_up},
+    moves, repair, replica,
 };
 
 /// Until when an answer is of use, and what it belongs to.
@@ -48,6 +50,13 @@ impl Handler for Node {
         }
         if let Some(peer) = caller.node {
             self.heard_epoch(peer, envelope.epoch);
+        }
+        if let Some(peer) = caller.node
+            && let Some(since) = self.view().removed_since(peer)
+            && !matches!(request, Request::Hello(_) | Request::View(_))
+        {
+            let detail = format!("{peer} was removed from the ring in epoch {since}");
+            return Answer::Now(failed(Failure::refused(ErrorCode::Removed, detail)));
         }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
         let now = self.clock.now();
@@ -113,8 +122,9 @@ impl Handler for Node {
                 let detail = "members ask for themselves only";
                 return Answer::Now(failed(Failure::refused(ErrorCode::NotPermitted, detail)));
             }
-            Request::View(_) => {
-                let view = postcard::to_stdvec(&*self.view()).expect("a view is plain data");
+            Request::View(query) => {
+                let update = catch_up::update(&self, Epoch(query.have));
+                let view = postcard::to_stdvec(&update).expect("a view is plain data");
                 return Answer::Now(Reply::View(ViewReply { view: view.into() }));
             }
             Request::Status(_) => {

@@ -12,10 +12,14 @@ use bytes::Bytes;
 
 use super::Node;
 use crate::{
+    canary::{self, Canary},
     liveness,
     membership::catch_up::CatchUp,
-    storage::{StoreError, Write, meta, rows},
+    storage::{Space, StoreError, Write, meta, rows},
 };
+
+/// Entries that are kept, for whoever is that far behind and for people. A view of all before them is sent instead.
+const PASSED_MAX: u64 = 512;
 
 impl Node {
     /// Takes over a newer view, and what led to it as far as it is known; writes of the log's own go along in the same
@@ -31,9 +35,21 @@ impl Node {
     ) -> Result<(), StoreError> {
         let _turn = self.adopting.acquire().await.expect("it is never closed");
         let newer = next.epoch() > self.view().epoch();
+        if newer && canary::is_on(Canary::SpeakOfViewEarly) {
+            self.publish(Arc::new(next.clone()))?;
+        }
         if newer {
+            riders.extend(self.doubt.follow(&self.view(), &next, self.id, self.clock.now()));
             let bytes = postcard::to_stdvec(&next).expect("a view is plain data");
             riders.push(meta::write(Bytes::from_static(rows::VIEW), &bytes));
+            for gone in (self.view().epoch().0..next.epoch().0).rev() {
+                let Some(gone) = (gone + 1).checked_sub(PASSED_MAX) else { break };
+                riders.push(Write {
+                    space: Space::Meta,
+                    row: rows::passed(Epoch(gone)),
+                    value: None,
+                });
+            }
             for entry in passed {
                 let bytes = postcard::to_stdvec(entry).expect("an entry is plain data");
                 riders.push(meta::write(rows::passed(entry.epoch), &bytes));
@@ -50,6 +66,14 @@ impl Node {
         let before =
             std::mem::replace(&mut *self.view.write().expect("no panic holds it"), next.clone());
         tracing::info!(from = %before.epoch(), to = %next.epoch(), "new view");
+        if next.member(self.id).is_none() {
+            let removed = StoreError(match next.removed_since(self.id) {
+                Some(since) => format!("{} was removed from the ring in epoch {since}", self.id),
+                None => format!("{} is no member of the ring", self.id),
+            });
+            self.disk.give_up(removed); // nothing is acknowledged under this id any more
+            return Ok(());
+        }
         let members: Vec<_> =
             next.members().iter().map(|member| (member.id, member.address)).collect();
         self.transport.follow(&members);
@@ -70,7 +94,6 @@ impl Node {
 
     /// A peer has spoken, and said which view it has.
     pub(crate) fn heard_epoch(&self, peer: NodeId, epoch: Epoch) {
-        self.liveness.has_epoch(peer, epoch);
         if epoch > self.view().epoch() {
             self.catch_up.behind(peer, epoch);
         }

@@ -90,7 +90,7 @@ pub struct Pong {
 /// A view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewReply {
-    /// Tail: the view in postcard.
+    /// Tail: the [`atoll_ring::Update`] in postcard.
     #[serde(skip)]
     pub view: Bytes,
 }

@@ -124,6 +124,11 @@ mod tests {
             (Kind::CompareRoots, [true, false, false]),
             (Kind::Compare, [true, false, false]),
             (Kind::Entries, [true, false, false]),
+            (Kind::Propose, [true, false, true]),
+            (Kind::Moves, [true, false, true]),
+            (Kind::Raft, [true, false, false]),
+            (Kind::Copy, [true, false, false]),
+            (Kind::Covered, [true, false, false]),
         ];
         assert_eq!(expected.len(), Kind::ALL.len(), "a new kind needs its line here");
         for (kind, may) in expected {

@@ -2,12 +2,13 @@
 
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Delete, Differing, Dump, Dumped, DumpedRow,
-    Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
-    FrameError, Get, Hello, Kind, Lane, NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping,
-    Pong, Put, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun,
-    RepairStarted, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery,
-    Stored, Unmatched, ValueHead, ViewQuery, ViewReply, Welcome,
+    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
+    Dumped, DumpedRow, Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch,
+    Fetched, Found, Frame, FrameError, Get, Hello, Kind, Lane, MovesQuery, MovesReport, NodeStatus,
+    Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply,
+    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
+    ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored,
+    Unmatched, ValueHead, ViewQuery, ViewReply, Welcome,
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{
         COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX,
@@ -306,11 +307,15 @@ fn lengths_that_lie_are_refused() {
 fn swallow(bytes: Vec<u8>) {
     let _ = peek_length(&bytes);
     if let Ok(frame) = Frame::parse(&bytes.into()) {
-        let _ = frame.request();
+        if let Ok((_, Request::Covered(asked))) = frame.request() {
+            drop(asked.read());
+        }
         match frame.reply() {
             Ok((_, Reply::Found(found))) => drop(found.siblings()),
             Ok((_, Reply::Dumped(dumped))) => drop(dumped.read()),
             Ok((_, Reply::RepairStatus(report))) => drop(report.read()),
+            Ok((_, Reply::Moves(report))) => drop(report.read()),
+            Ok((_, Reply::Copied(page))) => drop(page.read()),
             _ => (),
         }
     }
@@ -338,9 +343,10 @@ fn tail_cap(kind: Kind, flags: u16) -> usize {
     match (kind, flags) {
         (Kind::Put, 0) => VALUE_TAIL_BYTES_MAX,
         (Kind::Replicate, 0) | (Kind::Get | Kind::Fetch, FLAG_REPLY) => STATE_TAIL_BYTES_MAX,
-        (Kind::View | Kind::RepairStatus, FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
-        (Kind::Dump, FLAG_REPLY) => DUMP_TAIL_BYTES_MAX,
-        (Kind::CompareRoots | Kind::Compare | Kind::Entries, 0 | FLAG_REPLY) => {
+        (Kind::View | Kind::RepairStatus | Kind::Moves, FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
+        (Kind::Propose, 0) | (Kind::Raft, 0 | FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
+        (Kind::Dump | Kind::Copy, FLAG_REPLY) => DUMP_TAIL_BYTES_MAX,
+        (Kind::CompareRoots | Kind::Compare | Kind::Entries | Kind::Covered, 0 | FLAG_REPLY) => {
             COMPARE_TAIL_BYTES_MAX
         }
         (_, _) => 0,
@@ -391,6 +397,15 @@ fn write_with_tail(
             reply(Reply::Differing(Differing { which: tail }))
         }
         (Kind::Entries, FLAG_REPLY) => reply(Reply::Unmatched(Unmatched { entries: tail })),
+        (Kind::Propose, 0) => request(Request::Propose(Propose { hops: 0, command: tail })),
+        (Kind::Moves, FLAG_REPLY) => {
+            reply(Reply::Moves(MovesReport { moves: tail, ..MovesReport::default() }))
+        }
+        (Kind::Raft, 0) => request(Request::Raft(Raft { message: tail })),
+        (Kind::Raft, FLAG_REPLY) => reply(Reply::Raft(RaftReply { message: tail })),
+        (Kind::Copy, FLAG_REPLY) => reply(Reply::Copied(Dumped { more: false, rows: tail })),
+        (Kind::Covered, 0) => request(Request::Covered(Covered { partition: 1, rows: tail })),
+        (Kind::Covered, FLAG_REPLY) => reply(Reply::Covering(Covering { which: tail })),
         (_, _) => None,
     }
 }
@@ -472,7 +487,7 @@ fn request() -> impl Strategy<Value = Request> {
                 roots
             })
         ),
-        Just(Request::View(ViewQuery { have: 0 })),
+        any::<u64>().prop_map(|have| Request::View(ViewQuery { have })),
         Just(Request::Status(StatusQuery {})),
         (bytes(), bytes(), quorum(), any::<u8>(), bytes()).prop_map(
             |(key, context, quorum, hops, value)| Request::Put(Put {
@@ -496,7 +511,26 @@ fn request() -> impl Strategy<Value = Request> {
         (bytes(), any::<(bool, bool)>())
             .prop_map(|(key, (durable, hints))| Request::Fetch(Fetch { key, durable, hints })),
         of_repair(),
+        of_membership(),
     ]
+}
+
+/// What is asked while the ring changes.
+fn of_membership() -> BoxedStrategy<Request> {
+    prop_oneof![
+        (any::<u8>(), bytes())
+            .prop_map(|(hops, command)| Request::Propose(Propose { hops, command })),
+        Just(Request::Moves(MovesQuery {})),
+        bytes().prop_map(|message| Request::Raft(Raft { message })),
+        (any::<(u16, u64, (u64, u64))>(), bytes()).prop_map(
+            |((partition, session, tokens), after)| {
+                Request::Copy(Copy { partition, session, tokens, after })
+            }
+        ),
+        (any::<u16>(), bytes())
+            .prop_map(|(partition, rows)| Request::Covered(Covered { partition, rows })),
+    ]
+    .boxed()
 }
 
 /// What repair asks.
@@ -665,6 +699,7 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
         replicated.prop_map(of(Kind::Replicate)),
         fetched.prop_map(of(Kind::Fetch)),
         about_repair(),
+        about_membership(),
         (select(&Kind::ALL[..]), failure())
             .prop_map(|(kind, failure)| (kind, Reply::Failed(Box::new(failure)))),
     ]
@@ -698,6 +733,23 @@ fn about_repair() -> BoxedStrategy<(Kind, Reply)> {
         differing().prop_map(of(Kind::CompareRoots)),
         differing().prop_map(of(Kind::Compare)),
         bytes().prop_map(|entries| (Kind::Entries, Reply::Unmatched(Unmatched { entries }))),
+    ]
+    .boxed()
+}
+
+/// What is answered while the ring changes.
+fn about_membership() -> BoxedStrategy<(Kind, Reply)> {
+    let moves = (option::of(any::<u32>()), any::<(u8, u64, u64)>(), "[a-z ]{0,20}", bytes());
+    let moves = moves.prop_map(|(leader, (voters_reachable, strays, hints), frozen, moves)| {
+        Reply::Moves(MovesReport { leader, voters_reachable, frozen, strays, hints, moves })
+    });
+    prop_oneof![
+        any::<u64>().prop_map(|epoch| (Kind::Propose, Reply::Proposed(Proposed { epoch }))),
+        moves.prop_map(|report| (Kind::Moves, report)),
+        bytes().prop_map(|message| (Kind::Raft, Reply::Raft(RaftReply { message }))),
+        (any::<bool>(), bytes())
+            .prop_map(|(more, rows)| (Kind::Copy, Reply::Copied(Dumped { more, rows }))),
+        bytes().prop_map(|which| (Kind::Covered, Reply::Covering(Covering { which }))),
     ]
     .boxed()
 }

@@ -14,9 +14,10 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Delete, Differing, Dump, Dumped, DumpedRow,
-    Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
-    Get, Hello, Kind, Lane, NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Put,
+    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
+    Dumped, DumpedRow, Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch,
+    Fetched, Found, Frame, Get, Hello, Kind, Lane, MoveReport, MovesQuery, MovesReport, NodeStatus,
+    Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply,
     Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
     ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored,
     Unmatched, ValueHead, ViewQuery, ViewReply, Welcome,
@@ -164,7 +165,7 @@ fn requests() -> Vec<Request> {
             commit: Commit { sequence: 300, chain: 0x0102_0304_0506_0708 },
             roots: Roots { sum: 0x1112_1314_1516_1718, vouched: true },
         }),
-        Request::View(ViewQuery { have: 0 }),
+        Request::View(ViewQuery { have: 302 }),
         Request::Status(StatusQuery {}),
         Request::Put(Put {
             key: key.clone(),
@@ -208,6 +209,19 @@ fn requests() -> Vec<Request> {
             level: 5,
             fingerprints: Bytes::from_static(b"fingerprints, as they are"),
         }),
+        Request::Propose(Propose { hops: 2, command: Bytes::from_static(b"a command, as it is") }),
+        Request::Moves(MovesQuery {}),
+        Request::Raft(Raft { message: Bytes::from_static(b"a message, as it is") }),
+        Request::Copy(Copy {
+            partition: 1019,
+            session: 305,
+            tokens: (306, 0x5152_5354_5556_5758),
+            after: Bytes::from_static(b"the last row copied"),
+        }),
+        Request::Covered(Covered::of(
+            1018,
+            [(&b"a row"[..], [0x61; 16]), (b"another", [0x62; 16])],
+        )),
     ]
 }
 
@@ -277,6 +291,14 @@ fn replies() -> Vec<(Kind, Reply)> {
             Kind::Entries,
             Reply::Unmatched(Unmatched { entries: Bytes::from_static(b"entries, as they are") }),
         ),
+        (Kind::Propose, Reply::Proposed(Proposed { epoch: 307 })),
+        (Kind::Moves, Reply::Moves(moves())),
+        (
+            Kind::Raft,
+            Reply::Raft(RaftReply { message: Bytes::from_static(b"an answer, as it is") }),
+        ),
+        (Kind::Copy, Reply::Copied(Dumped::of(&rows(), true))),
+        (Kind::Covered, Reply::Covering(Covering { which: Bytes::from_static(&[1, 0]) })),
     ]
 }
 
@@ -317,6 +339,37 @@ fn partitions() -> [PartitionRepair; 2] {
         backlog: 7,
     };
     [agreed, never]
+}
+
+/// A node that copies one partition and gives away another.
+fn moves() -> MovesReport {
+    let joins = MoveReport {
+        partition: 1017,
+        session: 308,
+        joins: true,
+        keys: (309, 310),
+        bytes: 311,
+        done: false,
+        waits_for: Some(312),
+    };
+    let leaves = MoveReport {
+        partition: 1016,
+        session: 313,
+        joins: false,
+        keys: (314, 314),
+        bytes: 0,
+        done: true,
+        waits_for: None,
+    };
+    let report = MovesReport {
+        leader: Some(315),
+        voters_reachable: 2,
+        frozen: "1 of 3 voters reachable".into(),
+        strays: 316,
+        hints: 317,
+        moves: Bytes::new(),
+    };
+    report.with(&[joins, leaves])
 }
 
 /// An own record, and a damaged hint.

@@ -51,6 +51,11 @@ async fn every_lane_carries_every_kind() {
                 Kind::Enrol => matches!(reply, Reply::Enrolled(_)),
                 Kind::CompareRoots | Kind::Compare => matches!(reply, Reply::Differing(_)),
                 Kind::Entries => matches!(reply, Reply::Unmatched(_)),
+                Kind::Propose => matches!(reply, Reply::Proposed(_)),
+                Kind::Moves => matches!(reply, Reply::Moves(_)),
+                Kind::Raft => matches!(reply, Reply::Raft(_)),
+                Kind::Copy => matches!(reply, Reply::Copied(_)),
+                Kind::Covered => matches!(reply, Reply::Covering(_)),
             };
             assert!(fits, "{kind:?} on {lane:?} was answered with {reply:?}");
         }

@@ -16,8 +16,9 @@ use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Delete, Differing, Dump, Dumped, Enrol, Enrolled,
-    Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, NodeStatus, Ping, Pong, Put,
+    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
+    Dumped, Enrol, Enrolled, Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane,
+    MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply,
     Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
     Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ViewQuery,
     ViewReply,
@@ -166,6 +167,11 @@ impl Host {
             Request::Entries(entries) => {
                 Reply::Unmatched(Unmatched { entries: entries.fingerprints })
             }
+            Request::Propose(_) => Reply::Proposed(Proposed { epoch: 6 }),
+            Request::Moves(_) => Reply::Moves(MovesReport::default()),
+            Request::Raft(raft) => Reply::Raft(RaftReply { message: raft.message }),
+            Request::Copy(_) => Reply::Copied(Dumped::of(&[], false)),
+            Request::Covered(asked) => Reply::Covering(Covering { which: asked.rows }),
         }
     }
 }
@@ -327,6 +333,16 @@ pub fn of_kind(kind: Kind) -> Request {
             let fingerprints = Bytes::from_static(b"fingerprints");
             Request::Entries(Entries { partition: 0, n: 3, level: 0, fingerprints })
         }
+        Kind::Propose => {
+            Request::Propose(Propose { hops: 0, command: Bytes::from_static(b"command") })
+        }
+        Kind::Moves => Request::Moves(MovesQuery {}),
+        Kind::Raft => Request::Raft(Raft { message: Bytes::from_static(b"message") }),
+        Kind::Copy => {
+            let tokens = (0, u64::MAX);
+            Request::Copy(Copy { partition: 0, session: 5, tokens, after: Bytes::new() })
+        }
+        Kind::Covered => Request::Covered(Covered::of(0, [(&b"row"[..], [7; 16])])),
     }
 }
 

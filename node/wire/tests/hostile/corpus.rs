@@ -7,8 +7,12 @@ use atoll_antientropy::{
 };
 use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
 use atoll_wire::{
-    Dumped, DumpedRow, Kind, NodeStatus, PartitionRepair, RepairReport,
-    limits::{DUMP_ROWS_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, VIEW_TAIL_BYTES_MAX},
+    Covered, Dumped, DumpedRow, Kind, MoveReport, MovesReport, NodeStatus, PartitionRepair,
+    RepairReport,
+    limits::{
+        COMPARE_TAIL_BYTES_MAX, DUMP_ROWS_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX,
+        VIEW_TAIL_BYTES_MAX,
+    },
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -43,6 +47,8 @@ pub fn good() -> Vec<(String, Bytes)> {
         small("note", note().encode().to_vec()),
         small("page", Dumped::of(&[row(b"a state"), row(b"")], true).rows.to_vec()),
         small("report", RepairReport::of(&[partition(3), partition(1023)]).partitions.to_vec()),
+        small("moves", moves(&[moving(3), moving(1023)])),
+        small("covered", covered()),
         small("view", postcard::to_stdvec(&view(4)).expect("in memory")),
         small("view.json", serde_json::to_vec(&view(4)).expect("in memory")),
     ]);
@@ -119,7 +125,7 @@ fn frames() -> Entries {
         named("frame-header-cut", header_with("get.request.bin", |h| h.truncate(h.len() / 2))),
         named(
             "frame-role-3",
-            header_with("view.request.bin", |h| *h.last_mut().expect("the role is last") = 3),
+            header_with("status.request.bin", |h| *h.last_mut().expect("the role is last") = 3),
         ),
         named(
             "frame-number-overlong",
@@ -304,13 +310,27 @@ fn views() -> Entries {
         all.push(named(&format!("view-members-of-huge-{index}"), [head, huge, &[0; 200]].concat()));
         all.push(named(
             &format!("view-owners-of-huge-{index}"),
-            [head, &[0], huge, &[0; 200]].concat(),
+            [head, &[0; 4], huge, &[0; 200]].concat(),
         ));
     }
     all
 }
 
-/// Pages of dumps, and reports of repair.
+fn moving(partition: u16) -> MoveReport {
+    let keys = (1, 2);
+    let (joins, done, waits_for) = (true, false, Some(7));
+    MoveReport { partition, session: 5, joins, keys, bytes: 3, done, waits_for }
+}
+
+fn moves(list: &[MoveReport]) -> Vec<u8> {
+    MovesReport::default().with(list).moves.to_vec()
+}
+
+fn covered() -> Vec<u8> {
+    Covered::of(0, [(&b"a row"[..], [1; 16]), (b"", [2; 16])]).rows.to_vec()
+}
+
+/// Pages of dumps, reports of repair and of moves, and rows that somebody asks about.
 fn lists() -> Entries {
     let page = |rows: &[DumpedRow]| Dumped::of(rows, true).rows.to_vec();
     let report = |partitions: &[PartitionRepair]| RepairReport::of(partitions).partitions.to_vec();
@@ -322,6 +342,12 @@ fn lists() -> Entries {
         named("report-not-in-order", [report(&[partition(2)]), report(&[partition(1)])].concat()),
         named("report-one-partition-twice", report(&[partition(2)]).repeat(2)),
         named("report-cut", report(&[partition(2), partition(3)])[..20].to_vec()),
+        named("moves-not-in-order", moves(&[moving(2), moving(1)])),
+        named("moves-one-partition-twice", moves(&[moving(2)]).repeat(2)),
+        named("moves-cut", moves(&[moving(2), moving(3)])[..13].to_vec()),
+        named("covered-cut", covered()[..22].to_vec()),
+        named("covered-row-past-the-end", [&[0xff, 0xff][..], &[0; 40]].concat()),
+        named("covered-of-zeros", vec![0; 180]),
     ];
     for (index, huge) in HUGE.iter().enumerate() {
         all.push(named(&format!("page-row-of-huge-{index}"), [huge, &[0; 40][..]].concat()));
@@ -330,12 +356,13 @@ fn lists() -> Entries {
             [&[0, 0, 1][..], huge, &[0; 40]].concat(),
         ));
         all.push(named(&format!("report-of-huge-{index}"), huge.repeat(6)));
+        all.push(named(&format!("moves-of-huge-{index}"), huge.repeat(8)));
     }
     all
 }
 
 /// Lists as long as a frame may carry, of the smallest rows, and who takes them.
-pub fn longest_lists() -> [(&'static str, Bytes, &'static str); 4] {
+pub fn longest_lists() -> [(&'static str, Bytes, &'static str); 6] {
     let zeros = |rows: usize| Bytes::from(vec![0; 5 * rows]);
     let every = (0..=u16::MAX).map(partition).collect::<Vec<_>>();
     let again = [&RepairReport::of(&every).partitions[..], &[0; 6]].concat();
@@ -344,6 +371,12 @@ pub fn longest_lists() -> [(&'static str, Bytes, &'static str); 4] {
         ("a full page", zeros(DUMP_ROWS_MAX), "page"),
         ("every partition", RepairReport::of(&every).partitions, "report"),
         ("every partition and one more", again.into(), "-"),
+        (
+            "every partition moves",
+            moves(&(0..=u16::MAX).map(moving).collect::<Vec<_>>()).into(),
+            "moves",
+        ),
+        ("rows of nothing", vec![0; COMPARE_TAIL_BYTES_MAX / 18 * 18].into(), "covered"),
     ]
 }
 
@@ -359,13 +392,13 @@ pub fn largest() -> Vec<(&'static str, Bytes)> {
         Bytes::from(format!("{{\"{list}\":[{entries}]}}"))
     };
     let mut moving = head.to_vec();
-    moving.extend([0, 0, 0]);
+    moving.extend([0, 0, 0, 0, 0, 0]);
     moving.extend(count(pairs));
     moving.extend((0..pairs).flat_map(|pair| {
         let low = pair as u16;
         [low as u8 | 0x80, (low >> 7) as u8 | 0x80, (low >> 14) as u8, 2, 1, 2]
     }));
-    let empty = [head, &[0], &count(room), &vec![0; room]].concat();
+    let empty = [head, &[0; 4], &count(room), &vec![0; room]].concat();
     vec![
         ("members without end", view_of_members(room / (MEMBER_BYTES + 2)).into()),
         ("empty owner lists without end", empty.into()),
@@ -407,8 +440,8 @@ pub fn view_of_members(members: usize) -> Vec<u8> {
     bytes
 }
 
-/// Cluster, epoch, partitions and replicas come before the members.
-const MEMBERS_AT: usize = 16 + 3;
+/// Cluster, epoch, partitions, replicas and the buckets' N come before the members.
+const MEMBERS_AT: usize = 16 + 4;
 /// The first member of [`view`].
 const MEMBER_BYTES: usize = 14;
 

@@ -5,7 +5,7 @@ use atoll_antientropy::{
 };
 use atoll_ring::{MEMBERS_MAX, View};
 use atoll_wire::{
-    Dumped, Frame, RepairReport, Reply,
+    Covered, Dumped, Frame, MovesReport, RepairReport, Reply,
     frame::{Head, encode_reply, encode_request, peek_length},
     limits::{DUMP_ROWS_MAX, HEADER_MEMORY_BYTES_MAX},
 };
@@ -102,6 +102,31 @@ const DECODERS: &[Decoder] = &[
         again: |bytes| match (RepairReport { partitions: bytes.clone() }).read() {
             Some(partitions) => {
                 assert_eq!(RepairReport::of(&partitions).read(), Some(partitions));
+                true
+            }
+            None => false,
+        },
+    },
+    Decoder {
+        name: "moves",
+        read: |bytes| drop(moves(bytes).read()),
+        memory_max: moves_memory_max,
+        again: |bytes| match moves(bytes).read() {
+            Some(read) => {
+                assert_eq!(MovesReport::default().with(&read).read(), Some(read));
+                true
+            }
+            None => false,
+        },
+    },
+    Decoder {
+        name: "covered",
+        read: |bytes| drop(Covered { partition: 0, rows: bytes.clone() }.read()),
+        memory_max: covered_memory_max,
+        again: |bytes| match (Covered { partition: 0, rows: bytes.clone() }).read() {
+            Some(rows) => {
+                let pairs = rows.iter().map(|(row, digest)| (&row[..], *digest));
+                assert_eq!(Covered::of(0, pairs).rows, *bytes);
                 true
             }
             None => false,
@@ -205,6 +230,10 @@ const DECODERS: &[Decoder] = &[
 
 type Deep = DotMap<Bytes, DotMap<Bytes, DotFun<Bytes>>>;
 
+fn moves(bytes: &Bytes) -> MovesReport {
+    MovesReport { moves: bytes.clone(), ..MovesReport::default() }
+}
+
 fn state<S: DotStore>(bytes: &Bytes) -> bool {
     match Causal::<S>::decode(bytes) {
         Ok(state) => {
@@ -230,6 +259,16 @@ fn page_memory_max(length: usize) -> usize {
 /// A partition takes six bytes or more and becomes 32; there are at most 65,536.
 fn report_memory_max(length: usize) -> usize {
     3 * 32 * (1usize << 16).min(length / 6 + 4)
+}
+
+/// A move takes eight bytes or more and becomes 64; there are at most as many as partitions.
+fn moves_memory_max(length: usize) -> usize {
+    3 * 64 * (1usize << 16).min(length / 8 + 4)
+}
+
+/// A row takes 18 bytes or more and becomes 48. The names are slices.
+fn covered_memory_max(length: usize) -> usize {
+    3 * 48 * (length / 18 + 4)
 }
 
 /// An empty list of owners takes one byte and becomes 24, and a list that grows holds its old self for a moment; but of
