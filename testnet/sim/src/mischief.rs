@@ -71,6 +71,8 @@ enum What {
     Down(NodeId),
     SlowDisk(NodeId),
     FullDisk(NodeId),
+    /// A node that gets no newer views.
+    Behind(NodeId),
     /// The voters of the membership log have no majority.
     NoMajority,
     /// Whoever proposes a change may never hear what came of it.
@@ -421,6 +423,7 @@ impl Mischief {
             What::FullDisk(node) => {
                 world.borrow().cluster.machine(node).store.set_room(room(DISK_BYTES));
             }
+            What::Behind(_) => {}
             What::NoMajority => {} // see `look_after_the_log`
             What::LostAnswers => world.borrow().cluster.log.lose_answers(0),
         }
@@ -444,6 +447,11 @@ impl Mischief {
         let mut weather: BTreeMap<Link, Weather> =
             self.all_links(world).into_iter().map(|link| (link, self.fair)).collect();
         network.mend_all();
+        let behind = self.lasting.iter().filter_map(|lasting| match lasting.what {
+            What::Behind(node) => Some(node),
+            _ => None,
+        });
+        network.keep_behind(behind.collect());
         for lasting in &self.lasting {
             match &lasting.what {
                 What::Weather(links, storm) => {
@@ -463,6 +471,7 @@ impl Mischief {
                 | What::Down(_)
                 | What::SlowDisk(_)
                 | What::FullDisk(_)
+                | What::Behind(_)
                 | What::NoMajority
                 | What::LostAnswers => {}
             }

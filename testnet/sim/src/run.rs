@@ -173,11 +173,15 @@ fn drawn_kinds(chance: &mut Chance, allowed: &[Kind]) -> Vec<Kind> {
         return Vec::new();
     }
     match chance.below(8) {
+        0 if chance.happens(300) && allowed.contains(&Kind::Ring) => vec![Kind::Ring],
         0 => vec![chance.of(allowed)],
         1 => vec![chance.of(allowed), chance.of(allowed)],
         2 => allowed.to_vec(),
         _ => {
-            let some: Vec<Kind> = allowed.iter().copied().filter(|_| chance.happens(350)).collect();
+            // the ring changes in every second run
+            let share = |kind| if kind == Kind::Ring { 450 } else { 350 };
+            let some: Vec<Kind> =
+                allowed.iter().copied().filter(|kind| chance.happens(share(*kind))).collect();
             if some.is_empty() { allowed.to_vec() } else { some }
         }
     }

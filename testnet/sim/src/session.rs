@@ -67,9 +67,11 @@ impl Session {
     /// Asks until the run is over.
     pub async fn run(mut self, world: &RefCell<World>) {
         loop {
+            let something_moves = !world.borrow().keys_on_the_move().is_empty();
             let pause = match self.chance.below(4) {
                 0 => 0,
                 1 => self.chance.below(4),
+                _ if something_moves => self.chance.below(40),
                 _ => self.chance.below(self.pause_ms),
             };
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -127,8 +129,9 @@ impl Session {
         }
         self.haste = if chance.happens(100) { chance.below(4) } else { self.haste };
         let moving = world.keys_on_the_move();
+        let of_moving = !moving.is_empty() && chance.happens(700);
         let key = match chance.below(4) < self.haste {
-            _ if !moving.is_empty() && chance.happens(600) => chance.of(&moving),
+            _ if of_moving => chance.of(&moving),
             true => world.keys[0].clone(),
             false if chance.happens(850) => {
                 let often = world.keys.len() - SELDOM.len();
@@ -153,9 +156,23 @@ impl Session {
             10..=12 if seen.is_some() => What::Delete,
             _ => What::Get,
         };
-        let sloppy = chance.below(2) > 0;
-        let n = chance.of(&[3, 3, 3, 3, 2, 1]); // with few copies each one matters
-        let need = chance.of(&[1, 1, 2, 2, 3, 3]).min(n);
+        // what moves is asked for so that reads must see writes: whoever counts the wrong ones is seen through
+        let strict = of_moving && chance.happens(700);
+        let sloppy = chance.below(2) > 0 && !strict;
+        let n = if strict { 3 } else { chance.of(&[3, 3, 3, 3, 2, 1]) }; // with few copies each one matters
+        let need = match (strict, what) {
+            (true, What::Get) => chance.of(&[2, 2, 2, 3, 3, 1]),
+            (true, _) => chance.of(&[2, 2, 2, 1, 1, 3]),
+            (false, _) => chance.of(&[1, 1, 2, 2, 3, 3]).min(n),
+        };
+        // who is behind takes writes, and who is not is asked what became of them
+        let behind = if strict { world.behind() } else { Vec::new() };
+        let via = match what {
+            What::Put | What::Delete if !behind.is_empty() && chance.happens(600) => {
+                Some(chance.of(&behind))
+            }
+            _ => None,
+        };
         let owners = chance.of(&[0, 0, 1, 2]).min(need);
         let durable = chance.of(&[need, need, need, need, 1.min(need), 0]);
         let level = |count: u8| Some(Level::Count(count));
@@ -179,7 +196,7 @@ impl Session {
         Some(Ask {
             key,
             what,
-            via: None,
+            via,
             seen: seen.filter(|_| what != What::Get),
             quorum,
             repair: chance.of(&[Repair::Async, Repair::Async, Repair::Blocking, Repair::None]),

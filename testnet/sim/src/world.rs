@@ -160,6 +160,14 @@ impl World {
         self.keys.iter().filter(moves).cloned().collect()
     }
 
+    /// Nodes that run with an older ring than the newest.
+    pub fn behind(&self) -> Vec<NodeId> {
+        let head = self.cluster.head().epoch();
+        let nodes = self.cluster.up().into_iter();
+        let epoch = |node| self.cluster.node(node).map(|node| node.view().epoch());
+        nodes.filter(|node| epoch(*node).is_some_and(|epoch| epoch < head)).collect()
+    }
+
     /// What all disks hold: the end of the history.
     pub fn dump(&mut self) {
         self.recorder.say(format_args!("the ring is at epoch {}", self.cluster.head().epoch()));

@@ -133,7 +133,7 @@ impl Mischief {
     fn trouble(&mut self, world: &mut World, old: NodeId, new: NodeId) -> Option<String> {
         let one = self.chance.of(&[old, old, new]);
         let millis = self.chance.of(&[30, 200, 1000, 3000, 8000]);
-        match self.chance.below(7) {
+        match self.chance.below(10) {
             // long enough for two epochs, or just for one
             0 | 1 => {
                 world.cluster.network.pause(one);
@@ -167,6 +167,17 @@ impl Mischief {
                     world.cluster.nodes().into_iter().filter(|other| *other != one).collect();
                 self.lasts(millis, What::Cut(pairs(&[one], &others)));
                 Some(format!("{one}, which moves something, is alone"))
+            }
+            // everybody hears it, and it hears of no new view
+            6 | 7 => {
+                self.lasts(millis, What::Behind(one));
+                Some(format!("{one}, which moves something, is kept behind for {millis} ms"))
+            }
+            8 => {
+                let sync_ms = self.chance.of(&[20, 60, 150]);
+                world.cluster.machine(one).pace.set(Duration::from_millis(sync_ms));
+                self.lasts(millis, What::SlowDisk(one));
+                Some(format!("a sync of {one}, which moves something, takes {sync_ms} ms"))
             }
             // one that stays apart with one that goes: a quorum of the old owners
             _ => {
