@@ -220,7 +220,11 @@ pub fn next_moves(
 ) -> (Vec<Partition>, Vec<(Partition, NodeId)>) {
     let mut busy: BTreeMap<NodeId, usize> = BTreeMap::new();
     for (partition, going) in view.moves() {
-        for node in involved(&view.owners[partition.index()], &going.target) {
+        let old = &view.owners[partition.index()];
+        if !view.needed(old, &going.target).into_iter().all(&is_up) {
+            continue; // nothing goes on there, so it takes no place from others
+        }
+        for node in involved(old, &going.target) {
             *busy.entry(node).or_default() += 1;
         }
     }

@@ -1,7 +1,7 @@
 //! The part of the one who is asked: which of the cells or keys that a peer names are different here.
 //!
-//! Nothing is remembered between two questions. A question planned under another view is refused: the two would not speak
-//! of the same partitions.
+//! Nothing is remembered between two questions. Roots are compared under the same view only, or the two would not speak of
+//! the same partitions; what lies in one partition can be compared whenever both own it.
 
 use atoll_antientropy::merkle::{
     Children, Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, unmatched,
@@ -25,9 +25,9 @@ pub(crate) fn answer(node: &Node, caller: Caller, envelope: &Envelope, asked: &R
     let answer = match asked {
         Request::CompareRoots(asked) => answer_roots(node, peer, envelope, asked)
             .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
-        Request::Compare(asked) => answer_places(node, peer, envelope, asked)
+        Request::Compare(asked) => answer_places(node, peer, asked)
             .map(|which| Reply::Differing(DifferingReply { which: which.encode() })),
-        Request::Entries(asked) => answer_entries(node, peer, envelope, asked).map(|keys| {
+        Request::Entries(asked) => answer_entries(node, peer, asked).map(|keys| {
             let entries = keys.encode(&envelope.bucket.0, COMPARE_TAIL_BYTES_MAX);
             Reply::Unmatched(Unmatched { entries })
         }),
@@ -73,13 +73,8 @@ fn answer_roots(
 }
 
 /// Which places below these differ.
-fn answer_places(
-    node: &Node,
-    peer: NodeId,
-    envelope: &Envelope,
-    asked: &Compare,
-) -> Result<Differing, Failure> {
-    let partition = tree(node, peer, envelope, asked.partition, asked.n)?;
+fn answer_places(node: &Node, peer: NodeId, asked: &Compare) -> Result<Differing, Failure> {
+    let partition = tree(node, peer, asked.partition, asked.n)?;
     let places = Places::decode(&asked.hashes).map_err(|_| malformed())?;
     if asked.level >= LEVEL_MAX {
         return Err(malformed());
@@ -94,13 +89,8 @@ fn answer_places(
 }
 
 /// Which keys in these places differ.
-fn answer_entries(
-    node: &Node,
-    peer: NodeId,
-    envelope: &Envelope,
-    asked: &Entries,
-) -> Result<Keys, Failure> {
-    let partition = tree(node, peer, envelope, asked.partition, asked.n)?;
+fn answer_entries(node: &Node, peer: NodeId, asked: &Entries) -> Result<Keys, Failure> {
+    let partition = tree(node, peer, asked.partition, asked.n)?;
     let theirs = Fingerprints::decode(&asked.fingerprints).map_err(|_| malformed())?;
     let mut answer = Keys::default();
     let mut at = 0;
@@ -121,20 +111,13 @@ fn answer_entries(
 }
 
 /// The partition whose tree is spoken about.
-fn tree(
-    node: &Node,
-    peer: NodeId,
-    envelope: &Envelope,
-    partition: u16,
-    n: u8,
-) -> Result<Partition, Failure> {
-    same_view(node, envelope)?;
+fn tree(node: &Node, peer: NodeId, partition: u16, n: u8) -> Result<Partition, Failure> {
     let partition = Partition(partition);
     if n != node.view().bucket_n()
         || node.repair().trees.shared(peer).binary_search(&partition).is_err()
     {
         let detail = format!("{peer} and {} share no tree of partition {partition}", node.id());
-        return Err(Failure::refused(ErrorCode::Malformed, detail));
+        return Err(Failure::refused(ErrorCode::StaleView, detail));
     }
     Ok(partition)
 }
