@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::{Node, node::failed};
 
 pub(crate) mod catch_up;
+pub mod raft;
 pub mod seeded;
 pub(crate) mod steward;
 

@@ -20,7 +20,8 @@ use atoll_transport::{
 use atoll_wire::Role;
 
 use crate::{
-    ConfigError, FixedMembers, Node, NodeConfig, Parts, Past, SystemClock,
+    ConfigError, Node, NodeConfig, Parts, Past, SystemClock,
+    membership::{MembershipLog as _, raft::RaftLog},
     storage::{
         Space, Store, StoreError,
         commit::Disk,
@@ -123,6 +124,7 @@ pub async fn run(
     let directory = Directory::open(&config.data, first_view.cluster(), config.node, first_start)?;
     let engine = FjallStore::open(&directory.store())
         .map_err(|source| RunError::Engine { store: directory.store(), source })?;
+    let commanded = faults.clone();
     let (store, following): (Arc<dyn Store>, _) = match faults {
         None => (Arc::new(engine), None),
         Some(faults) => {
@@ -147,12 +149,13 @@ pub async fn run(
     peers.set(&members);
     let disk = Arc::new(disk);
     let renewal = Renewal::new(quic.clone(), &identity, config.node);
+    let log = Arc::new(RaftLog::new(disk.clone()));
     let node = Node::start(Parts {
         id: config.node,
         view: Arc::new(view),
         secret,
         transport: peers.clone(),
-        log: Arc::new(FixedMembers),
+        log: log.clone(),
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
         past: match directory.lost() {
@@ -167,6 +170,9 @@ pub async fn run(
     .await
     .map_err(|error| storage_failed(store.clone(), error))?;
     directory.settle()?;
+    if let Some(faults) = commanded {
+        node.obey(faults);
+    }
     let serving = tokio::spawn({
         let (quic, node) = (quic.clone(), node.clone());
         async move { quic.serve(node).await }
@@ -193,6 +199,8 @@ pub async fn run(
     if failure.is_some() {
         tokio::time::sleep(LAST_ANSWERS).await;
     }
+    // first, while there is a way to the others; nothing is lost if it is cut short
+    let _ = tokio::time::timeout(GOODBYE, log.close()).await;
     quic.close(GOODBYE).await;
     peers.close();
     serving.abort();

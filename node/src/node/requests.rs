@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use atoll_ring::{ClusterId, Epoch, NodeId, Partition, Token};
 use atoll_transport::{Answer, Caller, Handler};
 use atoll_wire::{
-    BucketId, Envelope, ErrorCode, Failure, Pong, RaftReply, Replicate, Reply, Request, Roots,
-    ViewReply, limits::TIMEOUT_MS_MAX,
+    BucketId, Envelope, ErrorCode, Failure, Pong, RaftReply, Replicate, Reply, Request, Role,
+    Roots, ViewReply, limits::TIMEOUT_MS_MAX,
 };
 use tokio::time::Instant;
 
@@ -183,7 +183,7 @@ impl Handler for Node {
             let failure = Failure::refused(ErrorCode::DeadlinePassed, detail);
             return Answer::Now(failed(failure));
         }
-        if caller.node.is_some() && self.is_behind(&envelope, &request, key) {
+        if envelope.role == Role::Node && self.is_behind(&envelope, &request, key) {
             return Answer::Later(Box::pin(async move {
                 fence::wait_for(&self, envelope.epoch, due.deadline).await;
                 match self.serve(envelope, request, due) {
