@@ -527,3 +527,17 @@ fn joins(ring: &Ring, place: usize) -> Command {
     let moves = BTreeMap::from([(ring.partition, target)]);
     Command::Change { base: ring.cluster.view.epoch(), wish: Wish::Rebalance, moves }
 }
+
+/// A target whose disk is slow says that it is done when the last row is fsynced, not when it is written.
+#[tokio::test(start_paused = true)]
+async fn done_means_fsynced() {
+    let mut ring = Ring::start().await;
+    ring.cluster.crash(ring.at[3]);
+    ring.cluster.boot_slow(ring.at[3], Duration::from_millis(1500)).await;
+    ring.cluster.settle().await;
+    ring.want(&[3, 1, 2]).await;
+    ring.begin().await;
+    ring.until_done(3).await;
+    ring.cluster.crash(ring.at[3]);
+    assert_eq!(ring.rows(3), KEYS);
+}
