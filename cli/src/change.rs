@@ -88,6 +88,8 @@ pub async fn make(
     format: Format,
 ) -> Result<(), Failed> {
     let view = client.view();
+    let statuses = statuses(client, &view).await;
+    check_dead(&wish, &statuses)?; // what else is wrong with it matters less
     let made = Plan::of(&view, &wish).map_err(|why| rejected(&why))?;
     show_and_commit(client, &view, &made, commit, format).await
 }

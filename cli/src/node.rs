@@ -53,6 +53,7 @@ pub async fn run(command: NodeCommand) -> Result<(), Failed> {
             | RunError::Faults { .. }
             | RunError::Listen { .. }
             | RunError::Copied { .. } => Exit::Refused,
+            RunError::Removed { .. } => Exit::Removed,
             RunError::Storage(_) | RunError::Engine { .. } | RunError::Alone(_) => {
                 Exit::StorageFailed
             }

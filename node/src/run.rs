@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_ring::{NodeId, View};
+use atoll_ring::{Epoch, NodeId, View};
 use atoll_transport::{
     Identity, Peers, Quic, Renewal,
     small_file::{self, VIEW_BYTES_MAX},
@@ -92,6 +92,18 @@ pub enum RunError {
         /// Why.
         source: StoreError,
     },
+    /// The ring has let this node go.
+    #[error(
+        "{node} was removed from the ring in epoch {epoch} and can never come back under this id. The others have what it \
+         owned. To use this host again, join as a new node, with an empty directory: atoll cluster token, then atoll cluster \
+         join"
+    )]
+    Removed {
+        /// The node.
+        node: NodeId,
+        /// Since when it is gone.
+        epoch: Epoch,
+    },
     /// Something is lost, and no other node can say what.
     #[error("{0}")]
     Alone(String),
@@ -136,6 +148,7 @@ pub async fn run(
         .map_err(|error| storage_failed(store.clone(), error))?;
     let view = match stored_view(&*store)? {
         Some(view) => {
+            check_removed(&view, config.node)?;
             check_view(&view, &config, &config.data)?;
             view
         }
@@ -210,6 +223,10 @@ pub async fn run(
     if let Some(following) = following {
         following.abort();
     }
+    if let Err(removed) = check_removed(&node.view(), config.node) {
+        std::mem::forget(store); // the disk was given up, as after an error
+        return Err(removed);
+    }
     if let Some(error) = failure.or(settled.err()) {
         return Err(storage_failed(store, error));
     }
@@ -283,6 +300,13 @@ fn stored_view(store: &dyn Store) -> Result<Option<View>, StoreError> {
     postcard::from_bytes(&bytes)
         .map(Some)
         .map_err(|error| StoreError(format!("the stored view is damaged: {error}")))
+}
+
+fn check_removed(view: &View, node: NodeId) -> Result<(), RunError> {
+    match view.removed_since(node) {
+        Some(epoch) => Err(RunError::Removed { node, epoch }),
+        None => Ok(()),
+    }
 }
 
 fn check_view(view: &View, config: &NodeConfig, path: &Path) -> Result<(), ConfigError> {

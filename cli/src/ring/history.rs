@@ -23,7 +23,8 @@ Examples:
   atoll ring history                  the last 50 changes that the nodes remember
   atoll ring history --after 100 --lines 1000
 
-Times are those of the node that wrote each entry, by its own clock. Nodes remember a limited number of entries.")]
+Times are those of the node that wrote each entry, by its own clock. Nodes tell of 64 entries at most, and of fewer if
+those are long.")]
 pub struct HistoryArgs {
     /// Only what came after this epoch
     #[arg(long, value_name = "EPOCH")]
@@ -50,30 +51,27 @@ struct EntryDocument {
     change: String,
 }
 
-/// How many epochs back is looked for first, and then ever closer: nodes forget what is far back.
-const FIRST_LOOKS: [u64; 6] = [100_000, 10_000, 1000, 100, 10, 1];
-
 /// Runs the command.
 pub async fn run(args: &HistoryArgs, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
     let client = change::connect(cluster).await?;
     let view = client.view();
     let now = view.epoch().0;
-    let looks = match args.after {
-        Some(after) => vec![after],
-        None => {
-            let wanted = args.lines as u64;
-            let mut looks: Vec<u64> =
-                FIRST_LOOKS.into_iter().filter(|back| *back < wanted).collect();
-            looks.insert(0, wanted);
-            looks.into_iter().map(|back| now.saturating_sub(back)).collect()
-        }
-    };
     let members: Vec<NodeId> = view.members().iter().map(|member| member.id).collect();
     let mut entries = Vec::new();
-    for after in looks {
-        entries = longest(&client, &members, Epoch(after)).await?;
-        if !entries.is_empty() {
-            break;
+    match args.after {
+        Some(after) => entries = longest(&client, &members, Epoch(after)).await?,
+        None => {
+            // whoever can tell of so many entries can tell of fewer: look for the most
+            let (mut told, mut too_far) = (0, (args.lines as u64).min(now) + 1);
+            while told + 1 < too_far {
+                let back = told.midpoint(too_far);
+                let found = longest(&client, &members, Epoch(now - back)).await?;
+                if found.is_empty() {
+                    too_far = back;
+                } else {
+                    (told, entries) = (back, found);
+                }
+            }
         }
     }
     client.close().await;
@@ -138,9 +136,9 @@ fn document(entry: &Entry) -> EntryDocument {
 }
 
 fn change_in_words(command: &Command) -> String {
-    let count = |count: usize| match count {
-        1 => "1 partition".to_owned(),
-        _ => format!("{count} partitions"),
+    let count = |count: usize, one: &str, more: &str| match count {
+        1 => format!("1 partition {one}"),
+        _ => format!("{count} partitions {more}"),
     };
     match command {
         Command::Invite { node, .. } => format!("{node} is invited"),
@@ -148,10 +146,10 @@ fn change_in_words(command: &Command) -> String {
             format!("{node} registers at {address}, zone {zone}, weight {weight}")
         }
         Command::Change { wish, moves, .. } => {
-            format!("{}: {} shall move", words(wish), count(moves.len()))
+            format!("{}: {}", words(wish), count(moves.len(), "shall move", "shall move"))
         }
-        Command::Begin { partitions } => format!("{} begin to move", count(partitions.len())),
-        Command::Finish { partitions } => format!("{} have moved", count(partitions.len())),
+        Command::Begin { partitions } => count(partitions.len(), "begins to move", "begin to move"),
+        Command::Finish { partitions } => count(partitions.len(), "has moved", "have moved"),
         Command::Cancel => "what moves is stopped".into(),
         Command::Retire { node } => format!("{node} is gone"),
         Command::Incarnation { node, incarnation } => {
@@ -181,6 +179,6 @@ mod tests {
             (7, "1970-01-01T00:00:01Z", "n2 leaves: 0 partitions shall move")
         );
         let finish = Command::Finish { partitions: vec![(atoll_ring::Partition(1), Epoch(3))] };
-        assert_eq!(change_in_words(&finish), "1 partition have moved");
+        assert_eq!(change_in_words(&finish), "1 partition has moved");
     }
 }

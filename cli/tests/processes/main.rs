@@ -8,6 +8,7 @@ mod dump;
 mod failing_disk;
 mod faults;
 mod files;
+mod growth;
 mod judged;
 mod kills;
 mod lost;

@@ -28,13 +28,22 @@ impl Testnet {
 
     /// Starts nodes whose processes have these variables set.
     pub fn up_with(nodes: u32, base_port: u16, environment: &[(&str, &str)]) -> Testnet {
+        Testnet::make(nodes, base_port, 1024, environment)
+    }
+
+    /// Starts nodes of a ring in few parts, which changes sooner.
+    pub fn up_with_partitions(nodes: u32, base_port: u16, partitions: u32) -> Testnet {
+        Testnet::make(nodes, base_port, partitions, &[])
+    }
+
+    fn make(nodes: u32, base_port: u16, partitions: u32, environment: &[(&str, &str)]) -> Testnet {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let testnet = Testnet {
             home: tempfile::tempdir().expect("a directory"),
             environment: environment.iter().map(own).collect(),
         };
         let (nodes, replicas) = (nodes.to_string(), nodes.min(3).to_string());
-        let base_port = base_port.to_string();
+        let (base_port, partitions) = (base_port.to_string(), partitions.to_string());
         testnet.ok(&[
             "testnet",
             "up",
@@ -44,6 +53,8 @@ impl Testnet {
             &replicas,
             "--base-port",
             &base_port,
+            "--partitions",
+            &partitions,
         ]);
         testnet
     }
