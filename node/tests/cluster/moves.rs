@@ -9,7 +9,7 @@ use atoll_node::{
     Faults,
     storage::{Space, Store as _, Write, faulty::Step, record::Record, summary::Summary},
 };
-use atoll_ring::{Command, Entry, Epoch, NodeId, Owners, Partition, View, Wish};
+use atoll_ring::{Command, Entry, Epoch, NodeId, Owners, Partition, Plan, Wish};
 use atoll_wire::{
     BucketId, Copy, Envelope, ErrorCode, Lane, MoveReport, MovesQuery, MovesReport, Reply, Request,
     Role,
@@ -80,7 +80,12 @@ impl Ring {
 
     async fn want_with(&mut self, wish: Wish, target: &[usize]) {
         let target = target.iter().map(|place| self.at[*place]).collect();
-        let moves = BTreeMap::from([(self.partition, target)]);
+        // the dead have to give up all they own
+        let mut moves = match wish {
+            Wish::RemoveDead { .. } => Plan::of(&self.cluster.view, &wish).expect("it fits").moves,
+            _ => BTreeMap::new(),
+        };
+        moves.insert(self.partition, target);
         self.change(Command::Change { base: self.cluster.view.epoch(), wish, moves }).await;
     }
 
@@ -391,8 +396,9 @@ async fn a_leaver_dies_in_the_middle() {
     ring.hold(3, &[]);
     ring.cluster.settle().await;
     assert_eq!(ring.says(3).await.expect("it takes part").waits_for, Some(ring.at[0].0));
-    let (base, node) = (ring.cluster.view.epoch(), ring.at[0]);
-    let (wish, moves) = (Wish::RemoveDead { node }, BTreeMap::new());
+    let wish = Wish::RemoveDead { node: ring.at[0] };
+    let Plan { moves, .. } = Plan::of(&ring.cluster.view, &wish).expect("it fits");
+    let base = ring.cluster.view.epoch();
     ring.change(Command::Change { base, wish, moves }).await;
     let copied = ring.until_done(3).await;
     assert_eq!((copied.keys.0, copied.waits_for), (KEYS as u64, None), "one is enough");
