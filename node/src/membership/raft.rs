@@ -426,7 +426,10 @@ struct Reach {
 
 fn reach(node: &Node) -> Reach {
     let view = node.view();
-    let is_there = |voter: &NodeId| *voter == node.id() || node.liveness().is_up(*voter);
+    let is_there = |voter: &NodeId| match *voter == node.id() {
+        true => node.actor().is_some(),
+        false => node.liveness().is_up(*voter),
+    };
     let voters = view.voters().iter().copied().filter(is_there).collect();
     Reach { voters, all: view.voters().len() }
 }
