@@ -294,11 +294,12 @@ impl Shared {
     /// The story of a message.
     async fn hear(&self, from: NodeId, message: &[u8]) -> Result<Bytes, String> {
         let node = self.node().ok_or("the node has ended")?;
-        let (to, question) = network::open(message)?;
+        let (to, rest) = network::addressed(message)?;
         let me = node.actor().map(Member::of).ok_or("it does not serve yet")?;
         if to != me {
             return Err(format!("{from} means a former life of {}", node.id()));
         }
+        let question = network::question(rest)?;
         self.state().heard = Some(node.clock().now());
         let running = self.begin(&node).await?;
         let answer = match question {
