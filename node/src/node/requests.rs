@@ -155,8 +155,8 @@ impl Handler for Node {
                 }));
             }
             Request::Moves(_) => return Answer::Now(Reply::Moves(moves::report(&self))),
-            Request::Copy(copy) => return moves::send_page(&self, caller, &copy),
-            Request::Covered(asked) => return moves::covers(&self, caller, &asked),
+            Request::Copy(copy) => return moves::send_page(&self, caller, copy),
+            Request::Covered(asked) => return moves::covers(&self, caller, asked),
             Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::RepairStatus(_) => {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
