@@ -1,7 +1,9 @@
-//! `atoll cluster`: a cluster on several machines. Its folder is made once; then it gives out and renews certificates.
+//! `atoll cluster`: a cluster on several machines, its papers and its members.
 //!
-//! Nothing here talks to a node: what is made is copied to its host by whoever runs the cluster, and a node takes a
-//! renewed certificate by itself. [`atoll_papers::cluster`] says what the folder holds.
+//! The papers lie in a folder that is made once; then it gives out and renews certificates, and talks to no node: what is
+//! made is copied to its host by whoever runs the cluster ([`atoll_papers::cluster`] says what the folder holds). The
+//! members change while the cluster runs: [`token`] and [`join`] let nodes in, the wishes in [`crate::change::wish`] move
+//! data and let nodes go, [`status`] shows who is a member, [`recover`] is for the day on which most voters are lost.
 
 use std::{
     net::SocketAddr,
@@ -22,22 +24,40 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 
 use crate::{
+    change::{
+        self,
+        wish::{Change, Leave, Rebalance, Remove, Replace, Replicas, Reweight, Wished, Zone},
+    },
     ending::Ending,
     exit::{Exit, Failed},
     output::{self, Format},
 };
 
-/// A cluster on several machines: make its papers, give out and renew certificates.
+mod join;
+mod recover;
+mod status;
+mod token;
+
+/// A cluster on several machines: its papers, its members, and changes of both
 #[derive(Subcommand)]
 #[command(after_help = "\
-Examples:
+Papers, without talking to a node:
   atoll cluster init prod --node 10.0.0.1:7400 --node 10.0.0.2:7400 --node 10.0.0.3:7400
   atoll cluster client-cert prod --name alice
   atoll cluster renew prod n2                then copy prod/n2/node.pem over the old one on n2's host
   atoll cluster renew prod --all
 
-Nothing here talks to a node. Copy what is made to its host; a running node takes a renewed certificate
-without a restart.")]
+Members, while it runs; each change shows its plan and asks:
+  atoll cluster token prod --out n4.join     where the authority's key is; bring n4.join to the new host
+  atoll cluster join n4.join --listen 10.0.0.4:7400 --dir /etc/atoll/n4
+                                             there; says how to start the node, then joins it
+  atoll cluster leave n2                     gives away all it owns, then it is gone
+  atoll cluster remove --dead n2             it does not come back
+  atoll cluster replace n2 --with n4         n4, which has registered, takes exactly its place
+  atoll cluster status                       members, their shares, who votes, what moves
+
+`atoll status` shows how each node is, `atoll cluster status` who is a member and what moves,
+`atoll testnet status` the processes on this machine.")]
 pub enum ClusterCommand {
     /// Make a cluster: authority, secret, first view, a folder for each node, the first two users
     Init(InitArgs),
@@ -45,6 +65,55 @@ pub enum ClusterCommand {
     ClientCert(ClientCertArgs),
     /// Sign certificates again; nodes take them without a restart
     Renew(RenewArgs),
+    /// Let one node in: write the file with which it joins
+    Token(token::TokenArgs),
+    /// Make this host a node, with a file from `token`; or let a registered node have its share
+    Join(join::JoinArgs),
+    /// A node gives away all it owns, then goes for good
+    #[command(after_help = "\
+Example:
+  atoll cluster leave n2 --wait
+
+It serves until everything has moved. Then it is removed, its process ends by itself, and its id is never used
+again. Refused if fewer nodes than replicas would be left.")]
+    Leave(Change<Leave>),
+    /// A node is gone for good: the others take over what it owned, from the copies they have
+    #[command(after_help = "\
+Example:
+  atoll cluster remove --dead n2
+
+What it alone had acknowledged is lost. Refused while it answers, or any node hears it: then let it leave.
+Should it come back, it is told so and stops; it can never vote or acknowledge again.")]
+    Remove(Change<Remove>),
+    /// A node that has registered takes exactly the place of another
+    #[command(after_help = "\
+Examples:
+  atoll cluster join n6.join --listen 10.0.0.6:7400 --dir /etc/atoll/n6 --later     on the new host
+  atoll cluster replace n2 --with n6
+  atoll cluster replace n2 --with n6 --dead                                         n2 does not come back")]
+    Replace(Change<Replace>),
+    /// Change a node's share of the data
+    #[command(
+        after_help = "Example:\n  atoll cluster reweight n2 3       three times as much as a node of weight 1"
+    )]
+    Reweight(Change<Reweight>),
+    /// Say that a node stands in another zone
+    #[command(after_help = "Example:\n  atoll cluster zone n2 rack-b")]
+    Zone(Change<Zone>),
+    /// Change how many owners each partition has
+    #[command(after_help = "\
+Example:
+  atoll cluster replicas 4
+
+Buckets keep the number of copies they were made with; owners beyond it stand by for buckets with more.")]
+    Replicas(Change<Replicas>),
+    /// Move whatever is not as the planner would have it, after a cancelled change, say
+    #[command(after_help = "Example:\n  atoll cluster rebalance")]
+    Rebalance(Change<Rebalance>),
+    /// Who is a member, how much each owns, who votes, and what moves; exits 5 if one is silent or the ring is frozen
+    Status,
+    /// Most voters are lost for good: go on from what one node knows
+    Recover(recover::RecoverArgs),
 }
 
 /// What a new cluster shall be.
@@ -54,7 +123,8 @@ Example:
   atoll cluster init prod --node 10.0.0.1:7400,zone=a --node 10.0.0.2:7400,zone=b --node n7=10.0.0.3:7400,zone=c
 
 Addresses are UDP and are those by which the nodes reach each other; names are not looked up. Nodes without a
-name are n1, n2 and so on by their place. Nodes, addresses, replicas and partitions cannot be changed later.")]
+name are n1, n2 and so on by their place. Partitions and addresses cannot be changed later; nodes come and go
+(`atoll cluster token`, `join`, `leave`).")]
 pub struct InitArgs {
     /// The folder to make; it must be empty or not there
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -246,13 +316,50 @@ struct RenewedDocument {
     expires: String,
 }
 
+impl ClusterCommand {
+    /// Whether it talks to nodes, so that it matters to which.
+    pub fn talks(&self) -> bool {
+        !matches!(
+            self,
+            ClusterCommand::Init(_) | ClusterCommand::ClientCert(_) | ClusterCommand::Renew(_)
+        )
+    }
+}
+
 /// Runs the command.
-pub fn run(command: ClusterCommand, format: Format) -> Result<(), Failed> {
+pub async fn run(
+    command: ClusterCommand,
+    cluster: Option<&str>,
+    format: Format,
+) -> Result<(), Failed> {
     match command {
         ClusterCommand::Init(args) => init(args, format),
         ClusterCommand::ClientCert(args) => client_cert(args, format),
         ClusterCommand::Renew(args) => renew(args, format),
+        ClusterCommand::Token(args) => token::run(args, cluster, format).await,
+        ClusterCommand::Join(args) => join::run(args, cluster, format).await,
+        ClusterCommand::Leave(args) => change(args, cluster, format).await,
+        ClusterCommand::Remove(args) => change(args, cluster, format).await,
+        ClusterCommand::Replace(args) => change(args, cluster, format).await,
+        ClusterCommand::Reweight(args) => change(args, cluster, format).await,
+        ClusterCommand::Zone(args) => change(args, cluster, format).await,
+        ClusterCommand::Replicas(args) => change(args, cluster, format).await,
+        ClusterCommand::Rebalance(args) => change(args, cluster, format).await,
+        ClusterCommand::Status => status::run(cluster, format).await,
+        ClusterCommand::Recover(args) => recover::run(&args, cluster, format).await,
     }
+}
+
+async fn change<W: Wished + Args>(
+    args: Change<W>,
+    cluster: Option<&str>,
+    format: Format,
+) -> Result<(), Failed> {
+    let wish = args.what.wish()?;
+    let client = change::connect(cluster).await?;
+    let done = change::make(&client, wish, args.commit, format).await;
+    client.close().await;
+    done
 }
 
 fn init(args: InitArgs, format: Format) -> Result<(), Failed> {

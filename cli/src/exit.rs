@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Corrupt, overloaded, read-only, or anything without a number of its own.
     Other = 1,
-    /// Refused without asking the cluster: usage, settings, files.
+    /// Refused, and nothing was changed: usage, settings, files, a change of the ring that cannot be.
     Refused = 2,
     /// The key has no value.
     NotFound = 3,
@@ -25,6 +25,8 @@ pub enum Exit {
     StorageFailed = 10,
     /// `testnet judge`: a promise was broken.
     Violated = 11,
+    /// A node was removed from the ring and cannot come back under its id.
+    Removed = 12,
     /// Interrupted from the keyboard.
     Interrupted = 130,
 }

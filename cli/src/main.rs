@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
 mod bench;
+mod change;
 mod cluster;
-
 mod debug;
 mod del;
 mod ending;
@@ -41,9 +41,10 @@ Start here:
   atoll get greeting -o json   the values, their context, and who answered
   atoll testnet kill n2        then try again
 
-Exit codes: 0 ok, 1 other, 2 refused without asking the cluster, 3 not found, 4 cannot connect,
-5 degraded, 6 quorum not met, 7 timeout, 8 refused because of what is stored, 9 regression,
-10 node stopped by a storage error, 11 a promise was broken, 130 interrupted.")]
+Exit codes: 0 ok, 1 other, 2 refused and nothing changed, 3 not found, 4 cannot connect, 5 degraded,
+6 quorum not met or ring frozen, 7 timeout, 8 refused because of what is stored, 9 regression,
+10 node stopped by a storage error, 11 a promise was broken, 12 node was removed from the ring,
+130 interrupted.")]
 struct Cli {
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
@@ -65,13 +66,16 @@ enum Command {
     Get(get::Args),
     /// Delete what is stored under a key
     Del(del::Args),
-    /// How the nodes of the cluster are
+    /// How the nodes of the cluster are, each asked itself; exits 5 if something is wrong
     #[command(after_help = "\
+`atoll status` shows how each node is, `atoll cluster status` who is a member and what moves,
+`atoll testnet status` the processes on this machine.
+
 Exits 5 if a node does not answer or does not hear another. A certificate that expires within 30 days is
 remarked on, the node's and the caller's own, and changes no exit code: nothing is wrong yet. Renew it with
 `atoll cluster renew`; a testnet gets new ones with `atoll testnet down` and `up`.")]
     Status,
-    /// Who owns what
+    /// Who owns what, what moves, and plans for changing it
     #[command(subcommand)]
     Ring(ring::RingCommand),
     /// Look at what one node holds
@@ -83,7 +87,7 @@ remarked on, the node's and the caller's own, and changes no exit code: nothing 
     /// Run a node
     #[command(subcommand)]
     Node(node::NodeCommand),
-    /// A cluster on several machines: make its papers, give out and renew certificates
+    /// A cluster on several machines: its papers, its members, and changes of both
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Clusters on this machine: start, stop, kill, watch
@@ -105,7 +109,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    let talks = matches!(cli.command, Command::Testnet(testnet::TestnetCommand::Judge(_)));
+    let talks = match &cli.command {
+        Command::Testnet(command) => matches!(command, testnet::TestnetCommand::Judge(_)),
+        Command::Cluster(command) => command.talks(),
+        _ => false,
+    };
     if cluster_was_named
         && !talks
         && matches!(
@@ -149,7 +157,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Debug(command) => debug::run(command, cluster, output).await,
         Command::Repair(command) => repair::run(command, cluster, output).await,
         Command::Node(command) => node::run(command).await,
-        Command::Cluster(command) => cluster::run(command, output),
+        Command::Cluster(command) => cluster::run(command, cluster, output).await,
         Command::Testnet(command) => testnet::run(command, cluster, output).await,
         Command::Bench(command) => bench::run(command, cluster, output).await,
         Command::Completions(args) => shell::completions(args, Cli::command()),

@@ -112,19 +112,26 @@ pub async fn connect(cluster: Option<&str>) -> Result<Client, Failed> {
 
 /// A client with this profile.
 pub async fn connect_as(profile: &Profile) -> Result<Client, Failed> {
-    Client::connect(profile).await.map_err(|error| match error {
+    Client::connect(profile).await.map_err(|error| cannot_connect(&error, Some(profile)))
+}
+
+/// Why there is no client, and what to do.
+pub fn cannot_connect(error: &ConnectError, profile: Option<&Profile>) -> Failed {
+    match error {
         ConnectError::Profile(_)
         | ConnectError::Identity(_)
         | ConnectError::NoSeeds
         | ConnectError::Socket(_) => Failed::new(Exit::Refused, error.to_string()),
         ConnectError::Unreachable { .. } => {
             let failed = Failed::new(Exit::CannotConnect, error.to_string());
-            match Ending::of_profile(profile) {
-                Some(ending) if ending.is_over() => failed.mend(ending.for_caller(profile)),
+            match profile.and_then(|profile| Some((profile, Ending::of_profile(profile)?))) {
+                Some((profile, ending)) if ending.is_over() => {
+                    failed.mend(ending.for_caller(profile))
+                }
                 Some(_) | None => failed.mend("is it running? atoll testnet ls"),
             }
         }
-    })
+    }
 }
 
 /// A context as it stands on the command line.

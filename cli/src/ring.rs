@@ -1,4 +1,9 @@
-//! `atoll ring`: who owns what.
+//! `atoll ring`: who owns what, what moves, and changes in two steps.
+//!
+//! [`plan`] writes a plan and commits it later, [`moves`] shows how far a change is and stops it, [`history`] what the ring
+//! has gone through.
+
+use std::sync::Arc;
 
 use atoll_ring::{NodeId, Token, View};
 use atoll_wire::BucketId;
@@ -11,7 +16,11 @@ use crate::{
     request::connect,
 };
 
-/// Who owns what.
+mod history;
+mod moves;
+mod plan;
+
+/// Who owns what, what moves, and plans for changing it.
 #[derive(Subcommand)]
 pub enum RingCommand {
     /// The members and how much each owns
@@ -22,6 +31,16 @@ pub enum RingCommand {
         /// The key
         key: String,
     },
+    /// What a change would move; nothing is changed
+    Plan(plan::PlanArgs),
+    /// Commit a plan that was written before; refused if the ring has changed since
+    Commit(plan::CommitArgs),
+    /// What moves now, and who holds it up
+    Moves(moves::MovesArgs),
+    /// Stop what moves: what has not arrived stays where it is
+    Cancel(moves::CancelArgs),
+    /// What the ring has gone through, epoch by epoch
+    History(history::HistoryArgs),
 }
 
 #[derive(Serialize)]
@@ -64,14 +83,23 @@ pub async fn run(
     cluster: Option<&str>,
     format: Format,
 ) -> Result<(), Failed> {
+    match command {
+        RingCommand::Show => show(&*view_now(cluster).await?, format),
+        RingCommand::Lookup { key } => lookup(&*view_now(cluster).await?, key, format),
+        RingCommand::Plan(args) => plan::run(&args, cluster, format).await?,
+        RingCommand::Commit(args) => plan::commit(args, cluster, format).await?,
+        RingCommand::Moves(args) => moves::run(&args, cluster, format).await?,
+        RingCommand::Cancel(args) => moves::cancel(args, cluster, format).await?,
+        RingCommand::History(args) => history::run(&args, cluster, format).await?,
+    }
+    Ok(())
+}
+
+async fn view_now(cluster: Option<&str>) -> Result<Arc<View>, Failed> {
     let client = connect(cluster).await?;
     let view = client.view();
     client.close().await;
-    match command {
-        RingCommand::Show => show(&view, format),
-        RingCommand::Lookup { key } => lookup(&view, key, format),
-    }
-    Ok(())
+    Ok(view)
 }
 
 fn show(view: &View, format: Format) {

@@ -15,6 +15,7 @@ use crate::{
     output::Format,
 };
 
+mod grow;
 mod judge;
 mod say;
 mod show;
@@ -37,6 +38,8 @@ Examples:
                                              its disk will fail, and it will stop with exit code 10
   atoll testnet wipe n2                      its disk is lost; restart it, and the others repair it
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
+  atoll testnet add                          one node more, while it serves
+  atoll testnet decommission n2              one node less; it gives away what it owns first
   atoll testnet logs -f                      all nodes, as one story
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
   atoll testnet down                         ends all nodes; data is kept
@@ -47,9 +50,16 @@ pub enum TestnetCommand {
     Up(UpArgs),
     /// End all nodes of a testnet; its data is kept
     Down(DownArgs),
+    /// Add a node while the testnet serves, and wait until it has its share
+    Add(grow::AddArgs),
+    /// Let a node give away all it owns, then end it
+    Decommission(grow::DecommissionArgs),
     /// All testnets
     Ls,
-    /// How the nodes are; exits 5 unless all are ready
+    /// The processes on this machine: who runs, is ready, paused, stopped or dead; exits 5 unless all are ready
+    #[command(after_help = "\
+`atoll testnet status` shows the processes on this machine, `atoll status` how each node is,
+`atoll cluster status` who is a member and what moves.")]
     Status(Named),
     /// What the nodes have said
     Logs(LogsArgs),
@@ -62,8 +72,7 @@ pub enum TestnetCommand {
 Example:
   atoll testnet wipe n2 && atoll testnet restart n2
 
-A node that comes back with an empty disk takes a new incarnation, which most of the others must
-write down first. Its answers do not count until it was compared with the other owners of its keys.
+A node that comes back with an empty disk takes a new incarnation. Its answers do not count until it was compared with the other owners of its keys.
 Certificates and settings are kept. `atoll status` shows how far it is.")]
     Wipe(Nodes),
     /// Start nodes with their data and wait until they are ready
@@ -82,7 +91,8 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The first free block of UDP ports at or above the base port is taken: n3 is at 7403, in the second
-testnet at 7413. Ports, nodes, zones, replicas and partitions are written down and never change.")]
+testnet at 7413. All of this is written down and never changes; `testnet add` and `decommission` change
+who is a node of it.")]
 pub struct UpArgs {
     /// How many nodes, 1 to 64 [default: 5]
     #[arg(short = 'n', long, value_name = "N")]
@@ -203,6 +213,8 @@ pub async fn run(
     match command {
         TestnetCommand::Up(args) => up::run(&home, args, format).await,
         TestnetCommand::Down(args) => down(&home, args).await,
+        TestnetCommand::Add(args) => grow::add(&home, args, format).await,
+        TestnetCommand::Decommission(args) => grow::decommission(&home, args, format).await,
         TestnetCommand::Ls => show::ls(&home, format),
         TestnetCommand::Status(named) => show::status(&named.open(&home)?, format).await,
         TestnetCommand::Logs(args) => logs(&home, args).await,

@@ -1,30 +1,37 @@
 //! What a coordinator does for a client: one file per story, the same parts in the same order.
 //!
-//! [`write`] is the story of a put and of a delete, [`get`] that of a read. Both begin with a [`Place`]: where the key
-//! lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to another node,
-//! [`stand_ins`] says who takes the seat of an owner that is out of reach, and [`turn`] is the local step of a write.
+//! [`write`] is the story of a put and of a delete, its second half in [`spread`]; [`get`] is that of a read. Both begin with
+//! a [`Place`]: where the key lives, as one view sees it. [`ballot`] counts the votes on a write, [`hand_over`] gives one to
+//! another node, [`stand_ins`] says who takes the seat of an owner that is out of reach, and [`turn`] is the local step of a
+//! write.
 
 use std::{sync::Arc, time::Duration};
 
 use atoll_antientropy::{Context, ContextToken, INTERVALS_MAX, TokenError};
-use atoll_ring::{NodeId, Owners, Partition, QuorumError, Token, View};
+use atoll_ring::{Epoch, NodeId, Owners, Partition, QuorumError, Token, View};
 use atoll_wire::{
-    BucketId, ErrorCode, Failure,
+    BucketId, Effect, Envelope, ErrorCode, Failure,
     limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
 };
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Node, storage::rows};
+use crate::{
+    Node,
+    canary::{self, Canary},
+    storage::rows,
+};
 
 mod ballot;
 pub(crate) mod get;
 mod hand_over;
+mod spread;
 mod stand_ins;
 mod turn;
 pub(crate) mod write;
 
 /// Where a key lives.
+#[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) view: Arc<View>,
     pub(crate) partition: Partition,
@@ -51,6 +58,29 @@ impl Place {
         Ok(Place { view, partition, bucket, key, row })
     }
 
+    /// The same key as the node's present view sees it.
+    pub(crate) fn anew(&self, node: &Node) -> Self {
+        let Place { partition, bucket, key, row, .. } = self;
+        let (key, row) = (key.clone(), row.clone());
+        Place { view: node.view(), partition: *partition, bucket: *bucket, key, row }
+    }
+
+    /// With which view this was planned.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.view.epoch()
+    }
+
+    /// Whether the partition has changed since, as far as this node knows by now.
+    pub(crate) fn is_stale(&self, node: &Node) -> bool {
+        self.epoch() < node.view().last_changed(self.partition)
+    }
+
+    /// The envelope of a message that belongs to this plan.
+    pub(crate) fn envelope(&self, node: &Node, deadline: Instant, operation: u128) -> Envelope {
+        let envelope = node.envelope_for(deadline, operation, self.bucket);
+        Envelope { epoch: self.epoch(), ..envelope }
+    }
+
     /// Copies the bucket keeps.
     pub(crate) fn bucket_n(&self) -> u8 {
         self.view.bucket_n()
@@ -61,7 +91,15 @@ impl Place {
         self.view.owners(self.partition).first(n)
     }
 
-    /// The owner that stands first, wherever the partition may be moving to.
+    /// Those of them that a read asks: all.
+    pub(crate) fn owners_to_read(&self, n: u8) -> Owners<'_> {
+        match self.owners(n) {
+            Owners::Joint { old, .. } if canary::is_on(Canary::ReadOldOnly) => Owners::One(old),
+            owners => owners,
+        }
+    }
+
+    /// The owner that stands first, wherever the partition may be moving to: the first of the old ones.
     pub(crate) fn first_owner(&self) -> NodeId {
         self.owners(1).all()[0]
     }
@@ -98,6 +136,14 @@ impl Place {
     }
 }
 
+/// The owner sets in each of which a quorum is needed: one, or two while the partition moves.
+pub(crate) fn sets(owners: Owners<'_>) -> Vec<Vec<NodeId>> {
+    match owners {
+        Owners::One(set) => vec![set.to_vec()],
+        Owners::Joint { old, new } => vec![old.to_vec(), new.to_vec()],
+    }
+}
+
 pub(crate) fn check_value(value: &Bytes) -> Result<(), Failure> {
     if value.len() > VALUE_BYTES_MAX {
         let detail =
@@ -110,6 +156,23 @@ pub(crate) fn check_value(value: &Bytes) -> Result<(), Failure> {
 pub(crate) fn bad_quorum(error: QuorumError) -> Failure {
     Failure::refused(ErrorCode::BadQuorum, error.to_string())
 }
+
+/// The partition has changed again and again, and the request has been planned as often as it may.
+pub(crate) fn planned_in_vain(effect: Effect) -> Failure {
+    let detail = format!(
+        "the key's partition has changed its owners under the request, which is planned at most {PLANS_MAX} times; try \
+         again (`atoll ring moves` shows what moves)"
+    );
+    let retry_after_ms = 100;
+    Failure { effect, retry_after_ms, ..Failure::refused(ErrorCode::StaleView, detail) }
+}
+
+/// Why too few have answered, if others know what we do not.
+pub(crate) const LEFT_BEHIND: &str = "because others know a newer view of the ring, which has not come here; try again, or through another node";
+
+/// How often a request is planned, the first time included. A move changes its partition twice, so this is enough for one
+/// that begins and ends under a request, and the beginning of the next.
+pub(crate) const PLANS_MAX: usize = 4;
 
 /// Microseconds since the start of a request, as they stand in a receipt.
 pub(crate) fn micros(started: Instant, now: Instant) -> u32 {

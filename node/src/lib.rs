@@ -15,6 +15,7 @@ pub mod config;
 mod coordinate;
 mod doubt;
 mod dump;
+mod fence;
 mod headroom;
 mod hedge;
 mod hints;

@@ -38,12 +38,13 @@ use crate::{
         steward,
     },
     memory::Memory,
+    moves::{self, Moves},
     repair::{
         self, Repair, quarantine,
         scrub::{self, Scrubbed},
     },
     rise,
-    storage::{StoreError, commit::Disk, meta, rows, summary},
+    storage::{StoreError, commit::Disk, faulty::Faults, meta, rows, summary},
 };
 
 mod requests;
@@ -121,6 +122,7 @@ pub struct Node {
     liveness: Liveness,
     hedge: Hedge,
     repair: Repair,
+    moves: Moves,
     mends: Arc<Semaphore>,
     started: Instant,
     counts: Counts,
@@ -204,6 +206,7 @@ impl Node {
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             repair,
+            moves: Moves::default(),
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
             started: clock.now(),
             disk,
@@ -252,6 +255,8 @@ impl Node {
         self.spawn(steward::watch(self.clone()));
         self.spawn(repair::trees::grow(self.clone()));
         self.spawn(quarantine::watch(self.clone()));
+        self.spawn(moves::copy::watch(self.clone()));
+        self.spawn(moves::clean::watch(self.clone()));
         Ok(())
     }
 
@@ -391,6 +396,15 @@ impl Node {
 
     pub(crate) fn repair(&self) -> &Repair {
         &self.repair
+    }
+
+    pub(crate) fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    /// Waits at some steps of moves when it is commanded to.
+    pub fn obey(&self, faults: Arc<Faults>) {
+        self.moves.obey(faults);
     }
 
     /// Begins no comparisons with other owners until told otherwise. For tests that look at hints or reads alone.

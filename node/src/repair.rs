@@ -370,7 +370,7 @@ impl Repair {
     }
 
     /// Whether clients have been served lately.
-    fn is_busy(&self, now: Instant) -> bool {
+    pub(crate) fn is_busy(&self, now: Instant) -> bool {
         match self.served_ms.load(Ordering::Relaxed) {
             0 => false,
             ms => now < self.started + Duration::from_millis(ms - 1) + BUSY_FOR,

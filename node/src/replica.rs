@@ -5,11 +5,14 @@
 //! are joined into a fresh record, what is acknowledged is kept, and no answer counts until the key was compared with
 //! every other owner ([`crate::repair::quarantine`]). A node whose disk is nearly full joins nothing; it still confirms
 //! what it has.
+//!
+//! What was planned before the partition last changed is refused ([`crate::fence`]), and so is what only an owner may do: a
+//! node never begins a row of a partition that is not its own.
 
 use std::sync::Arc;
 
 use atoll_antientropy::{Note, Register};
-use atoll_ring::{NodeId, Token};
+use atoll_ring::{Epoch, NodeId, Partition, Token};
 use atoll_transport::Answer;
 use atoll_wire::{
     Ack, BucketId, Envelope, ErrorCode, Failure, Fetch, Fetched, Replicate, Replicated, Reply,
@@ -20,6 +23,7 @@ use tokio::time::Instant;
 use crate::{
     Node,
     canary::{self, Canary},
+    fence,
     node::failed,
     storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows, summary::Summary},
 };
@@ -101,8 +105,26 @@ pub(crate) fn row_of(node: &Node, bucket: BucketId, key: &[u8]) -> Bytes {
     rows::data(node.view().partition(token), token, bucket, key)
 }
 
+fn partition_of(node: &Node, bucket: BucketId, key: &[u8]) -> Partition {
+    node.view().partition(Token::of(&bucket.0, key))
+}
+
 /// Answers a fetch.
-pub(crate) fn fetch(node: &Arc<Node>, envelope: &Envelope, fetch: &Fetch) -> Answer {
+pub(crate) fn fetch(
+    node: &Arc<Node>,
+    envelope: &Envelope,
+    fetch: &Fetch,
+    deadline: Instant,
+) -> Answer {
+    let partition = partition_of(node, envelope.bucket, &fetch.key);
+    let planned = envelope.epoch;
+    let refused = fence::of_others(node, partition, planned).and_then(|()| match fetch.hints {
+        true => Ok(()),
+        false => fence::owners_only(node, partition),
+    });
+    if let Err(failure) = refused {
+        return Answer::Now(failed(failure));
+    }
     let row = row_of(node, envelope.bucket, &fetch.key);
     let known = match fetch.hints {
         false => known(node, &row),
@@ -122,10 +144,12 @@ pub(crate) fn fetch(node: &Arc<Node>, envelope: &Envelope, fetch: &Fetch) -> Ans
         return Answer::Now(reply);
     }
     let settled = node.disk().settled(); // what was read may lie in the queue only
+    let node = node.clone();
     Answer::Later(Box::pin(async move {
-        match settled.done().await {
+        let outcome = settled.done().await.map_err(|error| stopping(&error));
+        match outcome.and_then(|()| still_asked(&node, partition, planned, deadline)) {
             Ok(()) => reply,
-            Err(error) => failed(stopping(&error)),
+            Err(failure) => failed(failure),
         }
     }))
 }
@@ -157,6 +181,21 @@ pub(crate) fn hints_of(node: &Node, bucket: BucketId, key: &[u8]) -> Result<Know
     })
 }
 
+/// Whether an answer is of use still. The node may have slept, through the request's time or through a change of the ring.
+fn still_asked(
+    node: &Node,
+    partition: Partition,
+    planned: Epoch,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    if node.clock().now() > deadline {
+        return Err(late());
+    }
+    // no matter what was done: it counts only in the plan that it was asked in
+    let unknown = |stale| Failure { effect: atoll_wire::Effect::Unknown, ..stale };
+    fence::of_others(node, partition, planned).map_err(unknown)
+}
+
 /// Answers a replicate, when the state is as safe as was asked.
 pub(crate) async fn replicate(
     node: Arc<Node>,
@@ -170,19 +209,28 @@ pub(crate) async fn replicate(
     let Ok(incoming) = Register::decode(&replicate.state) else {
         return failed(Failure::refused(ErrorCode::Malformed, "these bytes are no state"));
     };
+    let partition = partition_of(&node, envelope.bucket, &replicate.key);
     let row = row_of(&node, envelope.bucket, &replicate.key);
-    let kept = match replicate.hint_for {
+    let kept = fence::of_others(&node, partition, envelope.epoch);
+    let kept = kept.and_then(|()| match replicate.hint_for {
         None => join(&node, &row, incoming, replicate.ack),
-        Some(owner) => stand_in(&node, envelope.bucket, &replicate.key, &incoming, NodeId(owner)),
-    };
+        Some(owner) => {
+            fence::owned_by(&node, NodeId(owner), partition, envelope.epoch)?;
+            stand_in(&node, &row, &incoming, NodeId(owner))
+        }
+    });
     let ticket = match kept {
         Ok(ticket) => ticket,
         Err(failure) => return failed(failure),
     };
-    match tokio::time::timeout_at(deadline, ticket.done()).await {
-        Ok(Ok(())) => Reply::Replicated(Replicated { durable: replicate.ack == Ack::Durable }),
-        Ok(Err(error)) => failed(stopping(&error)),
-        Err(_) => failed(late()),
+    let outcome = match tokio::time::timeout_at(deadline, ticket.done()).await {
+        Ok(Ok(())) => still_asked(&node, partition, envelope.epoch, deadline),
+        Ok(Err(error)) => Err(stopping(&error)),
+        Err(_) => Err(late()),
+    };
+    match outcome {
+        Ok(()) => Reply::Replicated(Replicated { durable: replicate.ack == Ack::Durable }),
+        Err(failure) => failed(failure),
     }
 }
 
@@ -190,29 +238,25 @@ pub(crate) async fn replicate(
 /// refused rather than dropped.
 fn stand_in(
     node: &Node,
-    bucket: BucketId,
-    key: &[u8],
+    row: &Bytes,
     incoming: &Register,
     owner: NodeId,
 ) -> Result<Ticket, Failure> {
-    let view = node.view();
-    if !view.owners(view.partition(Token::of(&bucket.0, key))).contains(owner) {
-        let detail = format!("{owner} is no owner of this key");
-        return Err(Failure::refused(ErrorCode::Malformed, detail));
-    }
     node.takes_writes()?; // a hint takes room like any write
-    let kept = node.hints().keep(owner, &row_of(node, bucket, key), incoming);
+    let kept = node.hints().keep(owner, row, incoming);
     kept.map_err(|error| stopping(&error))?.ok_or_else(|| hints_full(node, owner))
 }
 
-/// Joins a state into the own copy. The ticket is good when the result, or the equal copy that was there, is as safe as
-/// asked.
+/// Joins a state into the own copy, on a node that owns the partition. The ticket is good when the result, or the equal copy
+/// that was there, is as safe as asked.
 pub(crate) fn join(
     node: &Node,
     row: &Bytes,
     incoming: Register,
     ack: Ack,
 ) -> Result<Ticket, Failure> {
+    let partition = rows::partition_of_data(row).expect("whoever names a row names its partition");
+    fence::owners_only(node, partition)?;
     let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
         None => (None, None, incoming),
         Some(record) => {

@@ -124,6 +124,7 @@ pub async fn run(
     let directory = Directory::open(&config.data, first_view.cluster(), config.node, first_start)?;
     let engine = FjallStore::open(&directory.store())
         .map_err(|source| RunError::Engine { store: directory.store(), source })?;
+    let commanded = faults.clone();
     let (store, following): (Arc<dyn Store>, _) = match faults {
         None => (Arc::new(engine), None),
         Some(faults) => {
@@ -169,6 +170,9 @@ pub async fn run(
     .await
     .map_err(|error| storage_failed(store.clone(), error))?;
     directory.settle()?;
+    if let Some(faults) = commanded {
+        node.obey(faults);
+    }
     let serving = tokio::spawn({
         let (quic, node) = (quic.clone(), node.clone());
         async move { quic.serve(node).await }

@@ -334,7 +334,11 @@ impl View {
             Wish::Leave { node } => self.go(*node, MemberState::Leaving)?,
             Wish::RemoveDead { node } => self.go(*node, MemberState::Dead)?,
             Wish::Replace { old, new, dead } => {
-                self.member_mut(*old)?;
+                let Member { state, .. } = *self.member_mut(*old)?;
+                if old == new {
+                    let needed = "it cannot take its own place: name the new node".into();
+                    return Err(Rejected::WrongState { node: *old, state, needed });
+                }
                 self.join(*new)?;
                 self.go(*old, if *dead { MemberState::Dead } else { MemberState::Leaving })?;
             }

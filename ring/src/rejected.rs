@@ -6,14 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{INVITATIONS_MAX, ZONE_BYTES_MAX};
 use crate::document::REMOVED_MAX;
-use crate::placement::MEMBERS_MAX;
+use crate::placement::{MEMBERS_MAX, REPLICAS_MAX};
 use crate::{Epoch, MemberState, NodeId, Partition};
 
 /// Why a command changes nothing. The view stays as it was; the text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Rejected {
     /// Somebody was faster.
-    #[error("made for epoch {made_for}, and the ring is at {now}: look at it again and repeat")]
+    #[error(
+        "made for epoch {made_for}, and the ring is at {now}: somebody changed it meanwhile; make \
+         the plan again (`atoll ring plan`)"
+    )]
     OtherEpoch {
         /// What it was made for.
         made_for: Epoch,
@@ -74,7 +77,7 @@ pub enum Rejected {
     #[error("{INVITATIONS_MAX} join files are open: use some, or wait until they expire")]
     TooManyInvitations,
     /// An address that a member has.
-    #[error("{address} is the address of {node}: give the new node another one")]
+    #[error("{address} is the address of {node}: start the new node on another one")]
     AddressTaken {
         /// Which.
         address: SocketAddr,
@@ -91,7 +94,8 @@ pub enum Rejected {
     },
     /// Fewer nodes than replicas.
     #[error(
-        "{left} nodes would be left for {replicas} replicas: add a node first, or replace this one"
+        "{left} nodes would be left for {replicas} replicas: add a node first (`atoll cluster \
+         token`), or replace this one (`atoll cluster replace`)"
     )]
     TooFewLeft {
         /// Nodes that would be left.
@@ -126,7 +130,10 @@ pub enum Rejected {
         wanted: u32,
     },
     /// Too many or too few replicas.
-    #[error("{replicas} replicas: from {least} (what buckets need) to {most} are possible")]
+    #[error(
+        "{replicas} replicas: from {least} (what buckets need) to {most} are possible, and more \
+         with more nodes (`atoll cluster token`), up to {REPLICAS_MAX}"
+    )]
     Replicas {
         /// What was asked for.
         replicas: u8,
@@ -158,6 +165,6 @@ pub enum Rejected {
         reason: String,
     },
     /// Nothing to cancel.
-    #[error("nothing moves")]
+    #[error("nothing moves, so there is nothing to cancel")]
     NothingMoves,
 }

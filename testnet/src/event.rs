@@ -1,6 +1,6 @@
 //! What happens while a command works, for whoever shows it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use atoll_ring::{NodeId, PlacementWarning};
 
@@ -22,6 +22,15 @@ pub enum Event {
     PortTaken {
         /// Which one.
         port: u16,
+    },
+    /// The ring knows a new node.
+    Registered {
+        /// Which node.
+        node: NodeId,
+        /// Where it will listen.
+        address: SocketAddr,
+        /// Its zone.
+        zone: String,
     },
     /// A node answers.
     Ready {

@@ -6,7 +6,7 @@
 //!
 //! Read [`up`](up()) first; it calls everything else in the order of time. [`asked`] is what a user can choose and is
 //! written down for good, [`ports`] where the nodes listen, `papers` what they need in writing, [`start`] and [`stop`]
-//! their processes. [`process`] is why a stale pid is never killed. [`home`] turns names into folders and is what
+//! their processes. [`grow`] adds and retires nodes of a testnet that runs. [`process`] is why a stale pid is never killed. [`home`] turns names into folders and is what
 //! the other commands ask for the profile of a cluster. Progress is told as [`Event`]s; whoever calls prints.
 //!
 //! [`Settling`] is the odd one out: it asks the nodes of any cluster what they hold when a load is over, for the judges of its
@@ -21,6 +21,8 @@ mod claim;
 mod down;
 mod event;
 mod greet;
+pub mod grow;
+pub mod grown;
 pub mod home;
 pub mod logs;
 pub mod node;
@@ -42,6 +44,8 @@ pub use claim::ClaimError;
 pub use down::down;
 pub use event::{Event, Hear};
 pub use greet::Greeting;
+pub use grow::AddError;
+pub use grown::{Added, Grown};
 pub use home::{Home, HomeError};
 pub use node::{Condition, Node};
 pub use papers::PapersError;

@@ -1,20 +1,21 @@
 //! What a cluster needs in writing before its nodes can start.
 //!
 //! The secret of the context tokens and the first view are made once and kept for the cluster's life. Certificates,
-//! configurations and the profile are written anew at each `up`: a new authority signs for everybody and its key is
-//! never stored, so there is nothing to steal and nothing to expire in a testnet that is used for long.
+//! configurations and the profile are written anew at each `up`: a new authority signs for everybody, so nothing expires in
+//! a testnet that is used for long. Its key stays until the next `up`, for nodes that come meanwhile ([`issue_added`]).
+//! They begin with the view that knew them first, which lies in their own folder.
 
 use std::time::Duration;
 
 use atoll_papers::{
     FileError, files,
-    papers::{self, CA, CLUSTER_SECRET, NodePapers, VIEW},
+    papers::{self, CA, CA_KEY, CLUSTER_SECRET, NodePapers, VIEW},
 };
-use atoll_ring::ViewError;
+use atoll_ring::{View, ViewError};
 use atoll_transport::{Authority, AuthorityError};
 use atoll_wire::Role;
 
-use crate::testnet::Testnet;
+use crate::{node::Node, testnet::Testnet};
 
 /// Why the papers could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -50,21 +51,47 @@ pub(crate) fn found(testnet: &Testnet) -> Result<(), PapersError> {
 pub(crate) fn issue(testnet: &Testnet) -> Result<(), PapersError> {
     let (folder, cluster) = (testnet.folder(), testnet.asked().cluster);
     let authority = Authority::create(&cluster.to_string())?;
+    authority.write_key(&folder.join(CA_KEY))?;
     authority.write_certificate(&folder.join(CA))?;
     let nodes = testnet.nodes();
     for node in &nodes {
-        files::make_folder(node.folder())?;
-        let papers = NodePapers {
-            node: node.id,
-            listen: node.address,
-            common: "../",
-            written_by: "`atoll testnet up`, which overwrites it",
-        };
-        papers.write(node.folder(), &authority, VALID)?;
+        issue_node(testnet, node, &authority)?;
     }
     let roles = [Role::Client, Role::Operator];
     let seeds = nodes.iter().map(|node| node.address).collect();
     Ok(papers::write_user(folder, &authority, "user", &roles, VALID, cluster, seeds)?)
+}
+
+/// Whether a new node can be signed for.
+pub(crate) fn can_sign(testnet: &Testnet) -> bool {
+    testnet.folder().join(CA_KEY).is_file()
+}
+
+/// Writes what a node needs that has come since `up`, with the view that knows it.
+pub(crate) fn issue_added(testnet: &Testnet, node: &Node, view: &View) -> Result<(), PapersError> {
+    let folder = testnet.folder();
+    let authority = Authority::open(&folder.join(CA), &folder.join(CA_KEY))?;
+    files::make_folder(node.folder())?;
+    papers::write_view(node.folder(), view)?;
+    issue_node(testnet, node, &authority)
+}
+
+fn issue_node(testnet: &Testnet, node: &Node, authority: &Authority) -> Result<(), PapersError> {
+    files::make_folder(node.folder())?;
+    let papers = NodePapers {
+        node: node.id,
+        listen: node.address,
+        common: "../",
+        view: if testnet.grown().was_added(node.id) { "" } else { "../" },
+        written_by: "`atoll testnet up`, which overwrites it",
+    };
+    Ok(papers.write(node.folder(), authority, VALID)?)
+}
+
+/// Tells clients where to look: the profile names the nodes there are now.
+pub(crate) fn seeds(testnet: &Testnet) -> Result<(), FileError> {
+    let seeds = testnet.nodes().iter().map(|node| node.address).collect();
+    papers::write_profile(testnet.folder(), testnet.asked().cluster, seeds)
 }
 
 /// For a testnet that is never stopped a year is long; a stopped one gets new certificates anyway.
@@ -75,7 +102,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use atoll_client::Profile;
-    use atoll_ring::{ClusterId, View};
+    use atoll_ring::ClusterId;
     use data_encoding::HEXLOWER;
 
     use super::*;
@@ -119,7 +146,7 @@ key = \"node.key\"
     #[test]
     fn who_may_read_what() {
         let (_folder, testnet) = two_nodes();
-        for file in ["cluster.secret", "user.key", "n1/node.key", "n2/node.key"] {
+        for file in ["cluster.secret", "ca.key", "user.key", "n1/node.key", "n2/node.key"] {
             assert_eq!(mode(&testnet, file), 0o600, "{file}");
         }
         assert_eq!(mode(&testnet, "n1"), 0o700);

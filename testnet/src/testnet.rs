@@ -3,8 +3,9 @@
 //! ```text
 //! dev/
 //! ├── testnet.toml                        what was asked, for good
+//! ├── grown.toml                          who came and went since
 //! ├── view.json, cluster.secret           written once, kept for the cluster's life
-//! ├── ca.pem, user.pem, user.key          issued anew at each `up`
+//! ├── ca.pem, ca.key, user.pem, user.key  issued anew at each `up`
 //! ├── profile.toml                        what a client needs
 //! ├── lock                                held while somebody starts or stops nodes
 //! └── n1/ n2/ …                           see `node`
@@ -23,6 +24,7 @@ use atoll_ring::NodeId;
 use crate::{
     asked::{Asked, AskedError},
     files::{self, FileError},
+    grown::{Added, Grown},
     home::{Home, HomeError, PROFILE},
     node::Node,
     poll,
@@ -33,6 +35,7 @@ use crate::{
 pub struct Testnet {
     folder: PathBuf,
     asked: Asked,
+    grown: Grown,
 }
 
 /// Why a testnet cannot be opened.
@@ -48,14 +51,14 @@ pub enum OpenError {
     #[error(transparent)]
     File(#[from] FileError),
     /// No such node.
-    #[error("testnet {testnet} has no node {node}: it has n1 to n{nodes}")]
+    #[error("testnet {testnet} has no node {node}: it has {nodes}")]
     NoNode {
         /// The testnet.
         testnet: String,
         /// What was asked for.
         node: NodeId,
-        /// How many it has.
-        nodes: u32,
+        /// Those it has.
+        nodes: String,
     },
     /// Somebody else starts or stops nodes of it.
     #[error("another command is starting or stopping nodes of this testnet ({})", folder.display())]
@@ -74,11 +77,37 @@ impl Testnet {
         let name = home.pick(name)?;
         let folder = canonical(&home.entry(&name)?)?;
         let asked = Asked::load(&folder)?.ok_or(HomeError::NoneKnown)?;
-        Ok(Testnet { folder, asked })
+        let grown = Grown::load(&folder)?;
+        Ok(Testnet { folder, asked, grown })
     }
 
+    /// One that nobody has joined or left.
     pub(crate) fn new(folder: PathBuf, asked: Asked) -> Testnet {
-        Testnet { folder, asked }
+        Testnet { folder, asked, grown: Grown::default() }
+    }
+
+    /// Looks again who came and went: another command may have held the lock before us.
+    pub(crate) fn reload(&mut self) -> Result<(), OpenError> {
+        self.grown = Grown::load(&self.folder)?;
+        Ok(())
+    }
+
+    /// A node has come.
+    pub(crate) fn grow(&mut self, added: Added) -> Result<(), OpenError> {
+        self.grown.added.push(added);
+        Ok(self.grown.save(&self.folder)?)
+    }
+
+    /// A node has gone.
+    pub(crate) fn shrink(&mut self, node: NodeId) -> Result<(), OpenError> {
+        self.grown.gone.insert(node);
+        Ok(self.grown.save(&self.folder)?)
+    }
+
+    /// Who came and went since it was made.
+    #[must_use]
+    pub fn grown(&self) -> &Grown {
+        &self.grown
     }
 
     /// Its name.
@@ -108,7 +137,14 @@ impl Testnet {
     /// All its nodes.
     #[must_use]
     pub fn nodes(&self) -> Vec<Node> {
-        let members = self.asked.members().into_iter();
+        let mut nodes = self.everybody();
+        nodes.retain(|node| !self.grown.gone.contains(&node.id));
+        nodes
+    }
+
+    /// Its nodes, and those that are gone.
+    pub(crate) fn everybody(&self) -> Vec<Node> {
+        let members = self.grown.everybody(&self.asked).into_iter();
         members.map(|member| Node::new(&self.folder, member)).collect()
     }
 
@@ -126,7 +162,7 @@ impl Testnet {
             let node = all.iter().find(|node| node.id == *id).ok_or_else(|| OpenError::NoNode {
                 testnet: self.name().to_owned(),
                 node: *id,
-                nodes: self.asked.nodes,
+                nodes: names(&all),
             })?;
             if !selected.iter().any(|other| other.id == *id) {
                 selected.push(node.clone());
@@ -155,7 +191,7 @@ impl Testnet {
     /// [`OpenError::File`].
     pub(crate) fn remove(&self, home: &Home, _held: Lock) -> Result<(), OpenError> {
         let entry = home.entry(self.name())?;
-        for node in self.nodes() {
+        for node in self.everybody() {
             files::remove(node.folder())?;
         }
         // what says that it exists goes last
@@ -174,14 +210,16 @@ impl Testnet {
 }
 
 /// Everything in the folder beside the nodes.
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     PROFILE,
+    "ca.key",
     "user.key",
     "user.pem",
     "ca.pem",
     "cluster.secret",
     "view.json",
     LOCK,
+    crate::grown::FILE,
     crate::asked::FILE,
 ];
 
@@ -221,6 +259,15 @@ impl Lock {
 }
 
 const LOCK: &str = "lock";
+
+/// `n1 to n5`, or all of them where some are gone.
+fn names(nodes: &[Node]) -> String {
+    let in_a_row = nodes.iter().zip(1..).all(|(node, number)| node.id.0 == number);
+    match (nodes.last(), in_a_row) {
+        (Some(last), true) => format!("n1 to {}", last.id),
+        _ => nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(", "),
+    }
+}
 
 pub(crate) fn canonical(folder: &Path) -> Result<PathBuf, FileError> {
     fs::canonicalize(folder).map_err(FileError::of("find", folder))

@@ -12,6 +12,7 @@ use crate::{
     event::{Event, Hear},
     files::{self, FileError},
     greet::{Greeting, greet},
+    grown::{self, Grown},
     home::{Home, HomeError},
     node::{Condition, Node},
     papers::{self, PapersError},
@@ -133,14 +134,15 @@ async fn find_or_make(
     let folder = claim(home, name, wish.folder.as_deref())?;
     let lock = Lock::take(&folder, Duration::ZERO).await?;
     if let Some(asked) = Asked::load(&folder)? {
-        let testnet = Testnet::new(folder.clone(), asked);
+        let mut testnet = Testnet::new(folder.clone(), asked);
+        testnet.reload()?;
         if !testnet.asked().ephemeral || any_runs(&testnet)? {
             testnet.asked().check(wish)?;
             papers::found(&testnet)?;
             return Ok((testnet, lock, false));
         }
         // its keeper was killed: what was to be removed then is removed now
-        for node in testnet.nodes() {
+        for node in testnet.everybody() {
             files::remove(node.folder())?;
         }
         remove_founding(&testnet)?;
@@ -217,6 +219,7 @@ fn with_next_ports(home: &Home, testnet: &Testnet, hear: Hear<'_>) -> Result<Tes
 /// The view holds the ports, the secret belongs to the data: of a testnet that begins anew neither is worth anything.
 fn remove_founding(testnet: &Testnet) -> Result<(), FileError> {
     files::remove(&testnet.folder().join("view.json"))?;
+    files::remove(&testnet.folder().join(grown::FILE))?;
     files::remove(&testnet.folder().join("cluster.secret"))
 }
 
@@ -260,12 +263,14 @@ fn check_ports(testnet: &Testnet) -> Result<(), UpError> {
     }
 }
 
-fn taken_by_others(home: &Home, name: &str) -> Result<Vec<Range<u32>>, UpError> {
+pub(crate) fn taken_by_others(home: &Home, name: &str) -> Result<Vec<Range<u32>>, UpError> {
     let mut taken = Vec::new();
     for other in home.names()?.into_iter().filter(|other| other != name) {
         // whatever cannot be read has no ports that we could know
         if let Ok(Some(asked)) = Asked::load(&home.entry(&other)?) {
             taken.push(ports::block(asked.first_port, asked.nodes));
+            let grown = Grown::load(&home.entry(&other)?).unwrap_or_default();
+            taken.extend(grown.added.iter().map(|added| ports::block(added.port, 1)));
         }
     }
     Ok(taken)

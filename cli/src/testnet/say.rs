@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use atoll_testnet::{
-    AskedError, ClaimError, Event, FileError, HomeError, OpenError, StartError, UpError,
+    AskedError, ClaimError, Event, FileError, HomeError, OpenError, PapersError, StartError,
+    UpError,
 };
 
 use crate::exit::{Exit, Failed};
@@ -21,6 +22,9 @@ pub fn line(event: Event) {
         }
         Event::PortTaken { port } => {
             anstream::eprintln!("  port {port} was taken meanwhile; trying the next ones");
+        }
+        Event::Registered { node, address, zone } => {
+            anstream::eprintln!("  {node:<3} registered at {address}, zone {zone}");
         }
         Event::Ready { node, after: Some(after) } => {
             anstream::eprintln!("  {node:<3} \x1b[32mready\x1b[0m after {}", ms(after));
@@ -82,7 +86,7 @@ pub fn failed_up(error: UpError) -> Failed {
         UpError::Greeting { .. } => {
             Failed::new(Exit::Other, what).mend("what the nodes say: atoll testnet logs")
         }
-        UpError::Papers(_) => Failed::new(Exit::Other, what),
+        UpError::Papers(error) => failed_papers(&error),
         UpError::Interrupted => interrupted(),
     }
 }
@@ -95,6 +99,7 @@ pub fn failed_start(error: &StartError) -> Failed {
         StartError::Exited { status, .. } => match status.code() {
             Some(2) => Exit::Refused,
             Some(10) => Exit::StorageFailed,
+            Some(12) => Exit::Removed,
             Some(_) | None => Exit::Other,
         },
         StartError::Spawn { .. }
@@ -114,6 +119,11 @@ pub fn failed_start(error: &StartError) -> Failed {
         what.push_str("\n  nothing that was started with it is left running");
     }
     Failed::new(exit, what)
+}
+
+/// What a node needs could not be written.
+pub fn failed_papers(error: &PapersError) -> Failed {
+    Failed::new(Exit::Other, error.to_string())
 }
 
 /// A testnet that cannot be used.

@@ -22,9 +22,9 @@ struct Entry {
     name: String,
     started_last: bool,
     running: usize,
-    nodes: u32,
+    nodes: usize,
     first_port: u16,
-    last_port: u32,
+    last_port: u16,
     directory: PathBuf,
 }
 
@@ -41,14 +41,15 @@ pub fn ls(home: &Home, format: Format) -> Result<(), Failed> {
                 continue;
             }
         };
-        let asked = testnet.asked();
+        let nodes = testnet.nodes();
+        let ports = nodes.iter().map(|node| node.address.port());
         testnets.push(Entry {
             started_last: current.as_deref() == Some(name.as_str()),
             name,
             running: running(&testnet)?,
-            nodes: asked.nodes,
-            first_port: asked.first_port,
-            last_port: u32::from(asked.first_port) + asked.nodes - 1,
+            nodes: nodes.len(),
+            first_port: ports.clone().min().unwrap_or(0),
+            last_port: ports.max().unwrap_or(0),
             directory: testnet.folder().to_owned(),
         });
     }

@@ -2,6 +2,7 @@
 
 use std::{env, future::Future, path::PathBuf, time::Duration};
 
+use atoll_client::NodeId;
 use atoll_testnet::{Greeting, Home, Testnet, Up, Wish};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -72,11 +73,12 @@ async fn keep(home: &Home, testnet: &Testnet, interrupt: Interrupt) -> Result<()
 
 fn headline(up: &Up) {
     let asked = up.testnet.asked();
+    let nodes = u32::try_from(up.testnet.nodes().len()).unwrap_or(u32::MAX);
     let deed = if up.greeting.is_some() { "is up" } else { "was up already" };
     anstream::println!(
         "\n\x1b[1mtestnet {} {deed}\x1b[0m: {}, {} of each key, {}, {} partitions\n",
         up.testnet.name(),
-        count(asked.nodes, "node", "nodes"),
+        count(nodes, "node", "nodes"),
         count(asked.replicas.into(), "copy", "copies"),
         count(asked.zones, "zone", "zones"),
         asked.partitions.count(),
@@ -85,7 +87,8 @@ fn headline(up: &Up) {
 
 fn rest_of_banner(up: &Up, ephemeral: bool) {
     let atoll = typed();
-    let node = if up.testnet.asked().nodes > 1 { "n2" } else { "n1" };
+    let nodes = up.testnet.nodes();
+    let node = nodes.get(1).or(nodes.first()).map_or(NodeId(1), |node| node.id);
     anstream::println!("\ndirectory  {}", up.testnet.folder().display());
     if let Some(greeting) = &up.greeting {
         let Greeting { key, value, quorum, .. } = greeting;

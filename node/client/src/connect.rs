@@ -19,6 +19,8 @@ pub struct Client {
     quic: Quic,
     pub(crate) peers: Arc<Peers>,
     view: RwLock<Arc<View>>,
+    /// The node for which this client speaks, if its certificate is a node's.
+    pub(crate) speaks_for: Option<NodeId>,
     /// Nodes that let us wait in vain, and until when they are asked last.
     suspects: Mutex<BTreeMap<NodeId, Instant>>,
     pub(crate) retries: Retries,
@@ -31,21 +33,37 @@ impl Client {
     /// See [`ConnectError`]. All seeds are dialled at once, so a cluster that is down is reported after
     /// [`atoll_transport::tls::DIAL_LIMIT`].
     pub async fn connect(profile: &Profile) -> Result<Self, ConnectError> {
+        Self::connect_as(profile, None).await
+    }
+
+    /// The same with the certificate of a node. So a host that shall become a node speaks with the cluster before its node
+    /// runs: it may register, join and ask how the others are, and reads and writes nothing.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_for_node(profile: &Profile, node: NodeId) -> Result<Self, ConnectError> {
+        Self::connect_as(profile, Some(node)).await
+    }
+
+    async fn connect_as(
+        profile: &Profile,
+        speaks_for: Option<NodeId>,
+    ) -> Result<Self, ConnectError> {
         let identity = Identity::load(&profile.ca, &profile.certificate, &profile.key)?;
         let target = *profile.seeds.first().ok_or(ConnectError::NoSeeds)?;
         let quic = Quic::for_dialling(target, &identity)?;
         let mut dials = JoinSet::new();
         for seed in profile.seeds.clone() {
-            dials.spawn(learn(quic.clone(), profile.clone(), seed));
+            dials.spawn(learn(quic.clone(), profile.clone(), seed, speaks_for));
         }
         let mut tried = Vec::new();
         while let Some(dial) = dials.join_next().await {
             match dial.expect("dials do not panic") {
                 (_, Ok(view)) => {
-                    let peers = Peers::new(quic.clone(), Role::Client, None);
+                    let peers = Peers::new(quic.clone(), role_for(speaks_for), speaks_for);
                     let view = RwLock::new(Arc::new(view));
                     let (suspects, retries) = (Mutex::default(), Retries::default());
-                    let client = Client { quic, peers, view, suspects, retries };
+                    let client = Client { quic, peers, view, speaks_for, suspects, retries };
                     client.follow(&client.view());
                     return Ok(client);
                 }
@@ -85,7 +103,7 @@ impl Client {
         if epoch <= self.view().epoch() {
             return;
         }
-        if let Ok(view) = fetch_view(link).await {
+        if let Ok(view) = fetch_view(link, role_for(self.speaks_for)).await {
             let mut held = self.view.write().expect("no panic holds it");
             if view.epoch() > held.epoch() {
                 *held = Arc::new(view);
@@ -111,27 +129,33 @@ async fn learn(
     quic: Quic,
     profile: Profile,
     seed: SocketAddr,
+    speaks_for: Option<NodeId>,
 ) -> (SocketAddr, Result<View, String>) {
     let learned = async {
         let link = quic
-            .dial(seed, Expect::AnyNode, Role::Client, None)
+            .dial(seed, Expect::AnyNode, role_for(speaks_for), speaks_for)
             .await
             .map_err(|error| error.to_string())?;
         if link.cluster() != profile.cluster {
             return Err(format!("is of cluster {}, not {}", link.cluster(), profile.cluster));
         }
-        fetch_view(&link).await
+        fetch_view(&link, role_for(speaks_for)).await
     };
     (seed, learned.await)
 }
 
-async fn fetch_view(link: &Link) -> Result<View, String> {
+/// In which role requests are sent that a client may send too.
+fn role_for(speaks_for: Option<NodeId>) -> Role {
+    if speaks_for.is_some() { Role::Node } else { Role::Client }
+}
+
+pub(crate) async fn fetch_view(link: &Link, role: Role) -> Result<View, String> {
     let envelope = Envelope {
         epoch: Epoch(0),
         left_ms: VIEW_LIMIT_MS,
         operation: 0,
         bucket: BucketId([0; 16]),
-        role: Role::Client,
+        role,
     };
     let request = Request::View(ViewQuery { have: 0 });
     let call = link.call(Lane::Control, &envelope, &request);

@@ -23,12 +23,13 @@ mod options;
 mod profile;
 mod request;
 mod retries;
+mod ring;
 
 pub use atoll_antientropy::{Actor, Context, ContextToken, Dot};
 pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
 pub use atoll_wire::{
-    Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, NodeStatus, Outcome, PartitionRepair,
-    PeerStatus, Promise, Receipt, Repair, ReplicaReport,
+    Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, MoveReport, MovesReport, NodeStatus,
+    Outcome, PartitionRepair, PeerStatus, Promise, Receipt, Repair, ReplicaReport,
 };
 
 pub use connect::Client;
@@ -36,3 +37,4 @@ pub use error::{ConnectError, RequestError};
 pub use options::Options;
 pub use profile::{Profile, ProfileError};
 pub use request::{GetReply, Value, WriteReply};
+pub use ring::ProposeError;

@@ -179,9 +179,10 @@ impl Client {
             | Request::Covered(_) => (Lane::Control, true),
             Request::Propose(_) | Request::Raft(_) => (Lane::Control, false),
         };
-        let role = match Role::Client.may_send(request.kind()) {
-            true => Role::Client,
-            false => Role::Operator, // if our certificate does not say so, the answer will
+        let role = match (self.speaks_for, Role::Client.may_send(request.kind())) {
+            (Some(_), _) => Role::Node,
+            (None, true) => Role::Client,
+            (None, false) => Role::Operator, // if our certificate does not say so, the answer will
         };
         let operation = rand::random();
         let view = self.view();

@@ -78,7 +78,7 @@ impl Valid {
         Ok(Valid { days })
     }
 
-    fn duration(self) -> Duration {
+    pub(crate) fn duration(self) -> Duration {
         Duration::from_secs(u64::from(self.days) * 86_400)
     }
 }
@@ -243,7 +243,11 @@ impl Cluster {
         Ok(renewed)
     }
 
-    fn authority(&self) -> Result<Authority, ClusterError> {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    pub(crate) fn authority(&self) -> Result<Authority, ClusterError> {
         let key = self.authority_key();
         if !key.exists() {
             return Err(ClusterError::NoKey { path: key });
@@ -268,6 +272,7 @@ impl Cluster {
                 node: member.id,
                 listen: member.address,
                 common: "",
+                view: "",
                 written_by: "`atoll cluster init`",
             };
             papers.write(&folder, &authority, valid.duration())?;
@@ -341,7 +346,7 @@ fn check_user_name(name: &str) -> Result<(), ClusterError> {
 }
 
 /// Makes sure that there is an empty folder.
-fn claim(folder: &Path) -> Result<(), ClusterError> {
+pub(crate) fn claim(folder: &Path) -> Result<(), ClusterError> {
     if !entries(folder)?.is_empty() || folder.is_file() {
         return Err(ClusterError::NotEmpty { folder: folder.to_owned() });
     }

@@ -106,6 +106,18 @@ pub enum ClusterError {
         /// Who there is.
         known: Vec<String>,
     },
+    /// The id belongs or belonged to a node, or a certificate for it was given out.
+    #[error("{node} was given to a node before, and an id is never given twice")]
+    NodeSeen {
+        /// Which.
+        node: NodeId,
+    },
+    /// A file is in the way.
+    #[error("{} is there already; nothing was written", path.display())]
+    FileExists {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -142,6 +154,10 @@ impl ClusterError {
             ClusterError::UserExists { name, .. } => Some(format!(
                 "another --name or --out; or, for a new certificate: atoll cluster renew DIR {name}"
             )),
+            ClusterError::NodeSeen { .. } => {
+                Some("leave out --node: the next free id is taken".into())
+            }
+            ClusterError::FileExists { .. } => Some("another --out".into()),
             ClusterError::Damaged { .. }
             | ClusterError::SameNode { .. }
             | ClusterError::SameAddress { .. }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! [`Cluster`] is a folder with all of this for a cluster on several machines: made once, then used to give out and renew
-//! certificates. [`papers`] writes the single papers; a testnet, which has its own folder and its own rules, uses the
+//! certificates; [`join`] is the one file that a new node needs. [`papers`] writes the single papers; a testnet, which has its own folder and its own rules, uses the
 //! same. [`files`] is how they are written: whole or not at all, and secrets never readable by others.
 //!
 //! What is absent: nothing here talks to a node. A node finds its new certificate by itself, see
@@ -20,9 +20,11 @@
 pub mod cluster;
 mod error;
 pub mod files;
+pub mod join;
 pub mod papers;
 
 pub use cluster::{Cluster, Plan, Renewed, Valid};
 pub use error::ClusterError;
 pub use files::FileError;
+pub use join::{JoinFile, JoinFileError, NewNode};
 pub use papers::PapersError;

@@ -71,8 +71,10 @@ pub struct NodePapers<'a> {
     pub node: NodeId,
     /// Where it listens: its address in the view.
     pub listen: SocketAddr,
-    /// Where authority, view and secret lie, seen from the node's folder: empty, or a path with a `/` at its end.
+    /// Where authority and secret lie, seen from the node's folder: empty, or a path with a `/` at its end.
     pub common: &'a str,
+    /// Where its first view lies, likewise.
+    pub view: &'a str,
     /// Who has written it.
     pub written_by: &'a str,
 }
@@ -93,8 +95,8 @@ impl NodePapers<'_> {
         Ok(files::write(&folder.join(NODE), &self.settings(), PUBLIC)?)
     }
 
-    fn settings(&self) -> String {
-        let NodePapers { node, listen, common, written_by } = self;
+    pub(crate) fn settings(&self) -> String {
+        let NodePapers { node, listen, common, view, written_by } = self;
         format!(
             "\
 # Written by {written_by}. Paths are relative to this file.
@@ -102,7 +104,7 @@ format = 1
 node = \"{node}\"
 listen = \"{listen}\"
 data = \"data\"
-view = \"{common}{VIEW}\"
+view = \"{view}{VIEW}\"
 secret = \"{common}{CLUSTER_SECRET}\"
 ca = \"{common}{CA}\"
 certificate = \"{NODE_CERTIFICATE}\"
@@ -127,6 +129,18 @@ pub fn write_user(
 ) -> Result<(), PapersError> {
     let (certificate, key) = (folder.join(USER_CERTIFICATE), folder.join(USER_KEY));
     authority.issue_user_named(name, roles, valid, &certificate, &key)?;
+    Ok(write_profile(folder, cluster, seeds)?)
+}
+
+/// Writes the profile of a user whose certificate and key lie in the same folder.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_profile(
+    folder: &Path,
+    cluster: ClusterId,
+    seeds: Vec<SocketAddr>,
+) -> Result<(), FileError> {
     let profile = Profile {
         cluster,
         seeds,
@@ -135,5 +149,5 @@ pub fn write_user(
         key: USER_KEY.into(),
     };
     let text = toml::to_string(&profile).expect("a profile is plain data");
-    Ok(files::write(&folder.join(PROFILE), &text, PUBLIC)?)
+    files::write(&folder.join(PROFILE), &text, PUBLIC)
 }

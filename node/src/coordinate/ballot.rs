@@ -1,11 +1,14 @@
 //! The vote on a write, and what the receipt says of it: one line per owner, then one per fallback.
 
-use atoll_ring::{NodeId, Outcome as Verdict, Quorum, Tally, Vote};
+use atoll_ring::{Epoch, NodeId, Outcome as Verdict, Quorum, Tally, Vote};
 use atoll_wire::{Effect, ErrorCode, Failure, Outcome, Receipt, ReplicaReport};
 use tokio::time::Instant;
 
-use super::{Place, micros, stand_ins::StandIns};
-use crate::Node;
+use super::{Place, micros, sets, stand_ins::StandIns};
+use crate::{
+    Node,
+    canary::{self, Canary},
+};
 
 /// The votes, and a line per replica for the receipt.
 pub(crate) struct Ballot {
@@ -14,6 +17,10 @@ pub(crate) struct Ballot {
     hinted: Vec<u32>,
     unhinted: Vec<u32>,
     started: Instant,
+    /// The owner sets in which the vote must be won: one, or two while the partition moves.
+    sets: Vec<Vec<NodeId>>,
+    /// The view that says so.
+    epoch: Epoch,
 }
 
 impl Ballot {
@@ -27,24 +34,10 @@ impl Ballot {
         own_seat: NodeId,
         stand_ins: &mut StandIns,
     ) -> Result<Self, Failure> {
-        let owners = place.owners(quorum.n());
+        let mut ballot = Ballot::over(node, place, quorum, node.clock().now());
         let down = |owner: &NodeId| *owner != node.id() && node.liveness().is_down(*owner);
-        let mut ballot = Ballot {
-            tally: Tally::new(owners, quorum.of_write(), quorum.sloppy()),
-            reports: owners
-                .all()
-                .into_iter()
-                .map(|owner| {
-                    let outcome = if down(&owner) { Outcome::Down } else { Outcome::NotAsked };
-                    ReplicaReport { node: owner.0, stands_in_for: None, outcome, micros: 0 }
-                })
-                .collect(),
-            hinted: Vec::new(),
-            unhinted: Vec::new(),
-            started: node.clock().now(),
-        };
         let mut hopeless = ballot.tally.clone();
-        let away: Vec<NodeId> = owners.all().into_iter().filter(down).collect();
+        let away: Vec<NodeId> = ballot.owners().into_iter().filter(down).collect();
         let spare = if away.is_empty() { 0 } else { stand_ins.reachable(node) };
         for owner in &away {
             hopeless.add(*owner, Vote::Refused);
@@ -61,6 +54,36 @@ impl Ballot {
         Ok(ballot)
     }
 
+    /// The vote of a change that has its event already, among the owners of a newer view. Nobody has been asked yet.
+    pub(crate) fn anew(&self, node: &Node, place: &Place, quorum: &Quorum) -> Self {
+        let mut ballot = Ballot::over(node, place, quorum, self.started);
+        for report in &mut ballot.reports {
+            report.outcome = Outcome::Pending;
+        }
+        ballot
+    }
+
+    fn over(node: &Node, place: &Place, quorum: &Quorum, started: Instant) -> Self {
+        let owners = place.owners(quorum.n());
+        let down = |owner: &NodeId| *owner != node.id() && node.liveness().is_down(*owner);
+        Ballot {
+            tally: Tally::new(owners, quorum.of_write(), quorum.sloppy()),
+            reports: owners
+                .all()
+                .into_iter()
+                .map(|owner| {
+                    let outcome = if down(&owner) { Outcome::Down } else { Outcome::NotAsked };
+                    ReplicaReport { node: owner.0, stands_in_for: None, outcome, micros: 0 }
+                })
+                .collect(),
+            hinted: Vec::new(),
+            unhinted: Vec::new(),
+            started,
+            sets: sets(place.owners(quorum.n())),
+            epoch: place.epoch(),
+        }
+    }
+
     fn hopeless(&self, node: &Node, quorum: &Quorum) -> Failure {
         let owners = self.reports.len();
         let reachable =
@@ -73,18 +96,47 @@ impl Ballot {
             (false, _) => format!("{} acknowledgements of owners are needed", quorum.w()),
         };
         let rest = if quorum.sloppy() { ", and too few fallbacks" } else { "" };
+        let both = self.where_counted();
         Failure {
             code: ErrorCode::WriteQuorumNotMet,
             effect: Effect::NotApplied,
             got: 0,
             needed: quorum.w(),
             retry_after_ms: 0,
-            detail: format!("{needed} and {reachable} of {owners} owners can be reached{rest}"),
+            detail: format!(
+                "{needed} and {reachable} of {owners} owners can be reached{rest}{both}"
+            ),
             receipt: Some(Box::new(self.receipt(node, quorum))),
         }
     }
 
-    /// Every owner, in the order of the view.
+    /// Counts an owner's vote.
+    pub(crate) fn count(&mut self, owner: NodeId, vote: Vote) {
+        self.tally.add(owner, vote);
+        if canary::is_on(Canary::CountJoining)
+            && let [old, new] = &self.sets[..]
+            && !old.contains(&owner)
+            && let Some(leaving) = old.iter().find(|old| !new.contains(old))
+        {
+            self.tally.add(*leaving, vote);
+        }
+    }
+
+    /// Seats that have acknowledged; while the partition moves, those in the set that has fewer.
+    pub(crate) fn acks(&self) -> u8 {
+        let acked = |set: &Vec<NodeId>| {
+            let acks = set.iter().filter(|owner| self.tally.has_acked(**owner)).count();
+            u8::try_from(acks).expect("a partition has at most 16 owners")
+        };
+        self.sets.iter().map(acked).min().unwrap_or(0)
+    }
+
+    /// What to add to an error about numbers that must be reached twice.
+    pub(crate) fn where_counted(&self) -> &'static str {
+        if self.sets.len() > 1 { BOTH_SETS } else { "" }
+    }
+
+    /// Every owner once, in the order of the view.
     pub(crate) fn owners(&self) -> Vec<NodeId> {
         let owners = self.reports.iter().filter(|report| report.stands_in_for.is_none());
         owners.map(|report| NodeId(report.node)).collect()
@@ -156,7 +208,7 @@ impl Ballot {
 
     pub(crate) fn receipt(&self, node: &Node, quorum: &Quorum) -> Receipt {
         Receipt {
-            epoch: node.view().epoch(),
+            epoch: self.epoch,
             coordinator: node.id().0,
             n: quorum.n(),
             needed: quorum.w(),
@@ -169,6 +221,9 @@ impl Ballot {
         }
     }
 }
+
+/// The rule while a partition moves.
+pub(crate) const BOTH_SETS: &str = "; the partition is moving, and the number is needed among its old owners and among its new ones";
 
 /// Whether a replica with this outcome may still answer.
 pub(crate) fn is_open(outcome: Outcome) -> bool {

@@ -5,6 +5,9 @@
 //! time is given up. When no owner is left to ask and the request is sloppy, fallbacks are asked for their hints; one that
 //! has none has not answered. At `r` answers the states are joined and the client has its reply.
 //!
+//! While the partition moves `r` answers are needed among its old owners and among its new ones ([`choice`]). If it changes
+//! under the read, the read begins again: what was answered belongs to a plan that is over.
+//!
 //! An owner in doubt ([`crate::doubt`]) may have lost something of the key. What it holds is joined, and its answer does
 //! not count: somebody else is asked in its place.
 //!
@@ -15,25 +18,31 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use atoll_antientropy::Register;
-use atoll_ring::{NodeId, Outcome as Verdict, Owners, Quorum, Tally, Vote};
+use atoll_ring::{NodeId, Outcome as Verdict, Quorum, Tally, Vote};
 use atoll_transport::{Boxed, CallError};
 use atoll_wire::{
-    Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome, Receipt, Repair, ReplicaReport,
-    Reply, Request, ValueHead,
+    Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome, Repair, ReplicaReport, Reply,
+    Request,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{Place, SILENCE_SHARE, bad_quorum, ballot::is_open, micros, stand_ins::StandIns};
+use super::{
+    PLANS_MAX, Place, SILENCE_SHARE, bad_quorum, ballot::is_open, micros, planned_in_vain, sets,
+    stand_ins::StandIns,
+};
 use crate::{
     Node,
     canary::{self, Canary},
+    fence,
     node::Due,
     replica::{self, Known},
 };
 
+mod choice;
 mod repair;
+mod reply;
 
 /// Reads a key from `r` of its owners.
 pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
@@ -44,28 +53,17 @@ pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
 }
 
 async fn try_get(node: &Arc<Node>, get: Get, due: Due) -> Result<Found, Failure> {
-    let place = Place::of(node, due.bucket, get.key)?;
-    let quorum = Quorum::new(&get.quorum, place.bucket_n()).map_err(bad_quorum)?;
-    let mut read = Read::start(node, place, quorum, due, get.repair);
-    read.until_decided().await;
-    let verdict = read.tally.outcome();
-    match verdict {
-        Verdict::Won => {
-            let joined = read.joined()?;
-            if get.repair == Repair::Blocking {
-                read.make_sure(&joined).await?;
-            }
-            node.count_read();
-            Ok(read.found(joined))
+    for _ in 0..PLANS_MAX {
+        let place = Place::of(node, due.bucket, get.key.clone())?;
+        let quorum = Quorum::new(&get.quorum, place.bucket_n()).map_err(bad_quorum)?;
+        let read = Read::start(node, place, quorum, due, get.repair);
+        match read.outcome().await {
+            Some(outcome) => return outcome,
+            None if node.clock().now() >= due.deadline => break,
+            None => tracing::debug!("a read is planned anew"),
         }
-        Verdict::Lost => {
-            if read.reports.iter().any(|report| report.outcome == Outcome::Corrupt) {
-                read.hear_the_others().await; // whether every copy is damaged makes a difference to whoever reads
-            }
-            Err(read.not_met(ErrorCode::ReadQuorumNotMet))
-        }
-        Verdict::Pending => Err(read.not_met(ErrorCode::DeadlinePassed)),
     }
+    Err(planned_in_vain(Effect::NotApplied))
 }
 
 /// A read under way.
@@ -77,6 +75,8 @@ struct Read {
     repair: Repair,
     started: Instant,
     tally: Tally,
+    /// The owner sets in which it counts: one, or two while the partition moves.
+    sets: Vec<Vec<NodeId>>,
     reports: Vec<ReplicaReport>,
     /// Owners not asked yet, the best first.
     reserve: VecDeque<NodeId>,
@@ -89,6 +89,8 @@ struct Read {
     answers: Vec<(Who, Bytes)>,
     /// What the client shall know to be repaired.
     repaired: Vec<u32>,
+    /// Somebody has refused because of a view that we have not seen.
+    left_behind: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,18 +117,22 @@ enum Fetched {
     Corrupt,
     Down,
     Refused,
+    /// It knows that the partition has changed since this was planned; by now we know too, unless nobody told us in time.
+    Stale,
 }
 
 impl Read {
     fn start(node: &Arc<Node>, place: Place, quorum: Quorum, due: Due, repair: Repair) -> Self {
-        let owners = place.owners(quorum.n());
-        let all = owners.all();
+        let owners = place.owners_to_read(quorum.n());
+        let (all, sets) = (owners.all(), sets(owners));
         let mut order = all.clone();
-        order.sort_by_key(|owner| (*owner != node.id(), node.liveness().rank(*owner)));
-        let first = match owners {
-            Owners::One(_) => usize::from(quorum.r()),
-            Owners::Joint { .. } => order.len(), // a quorum of both sets: nobody to spare
-        };
+        // while the partition moves, of equals first those who stay: their answers count in both sets
+        let stays = |owner: &NodeId| sets.iter().all(|set| set.contains(owner));
+        order.sort_by_key(|owner| {
+            let (state, distance) = node.liveness().rank(*owner);
+            (*owner != node.id(), state, !stays(owner), distance)
+        });
+        let (reserve, at_once) = choice::enough(&order, &sets, quorum.r());
         let report = |owner: NodeId| ReplicaReport {
             node: owner.0,
             stands_in_for: None,
@@ -137,7 +143,8 @@ impl Read {
             node: node.clone(),
             tally: Tally::new(owners, quorum.of_read(), quorum.sloppy()),
             reports: all.into_iter().map(report).collect(),
-            reserve: order.into(),
+            sets,
+            reserve,
             stand_ins: match quorum.sloppy() {
                 true => StandIns::of(&place),
                 false => StandIns::none(),
@@ -146,18 +153,63 @@ impl Read {
             asked: FuturesUnordered::new(),
             answers: Vec::new(),
             repaired: Vec::new(),
+            left_behind: false,
             started: node.clock().now(),
             place,
             quorum,
             due,
             repair,
         };
-        for _ in 0..first {
+        for _ in 0..at_once {
             if let Some(owner) = read.reserve.pop_front() {
                 read.ask(Who::Owner(owner));
             }
         }
         read
+    }
+
+    /// Whether the partition has changed since this was planned.
+    fn is_stale(&self) -> bool {
+        fence::of_own(&self.node, self.place.partition, self.place.epoch()).is_err()
+    }
+
+    /// What the client hears; nothing, if the partition has changed meanwhile.
+    async fn outcome(mut self) -> Option<Result<Found, Failure>> {
+        self.until_decided().await;
+        let verdict = self.tally.outcome();
+        if self.is_stale() {
+            return None;
+        }
+        Some(match verdict {
+            Verdict::Won => {
+                let joined = match self.joined() {
+                    Ok(joined) => joined,
+                    Err(failure) => return Some(Err(failure)),
+                };
+                if self.repair == Repair::Blocking {
+                    let sure = self.make_sure(&joined).await;
+                    if self.is_stale() {
+                        return None;
+                    }
+                    if let Err(failure) = sure {
+                        return Some(Err(failure));
+                    }
+                }
+                self.node.count_read();
+                Ok(self.found(joined))
+            }
+            Verdict::Lost => {
+                if self.reports.iter().any(|report| report.outcome == Outcome::Corrupt) {
+                    self.hear_the_others().await; // whether every copy is damaged makes a difference to whoever reads
+                }
+                let code = match self.left_behind {
+                    true => ErrorCode::StaleView,
+                    false => ErrorCode::ReadQuorumNotMet,
+                };
+                Err(self.not_met(code))
+            }
+            Verdict::Pending => Err(self.not_met(ErrorCode::DeadlinePassed)),
+        })
     }
 
     async fn until_decided(&mut self) {
@@ -168,8 +220,8 @@ impl Read {
             true => None,
             false => self.node.hedge().begin().map(|patience| self.started + patience),
         };
-        while self.tally.is_pending() {
-            if self.asked.is_empty() && !self.ask_another() {
+        while self.tally.is_pending() && !self.is_stale() {
+            if self.asked.is_empty() && !self.ask_another(None) {
                 return;
             }
             let next = hedge_at.unwrap_or(silence_ends).min(silence_ends);
@@ -179,7 +231,7 @@ impl Read {
                 () = tokio::time::sleep_until(next) => {
                     if hedge_at.take_if(|at| *at <= next).is_some() {
                         if !self.reserve.is_empty() && self.node.hedge().take() {
-                            self.ask_another();
+                            self.ask_next_owners(None);
                         }
                     } else {
                         self.give_up_the_silent();
@@ -220,6 +272,9 @@ impl Read {
     }
 
     fn ask_ourselves(&mut self, who: Who) {
+        if self.is_stale() {
+            return self.count(who, Fetched::Stale);
+        }
         let known = match who {
             Who::Owner(_) => replica::known(&self.node, &self.place.row),
             Who::StandIn(..) => {
@@ -246,12 +301,27 @@ impl Read {
         }
     }
 
-    /// Asks the next owner in reserve; if there is none, a fallback in the seat of an owner that gave no answer.
-    fn ask_another(&mut self) -> bool {
-        if let Some(owner) = self.reserve.pop_front() {
-            self.ask(Who::Owner(owner));
-            return true;
+    /// Asks another owner instead of this one (instead of nobody: one more), or one in each of its sets if the partition moves;
+    /// where there is none left, a fallback in the seat of an owner that gave no answer.
+    fn ask_another(&mut self, silent: Option<NodeId>) -> bool {
+        let (asked, everywhere) = self.ask_next_owners(silent);
+        match everywhere {
+            true => asked,
+            false => self.ask_fallback() || asked,
         }
+    }
+
+    /// Whether anybody was asked, and whether that is somebody for every set.
+    fn ask_next_owners(&mut self, silent: Option<NodeId>) -> (bool, bool) {
+        let (next, everywhere) = choice::instead_of(&mut self.reserve, &self.sets, silent);
+        let asked = !next.is_empty();
+        for owner in next {
+            self.ask(Who::Owner(owner));
+        }
+        (asked, everywhere)
+    }
+
+    fn ask_fallback(&mut self) -> bool {
         let Some(owner) = self.vacant.pop_front() else { return false };
         let Some(fallback) = self.stand_ins.next(&self.node) else {
             self.vacant.push_front(owner);
@@ -277,15 +347,15 @@ impl Read {
     /// Nobody waits any longer for those alone who have been asked and are silent. Their answers still count.
     fn give_up_the_silent(&mut self) {
         let pending = self.reports.iter_mut().filter(|report| report.outcome == Outcome::Pending);
-        let mut silent = 0;
+        let mut silent = Vec::new();
         for report in pending {
             report.outcome = Outcome::Silent;
             self.node.liveness().silent(NodeId(report.node));
-            self.vacant.push_back(NodeId(report.stands_in_for.unwrap_or(report.node)));
-            silent += 1;
+            silent.push(NodeId(report.stands_in_for.unwrap_or(report.node)));
         }
-        for _ in 0..silent {
-            self.ask_another();
+        self.vacant.extend(&silent);
+        for owner in silent {
+            self.ask_another(Some(owner));
         }
     }
 
@@ -310,6 +380,11 @@ impl Read {
             Fetched::Corrupt => self.refused(who, Outcome::Corrupt),
             Fetched::Down => self.refused(who, Outcome::Down),
             Fetched::Refused => self.refused(who, Outcome::Refused),
+            Fetched::Stale if self.is_stale() => self.note(who, Outcome::Refused), // the plan is over
+            Fetched::Stale => {
+                self.left_behind = true;
+                self.refused(who, Outcome::Refused);
+            }
         }
     }
 
@@ -327,7 +402,8 @@ impl Read {
             Who::StandIn(_, owner) => self.vacant.push_front(owner),
         }
         if !given_up || matches!(who, Who::StandIn(..)) {
-            self.ask_another(); // for an owner that was given up somebody was asked already
+            let (Who::Owner(owner) | Who::StandIn(_, owner)) = who;
+            self.ask_another(Some(owner)); // for an owner that was given up somebody was asked already
         }
     }
 
@@ -341,183 +417,6 @@ impl Read {
         if let Some(report) = self.reports.iter_mut().find(|report| report.node == who.node().0) {
             report.outcome = outcome;
             report.micros = micros;
-        }
-    }
-
-    /// Owners whose answer is not this state, and those whose record is damaged. A hint is not improved.
-    fn behind(&self, state: &Bytes) -> Vec<NodeId> {
-        let answered = self.answers.iter().filter(|(_, answer)| answer != state);
-        let behind = answered.filter_map(|(who, _)| match who {
-            Who::Owner(owner) => Some(*owner),
-            Who::StandIn(..) => None,
-        });
-        let damaged = self.reports.iter().filter(|report| {
-            let owner = report.stands_in_for.is_none();
-            owner && report.outcome == Outcome::Corrupt && !self.repaired.contains(&report.node)
-        });
-        let damaged = damaged.map(|report| NodeId(report.node));
-        match state.is_empty() {
-            true => Vec::new(), // nothing was found that anybody could lack
-            false => behind.chain(damaged).collect(),
-        }
-    }
-
-    /// Joins what came, answers, and mends in the background whoever was behind.
-    fn found(mut self, joined: Register) -> Found {
-        let state = encoded(&joined);
-        let behind = self.behind(&state);
-        let was_behind = self.answers.iter().filter(|(_, answer)| *answer != state);
-        let was_behind: Vec<u32> = was_behind.map(|(who, _)| who.node().0).collect();
-        for report in &mut self.reports {
-            let was_behind =
-                was_behind.contains(&report.node) || self.repaired.contains(&report.node);
-            if was_behind && report.outcome == Outcome::Current {
-                report.outcome = Outcome::Behind;
-            }
-        }
-        let unfinished = !behind.is_empty() || !self.asked.is_empty();
-        let room = match self.repair != Repair::None && unfinished {
-            true => self.node.room_to_mend(),
-            false => None,
-        };
-        if room.is_some() {
-            self.repaired.extend(behind.iter().map(|owner| owner.0));
-        }
-        let receipt = self.receipt();
-
-        let mut bytes = BytesMut::new();
-        let mut values = Vec::with_capacity(joined.siblings());
-        let single = joined.siblings() == 1;
-        let mut only = Bytes::new();
-        for (dot, value) in joined.values() {
-            values.push(ValueHead {
-                dot: (dot.actor.node, dot.actor.incarnation, dot.counter),
-                length: u32::try_from(value.len()).expect("values are far below 4 GiB"),
-            });
-            if single {
-                only = value.clone(); // the usual case copies nothing
-            } else {
-                bytes.extend_from_slice(value);
-            }
-        }
-        let found = Found {
-            values,
-            context: self.place.seal(&self.node, joined.context()),
-            receipt,
-            bytes: if single { only } else { bytes.freeze() },
-        };
-        if let Some(room) = room {
-            let node = self.node.clone();
-            node.spawn(async move {
-                self.mend(joined, behind).await;
-                drop(room);
-            });
-        }
-        found
-    }
-
-    /// The join of all answers. Equal bytes are equal states, so they are decoded once.
-    fn joined(&self) -> Result<Register, Failure> {
-        let mut joined = Register::default();
-        for (index, (who, answer)) in self.answers.iter().enumerate() {
-            let seen_before = self.answers[..index].iter().any(|(_, earlier)| earlier == answer);
-            if answer.is_empty() || seen_before {
-                continue;
-            }
-            let state = Register::decode(answer).map_err(|error| {
-                let detail = format!("{} sent bytes that are no state: {error}", who.node());
-                Failure::refused(ErrorCode::Internal, detail)
-            })?;
-            if index == 0 {
-                joined = state;
-            } else {
-                joined.join(state);
-            }
-        }
-        Ok(joined)
-    }
-
-    fn receipt(&self) -> Receipt {
-        Receipt {
-            epoch: self.node.view().epoch(),
-            coordinator: self.node.id().0,
-            n: self.quorum.n(),
-            needed: self.quorum.r(),
-            owners_needed: self.quorum.pr(),
-            durable_needed: 0,
-            replicas: self.reports.clone(),
-            hinted: Vec::new(),
-            unhinted: Vec::new(),
-            repaired: self.repaired.clone(),
-        }
-    }
-
-    /// Whether no owner has an undamaged record: then "not found" would be a lie, and asking again is of no use.
-    fn all_damaged(&self) -> Option<Failure> {
-        let owners = || self.reports.iter().filter(|report| report.stands_in_for.is_none());
-        let damaged = |report: &ReplicaReport| report.outcome == Outcome::Corrupt;
-        let none_counts =
-            owners().all(|report| damaged(report) || report.outcome == Outcome::InDoubt);
-        // where something could be joined since, all owners hold it and doubt the key
-        let any_damage = owners().any(damaged) || self.node.doubt().covers_key(&self.place.row);
-        if self.quorum.n() < self.place.bucket_n() || !none_counts || !any_damage {
-            return None;
-        }
-        let partition = self.place.partition.0;
-        let detail = format!(
-            "every copy of this key is damaged. `atoll debug dump {partition} --node NODE` shows what is left of it, and \
-             `atoll repair run {partition} --accept-loss` takes that for the truth"
-        );
-        Some(Failure {
-            needed: self.quorum.r(),
-            receipt: Some(Box::new(self.receipt())),
-            ..Failure::refused(ErrorCode::Corrupt, detail)
-        })
-    }
-
-    /// Which answers did not count because of doubt, and what to do about it; for the words of an error.
-    fn doubters(&self) -> String {
-        let in_doubt = self.reports.iter().filter(|report| report.outcome == Outcome::InDoubt);
-        let names: Vec<String> = in_doubt.map(|report| NodeId(report.node).to_string()).collect();
-        match names.len() {
-            0 => String::new(),
-            1 => format!(
-                "; {} has lost data, and its answer does not count until it was compared with the other owners: wait, `atoll \
-                 repair status` shows how far it is",
-                names[0]
-            ),
-            _ => format!(
-                "; {} have lost data, and their answers do not count until they were compared with the other owners: wait, \
-                 `atoll repair status` shows how far they are",
-                names.join(" and ")
-            ),
-        }
-    }
-
-    fn not_met(mut self, code: ErrorCode) -> Failure {
-        if code == ErrorCode::DeadlinePassed {
-            for report in &mut self.reports {
-                if report.outcome == Outcome::Pending {
-                    report.outcome = Outcome::Silent;
-                }
-            }
-        }
-        if let Some(failure) = self.all_damaged() {
-            return failure;
-        }
-        let got = self.tally.acks();
-        let when = match code {
-            ErrorCode::DeadlinePassed => "in time",
-            _ => "and no more can come",
-        };
-        Failure {
-            code,
-            effect: Effect::NotApplied,
-            got,
-            needed: self.quorum.r(),
-            retry_after_ms: 0,
-            detail: format!("{got} of {} answers {when}{}", self.quorum.r(), self.doubters()),
-            receipt: Some(Box::new(self.receipt())),
         }
     }
 }
@@ -540,7 +439,7 @@ fn fetch(
         durable: repair == Repair::Blocking,
         hints: matches!(who, Who::StandIn(..)),
     });
-    let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
+    let (envelope, planned) = (place.envelope(&node, due.deadline, due.operation), place.epoch());
     let asked = node.clock().now();
     let call = node.transport().call(who.node(), Lane::Request, envelope, request);
     Box::pin(async move {
@@ -558,6 +457,13 @@ fn fetch(
             }
             (Ok((_, Reply::Failed(failure))), _) if failure.code == ErrorCode::Rising => {
                 Fetched::Down
+            }
+            // somebody who knows less than we do is of no more use than one who is down
+            (Ok((epoch, Reply::Failed(failure))), who)
+                if failure.code == ErrorCode::StaleView && epoch > planned =>
+            {
+                fence::catch_up(&node, who.node(), epoch, due.deadline).await;
+                Fetched::Stale
             }
             (Ok(_), _) => Fetched::Refused,
             (Err(CallError::Down(_) | CallError::Lost(_)), _) => Fetched::Down,

@@ -9,11 +9,11 @@ use atoll_ring::{NodeId, Quorum};
 use atoll_wire::{Delete, Effect, ErrorCode, Failure, Lane, Put, Reply, Request};
 
 use super::{
-    HOP_LIMIT, Place,
+    HOP_LIMIT, Place, sets,
     stand_ins::StandIns,
     write::{Change, What},
 };
-use crate::{Node, node::Due, replica};
+use crate::{Node, fence, node::Due, replica};
 
 /// How often a request may be handed from node to node. Once is usual; more only while views differ, or when owners
 /// cannot be reached.
@@ -47,12 +47,16 @@ pub(crate) async fn hand_over(
     let mut tried = Tried::default();
 
     let mut owners = place.owners(quorum.n()).all();
+    let both = sets(place.owners(quorum.n()));
     owners.retain(|owner| *owner != node.id());
-    owners.sort_by_key(|owner| node.liveness().rank(*owner));
+    // while the partition moves first one that stays: it holds the key, and its step counts twice
+    let stays = |owner: &NodeId| both.iter().all(|set| set.contains(owner));
+    let rank = |owner: &NodeId| node.liveness().rank(*owner);
+    owners.sort_by_key(|owner| (rank(owner).0, !stays(owner), rank(owner).1));
     for owner in owners {
         if node.liveness().is_down(owner) {
             tried.unreachable(owner, "down");
-        } else if let Some(reply) = ask(node, owner, &request, due, &mut tried).await? {
+        } else if let Some(reply) = ask(node, owner, place, &request, due, &mut tried).await? {
             return Ok(HandOver::Answered(reply));
         }
     }
@@ -69,7 +73,7 @@ pub(crate) async fn hand_over(
                 }
                 continue;
             }
-            if let Some(reply) = ask(node, fallback, &request, due, &mut tried).await? {
+            if let Some(reply) = ask(node, fallback, place, &request, due, &mut tried).await? {
                 return Ok(HandOver::Answered(reply));
             }
         }
@@ -117,17 +121,26 @@ fn request(change: &Change) -> Request {
 async fn ask(
     node: &Arc<Node>,
     to: NodeId,
+    place: &Place,
     request: &Request,
     due: Due,
     tried: &mut Tried,
 ) -> Result<Option<Reply>, Failure> {
-    let envelope = node.envelope_for(due.deadline, due.operation, due.bucket);
+    let envelope = place.envelope(node, due.deadline, due.operation);
     let call = node.transport().call(to, Lane::Request, envelope, request.clone());
     let limit = due.deadline.min(node.clock().now() + HOP_LIMIT);
     match tokio::time::timeout_at(limit, call).await {
         Ok(answer) => {
             node.liveness().learn(to, &answer);
             match answer {
+                Ok((epoch, Reply::Failed(failure))) if is_stale(&failure) => {
+                    fence::catch_up(node, to, epoch, due.deadline).await;
+                    if place.is_stale(node) {
+                        return Err(*failure); // the rest of this plan is stale too
+                    }
+                    tried.refused(*failure);
+                    Ok(None)
+                }
                 Ok((_, Reply::Failed(failure))) if takes_none(&failure) => {
                     tried.refused(*failure);
                     Ok(None)
@@ -142,6 +155,11 @@ async fn ask(
         }
         Err(_) => Err(unknown(to, "no answer in time")),
     }
+}
+
+/// Whether a node has not done it because the ring changes faster than it plans.
+fn is_stale(failure: &Failure) -> bool {
+    failure.code == ErrorCode::StaleView && failure.effect == Effect::NotApplied
 }
 
 /// Whether a node has refused for a reason of its own, and has done nothing: another may do it.

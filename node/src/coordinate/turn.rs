@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Node,
     canary::{self, Canary},
-    replica,
+    fence, replica,
     storage::{StoreError, commit::Ticket, record::Record, summary::Summary},
 };
 
@@ -89,6 +89,8 @@ pub(super) fn take_turn(
     too_early: Option<Option<Record>>,
 ) -> Result<Turn, Failure> {
     let stop = |error: StoreError| replica::stopping(&error);
+    // the view may have changed while we waited for counters: what is not ours any more must not get an event here
+    fence::of_own(node, place.partition, place.epoch())?;
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
     node.takes_writes()?; // again: many may have waited for the same lease
     let own = match too_early {

@@ -27,7 +27,7 @@ pub struct SeededLog {
 }
 
 struct State {
-    head: View,
+    head: Arc<View>,
     entries: Vec<Entry>,
     nodes: BTreeMap<NodeId, Weak<Node>>,
     leader: Option<NodeId>,
@@ -41,7 +41,7 @@ impl SeededLog {
     /// A log that begins with this view. Nobody leads.
     pub fn new(first: View, seed: u64) -> Arc<Self> {
         let state = State {
-            head: first,
+            head: Arc::new(first),
             entries: Vec::new(),
             nodes: BTreeMap::new(),
             leader: None,
@@ -59,6 +59,11 @@ impl SeededLog {
 
     /// What has been agreed on so far.
     pub fn head(&self) -> View {
+        View::clone(&self.state().head)
+    }
+
+    /// The same, not copied: for whoever asks often.
+    pub fn shared_head(&self) -> Arc<View> {
         self.state().head.clone()
     }
 
@@ -127,7 +132,7 @@ impl MembershipLog for Port {
                 let epoch = Epoch(state.head.epoch().0 + 1);
                 let entry = Entry { epoch, at_ms: epoch.0 * 1000, command };
                 let view = state.head.apply(&entry)?;
-                state.head = view.clone();
+                state.head = Arc::new(view.clone());
                 state.entries.push(entry.clone());
                 let lost = state.answers_lost;
                 let is_heard = state.chance.below(1000) >= lost;

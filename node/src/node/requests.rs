@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_ring::{ClusterId, Epoch, NodeId, Partition};
+use atoll_ring::{ClusterId, Epoch, NodeId, Partition, Token};
 use atoll_transport::{Answer, Caller, Handler};
 use atoll_wire::{
-    BucketId, Envelope, ErrorCode, Failure, Pong, RaftReply, Reply, Request, Roots, ViewReply,
-    limits::TIMEOUT_MS_MAX,
+    BucketId, Envelope, ErrorCode, Failure, Pong, RaftReply, Replicate, Reply, Request, Role,
+    Roots, ViewReply, limits::TIMEOUT_MS_MAX,
 };
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{
         get::get,
         write::{Change, What, write},
     },
-    dump,
+    dump, fence,
     membership::{self, catch_up},
     moves, repair, replica,
 };
@@ -146,8 +146,8 @@ impl Handler for Node {
                 }));
             }
             Request::Moves(_) => return Answer::Now(Reply::Moves(moves::report(&self))),
-            Request::Copy(copy) => return moves::send_page(&self, caller, &copy),
-            Request::Covered(asked) => return moves::covers(&self, caller, &asked),
+            Request::Copy(copy) => return moves::send_page(&self, caller, copy),
+            Request::Covered(asked) => return moves::covers(&self, caller, asked),
             Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::RepairStatus(_) => {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
@@ -169,9 +169,28 @@ impl Handler for Node {
                 return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
             }
         };
-        if let Err(failure) = self.admit(&envelope, key) {
+        if envelope.left_ms == 0 {
+            let detail = "the time of the request was over when it arrived";
+            let failure = Failure::refused(ErrorCode::DeadlinePassed, detail);
             return Answer::Now(failed(failure));
         }
+        if envelope.role == Role::Node && self.is_behind(&envelope, &request, key) {
+            return Answer::Later(Box::pin(async move {
+                fence::wait_for(&self, envelope.epoch, due.deadline).await;
+                match self.serve(envelope, request, due) {
+                    Answer::Now(reply) => reply,
+                    Answer::Later(reply) => reply.await,
+                }
+            }));
+        }
+        self.serve(envelope, request, due)
+    }
+}
+
+impl Node {
+    /// What is asked about a key. Clients leave the planning to us, whatever view they have; what nodes have planned meets
+    /// the fence where it is done.
+    fn serve(self: Arc<Self>, envelope: Envelope, request: Request, due: Due) -> Answer {
         match request {
             Request::Put(put) => {
                 let change = Change {
@@ -194,7 +213,7 @@ impl Handler for Node {
                 Answer::Later(Box::pin(write(self, change, due)))
             }
             Request::Get(request) => Answer::Later(Box::pin(get(self, request, due))),
-            Request::Fetch(fetch) => replica::fetch(&self, &envelope, &fetch),
+            Request::Fetch(fetch) => replica::fetch(&self, &envelope, &fetch, due.deadline),
             Request::Replicate(request) => {
                 Answer::Later(Box::pin(replica::replicate(self, envelope, request, due.deadline)))
             }
@@ -231,21 +250,19 @@ impl Node {
         caller.node == Some(node) && node != self.id && self.view().member(node).is_some()
     }
 
-    /// Refuses requests of other times: planned before the partition last changed, or already over.
-    fn admit(&self, envelope: &Envelope, key: &[u8]) -> Result<(), Failure> {
-        if envelope.left_ms == 0 {
-            let detail = "the time of the request was over when it arrived";
-            return Err(Failure::refused(ErrorCode::DeadlinePassed, detail));
-        }
+    /// Whether another node has planned with a view that may know more of this key: one that is newer than ours, when as far
+    /// as we know we do not own the key, or whoever we shall stand in for does not. An owner need not know the newest view to
+    /// give or take a state.
+    fn is_behind(&self, envelope: &Envelope, request: &Request, key: &[u8]) -> bool {
         let view = self.view();
-        let token = atoll_ring::Token::of(&envelope.bucket.0, key);
-        let changed = view.last_changed(view.partition(token));
-        // 0 = the sender has no view yet and leaves the planning to us
-        if envelope.epoch < changed && envelope.epoch != Epoch(0) {
-            let detail = format!("planned at epoch {}, changed at {changed}", envelope.epoch.0);
-            return Err(Failure::refused(ErrorCode::StaleView, detail));
-        }
-        Ok(())
+        let partition = view.partition(Token::of(&envelope.bucket.0, key));
+        let fits = match request {
+            Request::Replicate(Replicate { hint_for: Some(owner), .. }) => {
+                view.owners(partition).contains(NodeId(*owner))
+            }
+            _ => fence::keeps(self, partition),
+        };
+        envelope.epoch > view.epoch() && !fits
     }
 }
 

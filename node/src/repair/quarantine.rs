@@ -169,6 +169,9 @@ async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> 
         return Ok(Compared::Incomplete); // the name itself is damaged: nobody can be asked
     };
     let owners = node.view().owners(partition).all();
+    if !owners.contains(&node.id()) {
+        return Ok(Compared::Incomplete); // what is left of it here is handed over (`moves::clean`)
+    }
     let others = owners.into_iter().filter(|owner| *owner != node.id());
     let answers = join_all(others.map(|owner| ask(node, owner, bucket, key.clone()))).await;
 

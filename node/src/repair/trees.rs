@@ -203,6 +203,11 @@ impl Trees {
         self.state().of(partition).map_or(0, |counted| counted.tree.depth())
     }
 
+    /// Keys of a partition, tombstones included.
+    pub(crate) fn keys(&self, partition: Partition) -> u64 {
+        self.state().of(partition).map_or(0, |counted| counted.tree.keys())
+    }
+
     /// Tombstones in all partitions.
     pub(crate) fn tombstones(&self) -> u64 {
         self.state().trees.iter().flatten().map(|counted| counted.tombstones).sum()

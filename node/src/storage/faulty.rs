@@ -16,6 +16,7 @@
 //! engine, below this seam; it reports them with a later write or sync, which is where we would see them.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     num::NonZeroU64,
     path::Path,
@@ -44,6 +45,21 @@ pub struct Faults {
     /// The error that broke the disk.
     broken: OnceLock<StoreError>,
     free_bytes: Mutex<Option<u64>>,
+    held: Mutex<BTreeSet<Step>>,
+}
+
+/// Where a node can be made to wait while partitions move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// Before the first page of a partition is asked for.
+    Copy,
+    /// Before each page.
+    Page,
+    /// When a partition is copied, before it says so.
+    Done,
+    /// Before each page of rows that are handed over to an owner.
+    Clean,
 }
 
 /// What can fail.
@@ -87,10 +103,21 @@ impl Faults {
         *self.free_bytes.lock().expect("no panic holds it") = bytes;
     }
 
+    /// These steps wait until told otherwise.
+    pub fn hold(&self, steps: impl IntoIterator<Item = Step>) {
+        *self.held.lock().expect("no panic holds it") = steps.into_iter().collect();
+    }
+
+    /// Whether a step waits.
+    pub fn holds(&self, step: Step) -> bool {
+        self.held.lock().expect("no panic holds it").contains(&step)
+    }
+
     /// Reads the commands that may change while a node runs. A file that is not there commands nothing.
     ///
     /// ```toml
     /// free_bytes = 1000000        # so many bytes are free, whatever the file system says
+    /// hold = ["copy", "page", "done", "clean"]        # moves wait at these steps
     /// ```
     ///
     /// # Errors
@@ -101,6 +128,8 @@ impl Faults {
         #[serde(deny_unknown_fields)]
         struct Document {
             free_bytes: Option<u64>,
+            #[serde(default)]
+            hold: Vec<Step>,
         }
         let document: Document = match std::fs::read_to_string(file) {
             Ok(text) => toml::from_str(&text).map_err(|error| error.to_string())?,
@@ -108,6 +137,7 @@ impl Faults {
             Err(error) => return Err(error.to_string()),
         };
         self.pretend_free(document.free_bytes);
+        self.hold(document.hold);
         Ok(())
     }
 

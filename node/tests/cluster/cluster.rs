@@ -69,6 +69,8 @@ pub const SYNC: Duration = Duration::from_millis(2);
 pub struct Client {
     network: Arc<Network>,
     bucket: BucketId,
+    /// Of the view that it plans with.
+    epoch: Epoch,
 }
 
 /// How long a client waits beyond the time it gave its request. Nobody should need it.
@@ -217,7 +219,7 @@ impl Cluster {
             hint_limits: self.hint_limits,
             scrub_period: self.scrub_period,
             id,
-            view: self.stored_view(id).map_or_else(|| self.view.clone(), Arc::new),
+            view: self.stored_view(id).unwrap_or_else(|| self.view.clone()),
             secret: Secret([3; 32]),
             transport: self.network.port(id),
             log: self.log.port(id),
@@ -227,16 +229,18 @@ impl Cluster {
         };
         let node = Node::start(parts).await?;
         node.hold_exchange(self.exchange_held);
+        node.obey(faults.clone());
         self.network.plug(node.clone());
         self.running.insert(id, (node, writer));
         self.faults.insert(id, faults);
         Ok(())
     }
 
-    fn stored_view(&self, id: NodeId) -> Option<View> {
+    /// The view that a node has on its disk.
+    fn stored_view(&self, id: NodeId) -> Option<Arc<View>> {
         let sealed = self.stores[&id].get(Space::Meta, rows::VIEW).expect("memory")?;
-        let bytes = meta::open(rows::VIEW, &sealed).ok()?;
-        Some(postcard::from_bytes(&bytes).expect("a view"))
+        let bytes = meta::open(rows::VIEW, &sealed).ok()?; // the node says so itself
+        Some(Arc::new(postcard::from_bytes(&bytes).expect("a view")))
     }
 
     /// Starts a node that may have to wait for others before it serves. Returns at once.
@@ -475,7 +479,8 @@ impl Cluster {
     }
 
     pub fn client(&self) -> Client {
-        Client { network: self.network.clone(), bucket: self.bucket() }
+        let (bucket, epoch) = (self.bucket(), self.view.epoch());
+        Client { network: self.network.clone(), bucket, epoch }
     }
 
     pub async fn put(
@@ -560,7 +565,7 @@ impl Client {
         left_ms: u32,
     ) -> Result<Reply, Failure> {
         let envelope = Envelope {
-            epoch: Epoch(1),
+            epoch: self.epoch,
             left_ms,
             operation: 1,
             bucket: self.bucket,

@@ -66,7 +66,7 @@ fn recomputed(cluster: &Cluster, id: NodeId) -> BTreeMap<Partition, u64> {
     trees.into_iter().map(|(partition, tree)| (partition, tree.root())).collect()
 }
 
-fn assert_trees(cluster: &Cluster) {
+pub fn assert_trees(cluster: &Cluster) {
     for id in cluster.up() {
         for (partition, root) in recomputed(cluster, id) {
             assert_eq!(cluster.node(id).root(partition), Some(root), "{id} {partition}");

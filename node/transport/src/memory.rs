@@ -36,6 +36,8 @@ struct State {
     /// Who waits for a paused node to wake.
     paused: BTreeMap<NodeId, Vec<Waker>>,
     cut: BTreeSet<Link>,
+    /// Nodes whose questions for newer views vanish.
+    kept_behind: BTreeSet<NodeId>,
     weather: BTreeMap<Link, Weather>,
     chance: Chance,
     traffic: Traffic,
@@ -80,6 +82,7 @@ impl Network {
             nodes: BTreeMap::new(),
             paused: BTreeMap::new(),
             cut: BTreeSet::new(),
+            kept_behind: BTreeSet::new(),
             weather: BTreeMap::new(),
             chance: Chance::of_seed(seed),
             traffic: Traffic::default(),
@@ -116,6 +119,12 @@ impl Network {
     /// Messages from `from` to `to` take this long.
     pub fn slow(&self, from: NodeId, to: NodeId, delay: Duration) {
         self.state().weather.entry((from, to)).or_default().delay = (delay, delay);
+    }
+
+    /// What these nodes ask others for newer views vanishes, and nothing else does: they stay behind while everybody hears
+    /// them.
+    pub fn keep_behind(&self, nodes: BTreeSet<NodeId>) {
+        self.state().kept_behind = nodes;
     }
 
     /// What the link does to messages from now on.
@@ -186,7 +195,8 @@ impl Network {
         let handler = self.handler(to).ok_or_else(gone)?;
         let frame = Frame::parse(&bytes)?;
         let (envelope, request) = frame.request()?;
-        let caller = Caller { roles: Roles::of(&[envelope.role]), node: Some(me) };
+        let is_node = envelope.role == Role::Node; // a client's certificate names no member
+        let caller = Caller { roles: Roles::of(&[envelope.role]), node: is_node.then_some(me) };
         let reply = match handler.clone().handle(caller, envelope, request) {
             Answer::Now(reply) => reply,
             Answer::Later(reply) => {
@@ -331,6 +341,9 @@ impl Transport for Port {
             network.awake(me).await;
             if network.handler(to).is_none() {
                 return Err(CallError::Down("nobody listens".into()));
+            }
+            if matches!(request, Request::View(_)) && network.state().kept_behind.contains(&me) {
+                return std::future::pending().await; // silence, as if the question were lost
             }
             if may_repeat(&envelope, &request) && network.state().doubles(me, to) {
                 tokio::spawn(network.clone().round_trip(me, to, frame.clone()));

@@ -88,7 +88,7 @@ pub struct Copy {
     pub partition: u16,
     /// The epoch in which it became joint.
     pub session: u64,
-    /// The first and the last token that are asked for.
+    /// The first and the last token that are asked for. The first above the last: only rows in doubt, of all tokens.
     pub tokens: (u64, u64),
     /// The row after which to go on; empty = from the first token.
     pub after: Bytes,

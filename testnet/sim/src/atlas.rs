@@ -6,7 +6,7 @@
 //!
 //! Hints count: they are copies. What lies in the page cache does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_antientropy::{Dot, Register};
 use atoll_node::storage::{Space, Store as _, memory::MemoryStore, rows};
@@ -56,9 +56,10 @@ pub enum Safety {
 /// How safe this event of a key is: what a write that waited for no fsync may rest on.
 pub fn safety(cluster: &Cluster, key: &str, dot: &Dot) -> Safety {
     let row = cluster.row(key);
-    let hints =
-        cluster.owners(key).into_iter().map(|owner| (Space::Hints, rows::hint(owner, &row)));
-    let places: Vec<(Space, Bytes)> = hints.chain([(Space::Data, row.clone())]).collect();
+    // whoever a hint is for may be an owner no longer; it is a copy all the same
+    let hints = cluster.nodes().into_iter().chain(cluster.members());
+    let hints = hints.map(|target| (Space::Hints, rows::hint(target, &row)));
+    let places: BTreeSet<(Space, Bytes)> = hints.chain([(Space::Data, row.clone())]).collect();
     let mut safety = Safety::Gone;
     for node in cluster.nodes() {
         let store = &cluster.machine(node).store;

@@ -32,6 +32,15 @@ pub fn word(canary: Canary) -> &'static str {
         Canary::EmptyIsTruth => "empty-is-truth",
         Canary::AckEarly => "ack-early",
         Canary::NewerClockWins => "newer-clock-wins",
+        Canary::SkipFence => "skip-fence",
+        Canary::FenceOthersOnly => "fence-others-only",
+        Canary::SpeakOfViewEarly => "speak-of-view-early",
+        Canary::CountJoining => "count-joining",
+        Canary::ReadOldOnly => "read-old-only",
+        Canary::SkipBarrier => "skip-barrier",
+        Canary::DeleteEarly => "delete-early",
+        Canary::AcceptDeadSession => "accept-dead-session",
+        Canary::ReuseActor => "reuse-actor",
     }
 }
 

@@ -1,25 +1,30 @@
 //! The cluster of a run: real nodes, each on a machine whose parts can fail.
 //!
 //! A [`Machine`] outlives the nodes that run on it: its disk, its clock, and what is known of their past. Whatever happens
-//! to it happens here, and only here; what shall happen is decided in [`crate::faults`].
+//! to it happens here, and only here; what shall happen is decided in [`crate::mischief`] and [`crate::operator`].
+//!
+//! Machines come and go with the ring. What the ring is nobody knows but the log: nodes have views of their own, each as
+//! new as it has heard, and whoever judges takes the [head](Cluster::head) of the log.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    FixedMembers, HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
+    membership::seeded::SeededLog,
     storage::{
-        Space, StoreError,
+        Space, Store as _, StoreError,
         commit::{Disk, Pace},
         faulty::{Faults, FaultyStore},
         mark::DurableMark,
         memory::MemoryStore,
+        meta,
         record::Record,
         rows,
     },
 };
 use atoll_ring::{
-    ClusterId, Epoch, Member, MemberState, NodeId, Partition, Partitions, Token, View,
+    ClusterId, Entry, Member, MemberState, NodeId, Partition, Partitions, Token, View,
 };
 use atoll_transport::{Answer, Caller, Handler as _, chance::Chance, memory::Network};
 use atoll_wire::{BucketId, Envelope, NodeStatus, Reply, Request, Role, Roles, StatusQuery};
@@ -38,12 +43,12 @@ const PARTITIONS: u32 = 64;
 /// What is on the walls when a run begins.
 const WALL_MS: u64 = 1_700_000_000_000;
 
-/// Nodes n1 to nN on machines of their own.
+/// Nodes on machines of their own: n1 to nN in the beginning, and those that join.
 pub struct Cluster {
     /// What connects them.
     pub network: Arc<Network>,
-    /// The one view of a run.
-    pub view: Arc<View>,
+    /// What decides what the ring is.
+    pub log: Arc<SeededLog>,
     /// For nodes that start from now on.
     hint_limits: HintLimits,
     bucket: BucketId,
@@ -66,6 +71,12 @@ pub struct Machine {
     pub faults: Arc<Faults>,
     /// What is known of the memory of the next life.
     pub past: Past,
+    /// The view that its operator gave it. Once it has one of its own on its disk, it goes by that.
+    first: Arc<View>,
+    /// A node is on its way to a life here.
+    is_starting: bool,
+    /// Nothing will ever run here again, and nobody looks at its disk.
+    is_gone: bool,
     life: Option<Life>,
 }
 
@@ -79,23 +90,22 @@ struct Life {
 impl Cluster {
     /// Machines for so many nodes, none of which runs yet.
     pub fn new(nodes: u32, hint_limits: HintLimits, chance: &mut Chance) -> Self {
-        let address: SocketAddr = "127.0.0.1:1".parse().expect("an address");
         let member = |id| Member {
             id: NodeId(id),
             incarnation: 0,
-            address,
+            address: address_of(NodeId(id)),
             zone: "z1".into(),
             weight: 1,
             state: MemberState::Active,
         };
         let members = (1..=nodes).map(member).collect();
-        let partitions = Partitions::new(PARTITIONS).expect("a power of two");
-        let (view, _) = View::create(ClusterId([7; 16]), partitions, COPIES, members)
+        let (view, _) = View::create(ClusterId([7; 16]), partitions(), COPIES, members)
             .expect("enough nodes for the copies");
-        let machine = |id| (NodeId(id), Machine::new());
+        let first = Arc::new(view.clone());
+        let machine = |id| (NodeId(id), Machine::new(first.clone()));
         Cluster {
             network: Network::of_seed(chance.draw()),
-            view: Arc::new(view),
+            log: SeededLog::new(view, chance.draw()),
             hint_limits,
             bucket: BucketId::default_bucket(COPIES),
             risen: Arc::new(Notify::new()),
@@ -103,9 +113,60 @@ impl Cluster {
         }
     }
 
-    /// All nodes, whether they run or not.
+    /// The ring as it has been agreed on. Nodes may not know it yet.
+    pub fn head(&self) -> Arc<View> {
+        self.log.shared_head()
+    }
+
+    /// All nodes whose machines are there, whether they run or not.
     pub fn nodes(&self) -> Vec<NodeId> {
-        self.machines.keys().copied().collect()
+        let there = self.machines.iter().filter(|(_, machine)| !machine.is_gone);
+        there.map(|(id, _)| *id).collect()
+    }
+
+    /// The members of the ring, some of which may be gone for ever.
+    pub fn members(&self) -> Vec<NodeId> {
+        self.head().members().iter().map(|member| member.id).collect()
+    }
+
+    /// Whether it is a member of the ring.
+    pub fn is_member(&self, id: NodeId) -> bool {
+        self.head().member(id).is_some()
+    }
+
+    /// A machine for a new member. Its operator gives it the ring as it is now.
+    pub fn add_machine(&mut self, id: NodeId) {
+        let before = self.machines.insert(id, Machine::new(self.head()));
+        assert!(before.is_none(), "{id} was given to a node before");
+    }
+
+    /// The machine is switched off for ever, and its disk with it.
+    pub fn remove_machine(&mut self, id: NodeId) {
+        self.end(id);
+        self.machine_mut(id).is_gone = true;
+        self.network.wake(id);
+    }
+
+    /// Whether nothing will ever run there again.
+    pub fn is_gone(&self, id: NodeId) -> bool {
+        self.machines.get(&id).is_none_or(|machine| machine.is_gone)
+    }
+
+    /// Whether a node is just being started there.
+    pub fn is_starting(&self, id: NodeId) -> bool {
+        self.machines[&id].is_starting
+    }
+
+    /// This node leads the log from now on. It has all that was agreed on, as whoever is elected has, and takes that over.
+    pub fn lead(&self, leader: NodeId) {
+        self.log.lead(Some(leader));
+        let Some(node) = self.node(leader) else { return };
+        let (head, known) = (self.log.head(), node.view().epoch());
+        let missed: Vec<Entry> =
+            self.log.entries().into_iter().filter(|entry| entry.epoch > known).collect();
+        if !missed.is_empty() {
+            tokio::spawn(async move { node.adopt(head, &missed, Vec::new()).await });
+        }
     }
 
     /// The nodes that run; paused ones do.
@@ -129,13 +190,17 @@ impl Cluster {
         self.machines.get_mut(&id).expect("a node of this cluster")
     }
 
-    /// What a node needs for a new life on whatever its disk holds. Making it takes virtual time, in which the cluster must
-    /// not be held: see [`Start::done`].
-    pub fn start(&mut self, id: NodeId) -> Start {
+    /// What a node needs for a new life on whatever its disk holds; nothing if what lies there says that it is a member no
+    /// longer. Making it takes virtual time, in which the cluster must not be held: see [`Start::done`].
+    pub fn start(&mut self, id: NodeId) -> Option<Start> {
         let machine = self.machines.get_mut(&id).expect("a node of this cluster");
+        assert!(!machine.is_starting && !machine.is_gone, "{id} starts once");
+        let view = stored_view(&machine.store).map_or_else(|| machine.first.clone(), Arc::new);
+        view.member(id)?;
+        machine.is_starting = true;
         machine.faults = Faults::new();
         let store = Arc::new(FaultyStore::new(machine.store.clone(), machine.faults.clone()));
-        Start {
+        Some(Start {
             id,
             store,
             pace: machine.pace.clone(),
@@ -143,15 +208,27 @@ impl Cluster {
             clock: machine.clock.clone(),
             past: std::mem::replace(&mut machine.past, Past::Whole),
             hint_limits: self.hint_limits,
-            view: self.view.clone(),
+            view,
+            log: self.log.clone(),
             network: self.network.clone(),
-        }
+        })
+    }
+
+    /// It did not start.
+    pub fn failed_to_start(&mut self, id: NodeId) {
+        self.machine_mut(id).is_starting = false;
     }
 
     /// The node runs from now on.
     pub fn started(&mut self, started: Started) {
         let Started { node, writer } = started;
         let machine = self.machines.get_mut(&node.id()).expect("a node of this cluster");
+        machine.is_starting = false;
+        if machine.is_gone {
+            node.halt();
+            writer.abort();
+            return;
+        }
         assert!(machine.life.is_none(), "{} lives once", node.id());
         self.network.plug(node.clone());
         let rising = node.clone();
@@ -190,7 +267,7 @@ impl Cluster {
     pub fn status(&self, id: NodeId) -> Option<NodeStatus> {
         let node = self.node(id)?;
         let envelope = Envelope {
-            epoch: self.view.epoch(),
+            epoch: node.view().epoch(),
             left_ms: 1000,
             operation: 0,
             bucket: self.bucket(),
@@ -208,30 +285,42 @@ impl Cluster {
         self.bucket
     }
 
-    /// Who owns a key.
+    /// Who owns a key, with all who will while it moves: those whose records count.
     pub fn owners(&self, key: &str) -> Vec<NodeId> {
-        self.view.owners(self.partition(key)).all()
+        self.head().owners(self.partition(key)).first(COPIES).all()
     }
 
     /// Where a key lies.
     pub fn partition(&self, key: &str) -> Partition {
-        self.view.partition(Token::of(&self.bucket.0, key.as_bytes()))
+        partitions().of(Token::of(&self.bucket.0, key.as_bytes()))
     }
 
     /// The row of a key.
     pub fn row(&self, key: &str) -> Bytes {
         let token = Token::of(&self.bucket.0, key.as_bytes());
-        rows::data(self.view.partition(token), token, self.bucket, key.as_bytes())
-    }
-
-    /// The epoch that clients plan with.
-    pub fn epoch(&self) -> Epoch {
-        self.view.epoch()
+        rows::data(partitions().of(token), token, self.bucket, key.as_bytes())
     }
 }
 
+fn partitions() -> Partitions {
+    Partitions::new(PARTITIONS).expect("a power of two")
+}
+
+/// Where the others reach a node: no two have the same address.
+pub fn address_of(id: NodeId) -> SocketAddr {
+    let port = u16::try_from(id.0).expect("few nodes");
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// The view that a node has written down.
+pub fn stored_view(store: &MemoryStore) -> Option<View> {
+    let sealed = store.get(Space::Meta, rows::VIEW).expect("memory does not fail")?;
+    let bytes = meta::open(rows::VIEW, &sealed).expect("nobody damages this row");
+    Some(postcard::from_bytes(&bytes).expect("a node writes whole views"))
+}
+
 impl Machine {
-    fn new() -> Self {
+    fn new(first: Arc<View>) -> Self {
         Machine {
             store: Arc::new(MemoryStore::new()),
             pace: Pace::from(SYNC),
@@ -239,6 +328,9 @@ impl Machine {
             clock: Arc::new(SimulatedClock::starting_at(WALL_MS)),
             faults: Faults::new(),
             past: Past::None,
+            first,
+            is_starting: false,
+            is_gone: false,
             life: None,
         }
     }
@@ -254,6 +346,7 @@ pub struct Start {
     past: Past,
     hint_limits: HintLimits,
     view: Arc<View>,
+    log: Arc<SeededLog>,
     network: Arc<Network>,
 }
 
@@ -275,7 +368,7 @@ impl Start {
             view: self.view,
             secret: Secret([3; 32]),
             transport: self.network.port(self.id),
-            log: Arc::new(FixedMembers),
+            log: self.log.port(self.id),
             disk: Arc::new(disk),
             clock: self.clock,
             past: self.past,

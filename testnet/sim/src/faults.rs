@@ -78,6 +78,9 @@ kinds! {
     FullDisk = "full-disk";
     /// The next write or sync of a disk fails.
     BrokenDisk = "broken-disk";
+    /// The operator changes the ring, its log loses leaders, majorities and answers, and whoever takes part in a move is
+    /// in trouble.
+    Ring = "ring";
 }
 
 impl Kind {

@@ -35,6 +35,14 @@ pub struct Figures {
     pub reads: u64,
     /// Of those, reads that had to see some write, because w + r > n.
     pub promised_reads: u64,
+    /// Changes of the ring that an operator made.
+    pub ring_changes: u64,
+    /// Changes that were refused.
+    pub ring_refused: u64,
+    /// Moves of partitions that were finished.
+    pub moved: u64,
+    /// Epochs that the rings went through.
+    pub epochs: u64,
     /// Writes that waited for no fsync and lost all copies.
     pub exempt: u64,
     /// Virtual milliseconds from the end of faults until everything was equal, of the slowest run.
@@ -60,6 +68,10 @@ impl Figures {
         self.silence += other.silence;
         self.reads += other.reads;
         self.promised_reads += other.promised_reads;
+        self.ring_changes += other.ring_changes;
+        self.ring_refused += other.ring_refused;
+        self.moved += other.moved;
+        self.epochs += other.epochs;
         self.exempt += other.exempt;
         self.settled_ms_max = self.settled_ms_max.max(other.settled_ms_max);
     }
@@ -78,6 +90,11 @@ impl fmt::Display for Figures {
             writeln!(f, "    {:<20}{count}", kind.word())?;
         }
         writeln!(f, "  forbidden by the atlas {}", self.forbidden)?;
+        writeln!(
+            f,
+            "  changes of the ring   {} ({} refused): {} partitions moved in {} epochs",
+            self.ring_changes, self.ring_refused, self.moved, self.epochs
+        )?;
         writeln!(f, "  operations checked    {}", self.operations())?;
         writeln!(
             f,

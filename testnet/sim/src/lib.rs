@@ -2,7 +2,7 @@
 //! everything that can go wrong drawn from one seed.
 //!
 //! Begin with [`run`], the story of one seed. [`cluster`] holds the nodes and their machines, [`session`] the clients,
-//! [`faults`] the names of what can go wrong and [`mischief`] who does it. [`atlas`] forbids what would destroy the last
+//! [`faults`] the names of what can go wrong and [`mischief`] who does it. [`operator`] changes the ring meanwhile. [`atlas`] forbids what would destroy the last
 //! copy of anything, so that every loss is a node's fault. [`many`] runs seeds side by side. [`recorder`] writes down what happened, and the judges of
 //! `atoll-check` read it ([`judge`]). [`canaries`] shows that they would notice, and [`kv679`] is a model of one key that
 //! needs no network.
@@ -21,6 +21,7 @@ pub mod judge;
 pub mod kv679;
 pub mod many;
 pub mod mischief;
+pub mod operator;
 pub mod recorder;
 pub mod run;
 pub mod session;

@@ -4,24 +4,27 @@
 //! its end; several may last at the same time, and links are always what all of them together make of them. A fault that
 //! would destroy the last copy of anything is not begun ([`crate::atlas`]).
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use atoll_node::storage::{Room, Space, faulty::Deed, memory::MemoryStore};
 use atoll_ring::NodeId;
 use atoll_transport::{chance::Chance, memory::Weather};
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{atlas, cluster::SYNC, faults::Kind, session::CLIENTS_FROM, world::World};
+use crate::{
+    atlas,
+    cluster::SYNC,
+    faults::Kind,
+    session::CLIENTS_FROM,
+    world::{World, boot},
+};
 
 mod destruction;
+mod membership;
 mod shapes;
 
 use destruction::is_unread;
+use membership::Election;
 use shapes::pairs;
 
 /// How often to look whether a disk has broken or a fault is over.
@@ -48,10 +51,7 @@ pub struct Mischief {
     lasting: Vec<Lasting>,
     /// Disks as they once were.
     copies: BTreeMap<NodeId, MemoryStore>,
-    /// Nodes that have lost memory and are not whole again; whether they serve already.
-    forgetful: BTreeMap<NodeId, bool>,
-    /// Records that were damaged and are not whole again.
-    damaged: BTreeSet<(NodeId, Bytes)>,
+    election: Election,
     look_closer: Instant,
     faults: u64,
 }
@@ -71,6 +71,12 @@ enum What {
     Down(NodeId),
     SlowDisk(NodeId),
     FullDisk(NodeId),
+    /// A node that gets no newer views.
+    Behind(NodeId),
+    /// The voters of the membership log have no majority.
+    NoMajority,
+    /// Whoever proposes a change may never hear what came of it.
+    LostAnswers,
 }
 
 impl Mischief {
@@ -89,9 +95,8 @@ impl Mischief {
             fair,
             lasting: Vec::new(),
             copies: BTreeMap::new(),
-            forgetful: BTreeMap::new(),
+            election: Election::default(),
             look_closer: Instant::now(),
-            damaged: BTreeSet::new(),
             faults: 0,
         }
     }
@@ -101,7 +106,7 @@ impl Mischief {
         self.set_links(&mut world.borrow_mut());
         let nodes = world.borrow().cluster.nodes();
         for node in nodes {
-            self.boot(world, node).await;
+            boot(world, node).await;
         }
     }
 
@@ -134,13 +139,12 @@ impl Mischief {
             }
         }
         self.tend(world).await;
+        self.mend_the_log(&mut world.borrow_mut());
         self.fair = Weather::default();
         self.set_links(&mut world.borrow_mut());
         let nodes = world.borrow().cluster.nodes();
         for node in nodes {
-            if !world.borrow().cluster.is_up(node) {
-                self.boot(world, node).await;
-            }
+            boot(world, node).await;
         }
     }
 
@@ -148,6 +152,7 @@ impl Mischief {
     pub async fn tend(&mut self, world: &RefCell<World>) {
         self.look_after_disks(&mut world.borrow_mut());
         self.end_what_is_over(world).await;
+        self.look_after_the_log(&mut world.borrow_mut());
     }
 
     /// Whether a disk has broken since the last look: then its node ends by itself.
@@ -155,6 +160,11 @@ impl Mischief {
         for node in world.cluster.up() {
             let running = world.cluster.node(node).expect("it is up");
             let Err(error) = running.disk().takes_writes() else { continue };
+            if !world.cluster.is_member(node) {
+                world.recorder.say(format_args!("{node} ends: {error}"));
+                world.cluster.end(node); // it was told that it is a member no longer
+                continue;
+            }
             if world.cluster.machine(node).faults.broken().is_none() {
                 world.breaks(format!("{node} gave up its storage without a fault: {error}"));
             }
@@ -166,9 +176,11 @@ impl Mischief {
             return; // asking nodes for their status is dear
         }
         self.look_closer = Instant::now() + LOOK_CLOSER_EVERY;
-        let cluster = &world.cluster;
+        let World { cluster, forgetful, damaged, .. } = world;
         let mut risen = Vec::new();
-        self.forgetful.retain(|node, has_risen| {
+        forgetful.retain(|node, _| !cluster.is_gone(*node));
+        damaged.retain(|(node, _)| !cluster.is_gone(*node));
+        forgetful.retain(|node, has_risen| {
             let Some(status) = cluster.status(*node) else { return true };
             if status.rising.is_empty() && !*has_risen {
                 *has_risen = true;
@@ -176,11 +188,12 @@ impl Mischief {
             }
             !status.rising.is_empty() || status.partitions_in_doubt > 0
         });
-        self.damaged.retain(|(node, row)| {
+        damaged.retain(|(node, row)| {
             let store = &cluster.machine(*node).store;
             let set_aside = atlas::all_rows(store, Space::Quarantine);
             is_unread(store, row) || set_aside.iter().any(|(at, _)| at == row)
         });
+        self.switch_off_who_has_gone(world);
         for node in risen {
             self.risen(world, node);
         }
@@ -210,6 +223,9 @@ impl Mischief {
         let kind = self.chance.of(&self.kinds);
         let nodes = world.borrow().cluster.nodes();
         let node = self.chance.of(&nodes);
+        if world.borrow().cluster.is_starting(node) || world.borrow().spoken_for.contains(&node) {
+            return;
+        }
         self.faults += 1;
         if self.faults.is_multiple_of(8) {
             let copy = world.borrow().cluster.machine(node).store.copy();
@@ -265,6 +281,7 @@ impl Mischief {
                 world.cluster.machine(node).faults.fail_next(deed);
                 Some(format!("the next {deed} of {node} fails"))
             }
+            Kind::Ring => self.trouble_the_ring(world),
             Kind::Stop => unreachable!("done above"),
         };
         if let Some(said) = said {
@@ -398,7 +415,7 @@ impl Mischief {
                     |lasting: &Lasting| matches!(lasting.what, What::Down(other) if other == node);
                 let up = world.borrow().cluster.is_up(node);
                 if !up && !self.lasting.iter().any(still) {
-                    self.boot(world, node).await;
+                    boot(world, node).await;
                 }
                 return;
             }
@@ -406,20 +423,11 @@ impl Mischief {
             What::FullDisk(node) => {
                 world.borrow().cluster.machine(node).store.set_room(room(DISK_BYTES));
             }
+            What::Behind(_) => {}
+            What::NoMajority => {} // see `look_after_the_log`
+            What::LostAnswers => world.borrow().cluster.log.lose_answers(0),
         }
         self.set_links(&mut world.borrow_mut());
-    }
-
-    async fn boot(&mut self, world: &RefCell<World>, node: NodeId) {
-        let start = {
-            let world = &mut world.borrow_mut();
-            world.recorder.say(format_args!("{node} starts"));
-            world.cluster.start(node)
-        };
-        match start.done().await {
-            Ok(started) => world.borrow_mut().cluster.started(started),
-            Err(error) => world.borrow_mut().breaks(format!("{node} cannot start: {error}")),
-        }
     }
 
     fn all_links(&self, world: &World) -> Vec<Link> {
@@ -439,6 +447,11 @@ impl Mischief {
         let mut weather: BTreeMap<Link, Weather> =
             self.all_links(world).into_iter().map(|link| (link, self.fair)).collect();
         network.mend_all();
+        let behind = self.lasting.iter().filter_map(|lasting| match lasting.what {
+            What::Behind(node) => Some(node),
+            _ => None,
+        });
+        network.keep_behind(behind.collect());
         for lasting in &self.lasting {
             match &lasting.what {
                 What::Weather(links, storm) => {
@@ -457,7 +470,10 @@ impl Mischief {
                 | What::Paused(_)
                 | What::Down(_)
                 | What::SlowDisk(_)
-                | What::FullDisk(_) => {}
+                | What::FullDisk(_)
+                | What::Behind(_)
+                | What::NoMajority
+                | What::LostAnswers => {}
             }
         }
         for ((from, to), weather) in weather {

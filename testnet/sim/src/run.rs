@@ -1,27 +1,32 @@
 //! The story of one run, from a seed to a verdict.
 //!
 //! **Safety**: clients ask and faults happen, together, for a minute or two of virtual time. **Liveness**: all faults end,
-//! clients stop, and within [`SETTLED_WITHIN`] everything must be equal by itself: owners hold the same states, nobody
+//! clients stop, the ring comes to rest within [`AT_REST_WITHIN`], and within [`SETTLED_WITHIN`] everything must be equal by itself: owners hold the same states, nobody
 //! keeps a hint, nothing is in doubt. Then every key is read once more, the disks are dumped, and the judges read the
 //! history.
 
 use std::{cell::RefCell, collections::BTreeMap, sync::OnceLock, time::Duration};
 
-use atoll_node::{HintLimits, canary::Canary, storage::Space};
-use atoll_ring::NodeId;
+use atoll_node::{
+    HintLimits,
+    canary::Canary,
+    storage::{Space, rows},
+};
+use atoll_ring::{Command, MemberState, NodeId, View};
 use atoll_transport::chance::Chance;
 use bytes::Bytes;
-use futures_util::future::{join, join_all};
+use futures_util::future::{Either, join_all, join3, select};
 use tokio::time::Instant;
 
 use crate::{
     atlas,
-    cluster::{Cluster, Lies, read},
+    cluster::{Cluster, Lies, key_of, read},
     faults::Kind,
     figures::Figures,
     mischief::Mischief,
+    operator::Operator,
     recorder::{Record, Recorder},
-    session::Session,
+    session::{CLIENTS_FROM, Session},
     world::World,
 };
 
@@ -29,6 +34,9 @@ use crate::{
 /// refused again and again: a minute. A round of comparisons takes 12 s; what the first one leaves in doubt the second one
 /// ends, or the third.
 pub const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long the ring may take to come to rest when faults are over, before that.
+pub const AT_REST_WITHIN: Duration = Duration::from_secs(180);
 
 /// Keys that are written seldom: what is lost of them is not soon written anew.
 pub const SELDOM: [&str; 3] = ["x", "y", "z"];
@@ -106,7 +114,11 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
         keys.len()
     ));
     let world = RefCell::new(World::new(cluster, recorder, keys));
-    let mut mischief = Mischief::new(chance.split(), kinds, fault_pause_ms, sessions + 1);
+    let changes = kinds.contains(&Kind::Ring);
+    let mut mischief = Mischief::new(chance.split(), kinds, fault_pause_ms, sessions + 2);
+    let number = NodeId(CLIENTS_FROM + sessions + 1);
+    let ring_pause_ms = chance.of(&[300, 1500, 5000]);
+    let mut operator = Operator::new(chance.split(), number, ring_pause_ms, nodes);
     let asking: Vec<Session> = (0..sessions)
         .map(|number| Session::new(number, chance.split(), session_pause_ms))
         .collect();
@@ -119,7 +131,16 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
         mischief.end(&world).await;
         world.borrow_mut().is_over = true;
     };
-    join(faults, join_all(asking.into_iter().map(|session| session.run(&world)))).await;
+    let changing = async {
+        if changes {
+            operator.run(&world).await;
+        }
+    };
+    let asked = join_all(asking.into_iter().map(|session| session.run(&world)));
+    join3(faults, changing, asked).await;
+    if changes {
+        come_to_rest(&world, &mut mischief, &mut operator).await;
+    }
     settle(&world, &mut mischief, last).await;
 
     let mut world = world.into_inner();
@@ -131,6 +152,13 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     figures.lost = traffic.lost + traffic.cut;
     figures.doubled = traffic.doubled;
     figures.seconds = recorder.now_us() / 1_000_000;
+    let entries = cluster.log.entries();
+    figures.epochs = entries.len() as u64;
+    for entry in &entries {
+        if let Command::Finish { partitions } = &entry.command {
+            figures.moved += partitions.len() as u64;
+        }
+    }
     cluster.nodes().into_iter().for_each(|node| cluster.end(node)); // nodes and network hold each other
     let record = recorder.finish();
     let judged = crate::judge::judge(&record.events);
@@ -145,14 +173,37 @@ fn drawn_kinds(chance: &mut Chance, allowed: &[Kind]) -> Vec<Kind> {
         return Vec::new();
     }
     match chance.below(8) {
+        0 if chance.happens(300) && allowed.contains(&Kind::Ring) => vec![Kind::Ring],
         0 => vec![chance.of(allowed)],
         1 => vec![chance.of(allowed), chance.of(allowed)],
         2 => allowed.to_vec(),
         _ => {
-            let some: Vec<Kind> = allowed.iter().copied().filter(|_| chance.happens(350)).collect();
+            // the ring changes in every second run
+            let share = |kind| if kind == Kind::Ring { 450 } else { 350 };
+            let some: Vec<Kind> =
+                allowed.iter().copied().filter(|kind| chance.happens(share(*kind))).collect();
             if some.is_empty() { allowed.to_vec() } else { some }
         }
     }
+}
+
+/// All wishes end: moves are finished or cancelled, and whoever goes is gone.
+async fn come_to_rest(world: &RefCell<World>, mischief: &mut Mischief, operator: &mut Operator) {
+    let until = Instant::now() + AT_REST_WITHIN;
+    let tending = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY / 5).await;
+            mischief.tend(world).await;
+        }
+    };
+    let (tidying, tending) = (Box::pin(operator.tidy(world, until)), Box::pin(tending));
+    match select(tidying, tending).await {
+        Either::Left(_) | Either::Right(_) => {}
+    }
+    let world = &mut world.borrow_mut();
+    let head = world.cluster.head();
+    let left = (head.moves().len(), head.wanted().len());
+    world.recorder.say(format_args!("the ring rests at epoch {}, {left:?} are left", head.epoch()));
 }
 
 /// Waits until everything is equal, and reads it once more.
@@ -163,7 +214,7 @@ async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Sessi
     while uneven.is_some() && begun.elapsed() < SETTLED_WITHIN {
         tokio::time::sleep(LOOK_EVERY).await;
         mischief.tend(world).await;
-        let hidden = mischief.keys_with_hidden_damage(&world.borrow());
+        let hidden = Mischief::keys_with_hidden_damage(&world.borrow());
         for key in hidden {
             last.read_all(world, &key).await; // who never reads a record learns of its damage from the scrub, some day
         }
@@ -188,8 +239,27 @@ async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Sessi
 /// What is not as it should be when repair is done.
 fn unevenness(world: &World) -> Option<String> {
     let cluster = &world.cluster;
+    let head = cluster.head();
+    let (moves, wanted) = (head.moves().len(), head.wanted().len());
+    if moves + wanted > 0 {
+        let waits = head.moves().iter().next();
+        return Some(format!("{moves} partitions move and {wanted} shall, such as {waits:?}"));
+    }
+    let settled = [MemberState::Active, MemberState::Joining];
+    if let Some(member) = head.members().iter().find(|member| !settled.contains(&member.state)) {
+        return Some(format!("{} is {} and has not gone", member.id, member.state));
+    }
+    if let Some(node) = cluster.nodes().into_iter().find(|node| head.member(*node).is_none()) {
+        return Some(format!("{node} was removed, and does not know it or holds the last copy"));
+    }
     for node in cluster.nodes() {
+        if let Some(stray) = stray(cluster, &head, node) {
+            return Some(stray);
+        }
         let Some(status) = cluster.status(node) else { return Some(format!("{node} is not up")) };
+        if status.epoch != head.epoch().0 {
+            return Some(format!("{node} is at epoch {} of {}", status.epoch, head.epoch()));
+        }
         if !status.rising.is_empty() {
             return Some(format!("{node} is rising: {}", status.rising));
         }
@@ -220,4 +290,14 @@ fn unevenness(world: &World) -> Option<String> {
         }
     }
     None
+}
+
+/// A record that lies where it does not belong: with a node that does not own its partition.
+fn stray(cluster: &Cluster, head: &View, node: NodeId) -> Option<String> {
+    let rows = atlas::all_rows(&cluster.machine(node).store, Space::Data);
+    let (row, _) = rows.iter().find(|(row, _)| {
+        let at = rows::partition_of_data(row).expect("a row of data names its partition");
+        !head.owners(at).contains(node)
+    })?;
+    Some(format!("{node} still holds {} and does not own it", key_of(row)))
 }

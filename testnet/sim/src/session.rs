@@ -7,7 +7,7 @@
 use std::{cell::RefCell, time::Duration};
 
 use atoll_check::{Effect as Left, Event, Levels, Op, Reply as Heard, What};
-use atoll_ring::{Level, NodeId, Quorum, QuorumRequest};
+use atoll_ring::{Epoch, Level, NodeId, Quorum, QuorumRequest};
 use atoll_transport::{CallError, chance::Chance};
 use atoll_wire::{
     Delete, Effect, Envelope, Failure, Found, Get, Lane, Put, Repair, Reply, Request, Role, Stored,
@@ -34,6 +34,8 @@ pub struct Session {
     pause_ms: u64,
     /// So many of four requests are about the same key; it changes now and then.
     haste: u64,
+    /// The newest epoch it has heard of.
+    epoch: Epoch,
 }
 
 /// A request that is about to be sent.
@@ -59,15 +61,17 @@ enum Next {
 impl Session {
     /// A client of this number.
     pub fn new(number: u32, chance: Chance, pause_ms: u64) -> Self {
-        Session { number, chance, pause_ms, haste: 0 }
+        Session { number, chance, pause_ms, haste: 0, epoch: Epoch(0) }
     }
 
     /// Asks until the run is over.
     pub async fn run(mut self, world: &RefCell<World>) {
         loop {
+            let something_moves = !world.borrow().keys_on_the_move().is_empty();
             let pause = match self.chance.below(4) {
                 0 => 0,
                 1 => self.chance.below(4),
+                _ if something_moves => self.chance.below(40),
                 _ => self.chance.below(self.pause_ms),
             };
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -124,7 +128,10 @@ impl Session {
             });
         }
         self.haste = if chance.happens(100) { chance.below(4) } else { self.haste };
+        let moving = world.keys_on_the_move();
+        let of_moving = !moving.is_empty() && chance.happens(700);
         let key = match chance.below(4) < self.haste {
+            _ if of_moving => chance.of(&moving),
             true => world.keys[0].clone(),
             false if chance.happens(850) => {
                 let often = world.keys.len() - SELDOM.len();
@@ -149,9 +156,23 @@ impl Session {
             10..=12 if seen.is_some() => What::Delete,
             _ => What::Get,
         };
-        let sloppy = chance.below(2) > 0;
-        let n = chance.of(&[3, 3, 3, 3, 2, 1]); // with few copies each one matters
-        let need = chance.of(&[1, 1, 2, 2, 3, 3]).min(n);
+        // what moves is asked for so that reads must see writes: whoever counts the wrong ones is seen through
+        let strict = of_moving && chance.happens(700);
+        let sloppy = chance.below(2) > 0 && !strict;
+        let n = if strict { 3 } else { chance.of(&[3, 3, 3, 3, 2, 1]) }; // with few copies each one matters
+        let need = match (strict, what) {
+            (true, What::Get) => chance.of(&[2, 2, 2, 3, 3, 1]),
+            (true, _) => chance.of(&[2, 2, 2, 1, 1, 3]),
+            (false, _) => chance.of(&[1, 1, 2, 2, 3, 3]).min(n),
+        };
+        // who is behind takes writes, and who is not is asked what became of them
+        let behind = if strict { world.behind() } else { Vec::new() };
+        let via = match what {
+            What::Put | What::Delete if !behind.is_empty() && chance.happens(600) => {
+                Some(chance.of(&behind))
+            }
+            _ => None,
+        };
         let owners = chance.of(&[0, 0, 1, 2]).min(need);
         let durable = chance.of(&[need, need, need, need, 1.min(need), 0]);
         let level = |count: u8| Some(Level::Count(count));
@@ -175,7 +196,7 @@ impl Session {
         Some(Ask {
             key,
             what,
-            via: None,
+            via,
             seen: seen.filter(|_| what != What::Get),
             quorum,
             repair: chance.of(&[Repair::Async, Repair::Async, Repair::Blocking, Repair::None]),
@@ -203,10 +224,11 @@ impl Session {
                 seen,
                 with: levels,
             });
+            let epoch = if self.chance.happens(100) { Epoch(0) } else { self.epoch };
             let padding = if self.chance.happens(30) { 2000 } else { 0 };
             let request = ask.request(op, padding);
             let envelope = Envelope {
-                epoch: world.cluster.epoch(),
+                epoch,
                 left_ms: ask.timeout_ms,
                 operation: op.into(),
                 bucket: world.cluster.bucket(),
@@ -217,6 +239,9 @@ impl Session {
         };
         let patience = Duration::from_millis(ask.timeout_ms.into()) + PATIENCE;
         let answer = tokio::time::timeout(patience, call).await;
+        if let Ok(Ok((epoch, _))) = &answer {
+            self.epoch = self.epoch.max(*epoch);
+        }
         let world = &mut world.borrow_mut();
         let (reply, next) = match answer {
             Ok(Ok((_, Reply::Put(stored) | Reply::Deleted(stored)))) => {

@@ -1,17 +1,20 @@
 //! What sessions and faults of a run share. It is borrowed for a moment, never across an await.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use atoll_antientropy::{Actor, Dot};
 use atoll_check::{self as check, Event, Held, Op, Value};
 use atoll_node::storage::Space;
-use atoll_ring::NodeId;
+use atoll_ring::{NodeId, Owners};
 use atoll_wire::DotParts;
 use bytes::Bytes;
 
 use crate::{
     atlas::{self, Safety},
-    cluster::{Cluster, Lies, key_of, read},
+    cluster::{COPIES, Cluster, Lies, key_of, read},
     figures::Figures,
     recorder::Recorder,
 };
@@ -32,6 +35,12 @@ pub struct World {
     pub told: BTreeMap<String, Vec<Told>>,
     /// A node that has lost its memory and serves again: clients like to ask it.
     pub newcomer: Option<NodeId>,
+    /// Nodes that have lost memory and are not whole again; whether they serve already.
+    pub forgetful: BTreeMap<NodeId, bool>,
+    /// Records that were damaged and are not whole again.
+    pub damaged: BTreeSet<(NodeId, Bytes)>,
+    /// Nodes that their operator will switch off for ever, or is about to start: no other fault shall come in between.
+    pub spoken_for: BTreeSet<NodeId>,
     /// Whether clients shall come to an end.
     pub is_over: bool,
     last_op: Op,
@@ -61,6 +70,9 @@ impl World {
             told: keys.iter().map(|key| (key.clone(), Vec::new())).collect(),
             keys,
             newcomer: None,
+            forgetful: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            spoken_for: BTreeSet::new(),
             is_over: false,
             last_op: 0,
             unsynced: Vec::new(),
@@ -102,8 +114,63 @@ impl World {
         }
     }
 
+    /// Whether the cluster can bear that one more node loses its memory: enough others remember which incarnations there
+    /// were, and some other owner of each key knows for sure what it says. If all owners of a key doubt their copies at the
+    /// same time, the doubt stays until somebody acts, and rightly: see `quarantine` in the node.
+    pub fn may_forget(&self, node: NodeId) -> bool {
+        let members = self.cluster.members();
+        let without_memory = |member: &&NodeId| {
+            self.forgetful.contains_key(member) || self.cluster.is_gone(**member)
+        };
+        let minority = (members.len() - 1) / 2;
+        let already = members.iter().filter(without_memory).count();
+        (already < minority || self.forgetful.contains_key(&node))
+            && self.leaves_somebody_sure(node)
+    }
+
+    /// Whether some other owner of each key that this node owns knows for sure what it says.
+    pub fn leaves_somebody_sure(&self, node: NodeId) -> bool {
+        let cluster = &self.cluster;
+        let head = cluster.head();
+        let sets = |key: &String| match head.owners(cluster.partition(key)).first(COPIES) {
+            Owners::One(set) => vec![set.to_vec()],
+            Owners::Joint { old, new } => vec![old.to_vec(), new.to_vec()],
+        };
+        // a joining owner knows nothing for sure, so the old ones must do
+        let held =
+            self.keys.iter().flat_map(|key| sets(key).into_iter().map(move |set| (key, set)));
+        held.filter(|(_, set)| set.contains(&node)).all(|(key, set)| {
+            set.into_iter().any(|other| {
+                other != node
+                    && !cluster.is_gone(other)
+                    && !self.forgetful.contains_key(&other)
+                    && !self.damaged.contains(&(other, cluster.row(key)))
+            })
+        })
+    }
+
+    /// Keys whose owners change, or have just changed.
+    pub fn keys_on_the_move(&self) -> Vec<String> {
+        let head = self.cluster.head();
+        let lately = head.epoch().0.saturating_sub(3).max(1);
+        let moves = |key: &&String| {
+            let at = self.cluster.partition(key);
+            head.moves().contains_key(&at) || head.last_changed(at).0 > lately
+        };
+        self.keys.iter().filter(moves).cloned().collect()
+    }
+
+    /// Nodes that run with an older ring than the newest.
+    pub fn behind(&self) -> Vec<NodeId> {
+        let head = self.cluster.head().epoch();
+        let nodes = self.cluster.up().into_iter();
+        let epoch = |node| self.cluster.node(node).map(|node| node.view().epoch());
+        nodes.filter(|node| epoch(*node).is_some_and(|epoch| epoch < head)).collect()
+    }
+
     /// What all disks hold: the end of the history.
     pub fn dump(&mut self) {
+        self.recorder.say(format_args!("the ring is at epoch {}", self.cluster.head().epoch()));
         for node in self.cluster.nodes() {
             for (row, value) in atlas::all_rows(&self.cluster.machine(node).store, Space::Data) {
                 let (data_row, lies) = read(Space::Data, &row, &value);
@@ -141,6 +208,33 @@ impl World {
             if let Some(status) = self.cluster.status(node) {
                 self.recorder.event(Event::Hints { node: node.0, count: status.hints });
             }
+        }
+    }
+}
+
+/// Starts the node of a machine, on what its disk holds. It stays down if that says that it is a member no longer.
+pub async fn boot(world: &RefCell<World>, node: NodeId) {
+    let start = {
+        let world = &mut world.borrow_mut();
+        if world.cluster.is_gone(node)
+            || world.cluster.is_up(node)
+            || world.cluster.is_starting(node)
+        {
+            return;
+        }
+        let start = world.cluster.start(node);
+        let says =
+            if start.is_some() { "starts" } else { "knows that it was removed, and stays down" };
+        world.recorder.say(format_args!("{node} {says}"));
+        start
+    };
+    let Some(start) = start else { return };
+    match start.done().await {
+        Ok(started) => world.borrow_mut().cluster.started(started),
+        Err(error) => {
+            let world = &mut world.borrow_mut();
+            world.cluster.failed_to_start(node);
+            world.breaks(format!("{node} cannot start: {error}"));
         }
     }
 }

@@ -14,7 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use super::{Fetched, Read, Who, encoded, fetch};
 use crate::{
     Node,
-    coordinate::{HOP_LIMIT, SILENCE_SHARE, ballot::is_open, stand_ins::StandIns},
+    coordinate::{HOP_LIMIT, Place, SILENCE_SHARE, ballot::is_open, stand_ins::StandIns},
     node::Due,
     replica,
 };
@@ -36,6 +36,37 @@ impl Assured {
     }
 }
 
+/// Replicas of which something will be certain soon.
+#[derive(Default)]
+struct Sending {
+    steps: FuturesUnordered<Boxed<(Who, Assured)>>,
+    /// The seats for which they count.
+    seats: Vec<NodeId>,
+}
+
+impl Sending {
+    fn push(&mut self, who: Who, step: Boxed<(Who, Assured)>) {
+        let (Who::Owner(owner) | Who::StandIn(_, owner)) = who;
+        self.seats.push(owner);
+        self.steps.push(step);
+    }
+
+    async fn next(&mut self) -> Option<(Who, Assured)> {
+        let (who, assured) = self.steps.next().await?;
+        let (Who::Owner(owner) | Who::StandIn(_, owner)) = who;
+        if let Some(index) = self.seats.iter().position(|seat| *seat == owner) {
+            self.seats.remove(index);
+        }
+        Some((who, assured))
+    }
+
+    /// Seats in this set that are sure, or may soon be.
+    fn may_be_sure(&self, sure: &Tally, set: &[NodeId]) -> usize {
+        let may_be = |owner: &&NodeId| sure.has_acked(**owner) || self.seats.contains(*owner);
+        set.iter().filter(may_be).count()
+    }
+}
+
 impl Read {
     /// Waits until so many replicas hold what was found, fsynced, that any later read of as many as this one meets one of
     /// them: n - r + 1, as if the read were a write. And not fewer than the read itself needed.
@@ -46,13 +77,13 @@ impl Read {
         }
         let needs = self.needed_to_be_sure();
         let mut sure = {
-            let owners = self.place.owners(self.quorum.n());
+            let owners = self.place.owners_to_read(self.quorum.n());
             Tally::new(owners, needs, self.quorum.sloppy())
         };
-        let mut sending: FuturesUnordered<Boxed<(Who, Assured)>> = FuturesUnordered::new();
+        let mut sending = Sending::default();
         for (who, answer) in &self.answers {
             match who {
-                _ if *answer != state => sending.push(self.repair(*who, joined, &state)),
+                _ if *answer != state => sending.push(*who, self.repair(*who, joined, &state)),
                 // an owner in doubt too: what it says does not count, what it holds does
                 Who::Owner(owner) => {
                     sure.add(*owner, Vote::Durable);
@@ -72,12 +103,21 @@ impl Read {
         let now = self.node.clock().now();
         let patience = self.due.deadline.saturating_duration_since(now) / SILENCE_SHARE;
         let mut silence_ends = now + patience;
+        let sets = self.sets.clone();
         while sure.is_pending() {
-            while usize::from(sure.acks()) + sending.len() < usize::from(needs.acks)
-                && self.assure_another(&mut sending, joined, &state)
-            {}
-            if sending.is_empty() && !self.assure_another(&mut sending, joined, &state) {
-                break;
+            for set in &sets {
+                while sending.may_be_sure(&sure, set) < usize::from(needs.acks)
+                    && self.assure_another(set, &mut sending, joined, &state)
+                {}
+            }
+            if sending.steps.is_empty() {
+                let mut another = false;
+                for set in &sets {
+                    another |= self.assure_another(set, &mut sending, joined, &state);
+                }
+                if !another {
+                    break;
+                }
             }
             let next = silence_ends.min(self.due.deadline);
             let Ok(Some((who, assured))) = tokio::time::timeout_at(next, sending.next()).await
@@ -86,7 +126,9 @@ impl Read {
                     break;
                 }
                 silence_ends += patience;
-                self.assure_another(&mut sending, joined, &state);
+                for set in &sets {
+                    self.assure_another(set, &mut sending, joined, &state);
+                }
                 continue;
             };
             let vote = if assured == Assured::No { Vote::Refused } else { Vote::Durable };
@@ -143,27 +185,33 @@ impl Read {
         Needs { acks: acks.max(n + 1 - acks).max(owners), owners, durable }
     }
 
-    /// Makes sure of the next owner that was not asked yet; when there is none, of a fallback in the seat of an owner that
-    /// is out of reach.
+    /// Makes sure of the next owner in this set that was not asked yet; when there is none, of a fallback in the seat of an
+    /// owner that is out of reach.
     fn assure_another(
         &mut self,
-        sending: &mut FuturesUnordered<Boxed<(Who, Assured)>>,
+        set: &[NodeId],
+        sending: &mut Sending,
         joined: &Register,
         state: &Bytes,
     ) -> bool {
-        while let Some(owner) = self.reserve.pop_front() {
+        while let Some(index) = self.reserve.iter().position(|owner| set.contains(owner)) {
+            let owner = self.reserve.remove(index).expect("it was found there");
             if !self.node.liveness().is_down(owner) {
-                sending.push(self.assure(owner, joined, state));
+                sending.push(Who::Owner(owner), self.assure(owner, joined, state));
                 return true;
             }
             self.vacant.push_back(owner);
         }
-        let Some(owner) = self.vacant.pop_front() else { return false };
+        let Some(index) = self.vacant.iter().position(|owner| set.contains(owner)) else {
+            return false;
+        };
+        let owner = self.vacant.remove(index).expect("it was found there");
         let Some(fallback) = self.stand_ins.next(&self.node) else {
             self.vacant.push_front(owner);
             return false;
         };
-        sending.push(self.repair(Who::StandIn(fallback, owner), joined, state));
+        let who = Who::StandIn(fallback, owner);
+        sending.push(who, self.repair(who, joined, state));
         true
     }
 
@@ -183,7 +231,7 @@ impl Read {
                 Fetched::State(_) | Fetched::InDoubt(_) | Fetched::Nothing | Fetched::Corrupt => {
                     repaired.await
                 }
-                Fetched::Down | Fetched::Refused => (who, Assured::No),
+                Fetched::Down | Fetched::Refused | Fetched::Stale => (who, Assured::No),
             }
         })
     }
@@ -193,6 +241,7 @@ impl Read {
         if who.node() == self.node.id() {
             let row = &self.place.row;
             let kept = match who {
+                _ if self.is_stale() => None,
                 Who::Owner(_) => replica::join(&self.node, row, joined.clone(), Ack::Durable).ok(),
                 Who::StandIn(_, owner) => self.node.hints().keep(owner, row, joined).ok().flatten(),
             };
@@ -212,7 +261,7 @@ impl Read {
             },
             state: state.clone(),
         };
-        let sent = send(self.node.clone(), who.node(), replicate, self.due);
+        let sent = send(self.node.clone(), self.place.clone(), who.node(), replicate, self.due);
         Box::pin(async move { (who, Assured::by(sent.await)) })
     }
 
@@ -237,10 +286,9 @@ impl Read {
         }
         for owner in behind {
             let done = if owner == self.node.id() {
-                let row = &self.place.row;
-                match replica::join(&self.node, row, joined.clone(), Ack::Durable) {
-                    Ok(ticket) => ticket.done().await.is_ok(),
-                    Err(_) => false,
+                match self.repair(Who::Owner(owner), &joined, &state).await {
+                    (_, Assured::Repaired) => true,
+                    (_, Assured::Held | Assured::No) => false,
                 }
             } else {
                 let replicate = Replicate {
@@ -249,7 +297,7 @@ impl Read {
                     hint_for: None,
                     state: state.clone(),
                 };
-                send(self.node.clone(), owner, replicate, self.due).await
+                send(self.node.clone(), self.place.clone(), owner, replicate, self.due).await
             };
             if done {
                 self.node.count_repair();
@@ -259,9 +307,15 @@ impl Read {
 }
 
 /// Sends a repaired state. It has time of its own: the request it came from is over.
-async fn send(node: Arc<Node>, owner: NodeId, replicate: Replicate, due: Due) -> bool {
+async fn send(
+    node: Arc<Node>,
+    place: Place,
+    owner: NodeId,
+    replicate: Replicate,
+    due: Due,
+) -> bool {
     let deadline = node.clock().now() + HOP_LIMIT;
-    let envelope = node.envelope_for(deadline, due.operation, due.bucket);
+    let envelope = place.envelope(&node, deadline, due.operation);
     let call = node.transport().call(owner, Lane::Bulk, envelope, Request::Replicate(replicate));
     let answer = tokio::time::timeout_at(deadline, call).await;
     matches!(answer, Ok(Ok((_, Reply::Replicated(_)))))

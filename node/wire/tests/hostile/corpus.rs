@@ -244,7 +244,7 @@ fn views() -> Entries {
         named(&format!("view-json-{name}"), document.to_string().into_bytes())
     };
     let text = String::from_utf8(serde_json::to_vec(&view(4)).expect("in memory")).expect("text");
-    let binary = postcard::to_stdvec(&view(4)).expect("in memory");
+    let binary = view(4).encode();
     let (head, member) = (&binary[..MEMBERS_AT], &binary[MEMBERS_AT + 1..][..MEMBER_BYTES]);
     let mut all = vec![
         with("epoch-0", &|d| d["epoch"] = json!(0)),
@@ -287,31 +287,29 @@ fn views() -> Entries {
             format!("{{\"owners\":[{}[]]}}", "[],".repeat(8000)).into_bytes(),
         ),
         named("view-of-empty-owner-lists", {
-            let mut bytes = head.to_vec();
-            bytes.push(0); // no member
-            bytes.extend([0x80, 0x80, 0x04]); // 65,536 lists
-            bytes.resize(bytes.len() + 20_000, 0);
-            bytes
+            // 16,384 partitions, no members, removed, invitations and voters.
+            let most = [&head[..18], &[0x80, 0x80, 0x01], &head[19..], &[0; 4]].concat();
+            framed(&[most, vec![0; 20_000]].concat())
         }),
         named("view-of-4097-members", {
             let mut bytes = head.to_vec();
             bytes.extend([0x81, 0x20]);
             bytes.extend(member.repeat(400)); // and then it ends
-            bytes
+            framed(&bytes)
         }),
-        named("view-cut", binary[..binary.len() - 5].to_vec()),
+        named("view-cut", framed(&binary[..binary.len() - 5])),
         named("view-of-partitions-3", {
             let mut bytes = binary.clone();
-            bytes[17] = 3;
-            bytes
+            bytes[18] = 3;
+            framed(&bytes)
         }),
+        named("view-of-a-later-format", framed(&[&[2], &binary[1..]].concat())),
     ];
     for (index, huge) in HUGE.iter().enumerate() {
-        all.push(named(&format!("view-members-of-huge-{index}"), [head, huge, &[0; 200]].concat()));
-        all.push(named(
-            &format!("view-owners-of-huge-{index}"),
-            [head, &[0; 4], huge, &[0; 200]].concat(),
-        ));
+        let members = framed(&[head, huge, &[0; 200]].concat());
+        all.push(named(&format!("view-members-of-huge-{index}"), members));
+        let owners = framed(&[head, &[0; 4], huge, &[0; 200]].concat());
+        all.push(named(&format!("view-owners-of-huge-{index}"), owners));
     }
     all
 }
@@ -382,27 +380,25 @@ pub fn longest_lists() -> [(&'static str, Bytes, &'static str); 6] {
 
 /// Documents as large as a frame may carry, of what costs most in memory. Too large for files.
 pub fn largest() -> Vec<(&'static str, Bytes)> {
-    let binary = postcard::to_stdvec(&view(4)).expect("in memory");
+    let binary = view(4).encode();
     let head = &binary[..MEMBERS_AT];
     let count = |number: usize| postcard::to_stdvec(&number).expect("in memory");
     let room = VIEW_TAIL_BYTES_MAX - 100;
-    let pairs = room / 6;
+    let pairs = room / 4;
     let json = |list: &str, entry: &str| {
         let entries = vec![entry; room / (entry.len() + 1)].join(",");
         Bytes::from(format!("{{\"{list}\":[{entries}]}}"))
     };
-    let mut moving = head.to_vec();
-    moving.extend([0, 0, 0, 0, 0, 0]);
+    // All that comes before the moves, which are none: two lists of no entries end a view.
+    let mut moving = binary[..binary.len() - 2].to_vec();
     moving.extend(count(pairs));
-    moving.extend((0..pairs).flat_map(|pair| {
-        let low = pair as u16;
-        [low as u8 | 0x80, (low >> 7) as u8 | 0x80, (low >> 14) as u8, 2, 1, 2]
-    }));
-    let empty = [head, &[0; 4], &count(room), &vec![0; room]].concat();
+    moving.extend([1, 4, 0b1000, 0].repeat(pairs));
+    let most = [&head[..18], &[0x80, 0x80, 0x04], &head[19..], &[0; 4]].concat();
+    let empty = [most, vec![0; room]].concat();
     vec![
         ("members without end", view_of_members(room / (MEMBER_BYTES + 2)).into()),
-        ("empty owner lists without end", empty.into()),
-        ("moves without end", moving.into()),
+        ("empty owner lists without end", framed(&empty).into()),
+        ("moves without end", framed(&moving).into()),
         ("json of empty owner lists", json("owners", "[]")),
         ("json of epochs", json("last_changed", "1")),
         ("json of members", {
@@ -428,7 +424,7 @@ pub fn largest_view() -> Vec<u8> {
 
 /// A view that is good but for the number of its members.
 pub fn view_of_members(members: usize) -> Vec<u8> {
-    let binary = postcard::to_stdvec(&view(4)).expect("in memory");
+    let binary = view(4).encode();
     let rest_at = MEMBERS_AT + 1 + 4 * MEMBER_BYTES;
     let mut bytes = binary[..MEMBERS_AT].to_vec();
     bytes.extend(postcard::to_stdvec(&members).expect("in memory"));
@@ -437,11 +433,16 @@ pub fn view_of_members(members: usize) -> Vec<u8> {
         bytes.extend(&binary[MEMBERS_AT + 2..][..MEMBER_BYTES - 1]);
     }
     bytes.extend(&binary[rest_at..]);
-    bytes
+    framed(&bytes)
 }
 
-/// Cluster, epoch, partitions, replicas and the buckets' N come before the members.
-const MEMBERS_AT: usize = 16 + 4;
+/// The bytes of a view with their length in front, as messages have them.
+fn framed(view: &[u8]) -> Vec<u8> {
+    [&postcard::to_stdvec(&view.len()).expect("in memory")[..], view].concat()
+}
+
+/// Format, cluster, epoch, partitions, replicas and the buckets' N come before the members.
+const MEMBERS_AT: usize = 1 + 16 + 4;
 /// The first member of [`view`].
 const MEMBER_BYTES: usize = 14;
 

@@ -26,14 +26,10 @@ impl Mischief {
         kind: Kind,
         node: NodeId,
     ) -> Option<String> {
-        let minority = (world.cluster.nodes().len() - 1) / 2;
-        if kind != Kind::Damage
-            && self.forgetful.len() >= minority
-            && !self.forgetful.contains_key(&node)
-        {
-            return None; // too few others would remember which incarnations there were
+        if !world.leaves_somebody_sure(node) {
+            return None;
         }
-        if !self.leaves_somebody_sure(world, node) {
+        if kind != Kind::Damage && !world.may_forget(node) {
             return None;
         }
         let would_be = world.cluster.machine(node).store.twin();
@@ -70,7 +66,7 @@ impl Mischief {
             };
             let (row, _) = rows.iter().find(|(row, value)| is(row, value))?;
             world.cluster.machine(node).store.damage(Space::Data, row);
-            self.damaged.insert((node, row.clone()));
+            world.damaged.insert((node, row.clone()));
             return Some(said);
         }
         // nothing that was not synced is spared: it would count as synced, and be destroyed a moment later
@@ -79,30 +75,16 @@ impl Mischief {
         machine.store.restore(&would_be);
         machine.past = Past::Lost(said.clone());
         world.excuse_what_is_gone();
-        self.forgetful.insert(node, false);
+        world.forgetful.insert(node, false);
         self.comes_back(node, 4000);
         Some(said)
     }
 
-    /// Whether some other owner of each key that this node owns knows for sure what it says. If all owners of a key doubt
-    /// their copies at the same time, the doubt stays until somebody acts, and rightly: see `quarantine` in the node.
-    fn leaves_somebody_sure(&self, world: &World, node: NodeId) -> bool {
-        let cluster = &world.cluster;
-        let owned = world.keys.iter().filter(|key| cluster.owners(key).contains(&node));
-        owned.into_iter().all(|key| {
-            cluster.owners(key).into_iter().any(|other| {
-                other != node
-                    && !self.forgetful.contains_key(&other)
-                    && !self.damaged.contains(&(other, cluster.row(key)))
-            })
-        })
-    }
-
     /// Keys of which some record is damaged, and no node has noticed.
-    pub fn keys_with_hidden_damage(&self, world: &World) -> Vec<String> {
+    pub fn keys_with_hidden_damage(world: &World) -> Vec<String> {
         let is_hidden =
             |(node, row): &(NodeId, Bytes)| is_unread(&world.cluster.machine(*node).store, row);
-        let hidden = self.damaged.iter().filter(|damaged| is_hidden(damaged));
+        let hidden = world.damaged.iter().filter(|damaged| is_hidden(damaged));
         let rows: Vec<&Bytes> = hidden.map(|(_, row)| row).collect();
         world.keys.iter().filter(|key| rows.contains(&&world.cluster.row(key))).cloned().collect()
     }

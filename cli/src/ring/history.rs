@@ -1,0 +1,186 @@
+//! `atoll ring history`: what the ring has gone through, epoch by epoch.
+
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use atoll_client::{Client, NodeId};
+use atoll_ring::{Command, Entry, Epoch};
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    change::{self, ANSWER_LIMIT, plan::words},
+    exit::Failed,
+    output::{self, Format},
+};
+
+/// How far back.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  atoll ring history                  the last 50 changes that the nodes remember
+  atoll ring history --after 100 --lines 1000
+
+Times are those of the node that wrote each entry, by its own clock. Nodes remember a limited number of entries.")]
+pub struct HistoryArgs {
+    /// Only what came after this epoch
+    #[arg(long, value_name = "EPOCH")]
+    after: Option<u64>,
+
+    /// Only so many of the last ones
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    lines: usize,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    cluster: String,
+    epoch: u64,
+    entries: Vec<EntryDocument>,
+}
+
+#[derive(Serialize)]
+struct EntryDocument {
+    epoch: u64,
+    at: String,
+    at_ms: u64,
+    change: String,
+}
+
+/// How many epochs back is looked for first, and then ever closer: nodes forget what is far back.
+const FIRST_LOOKS: [u64; 6] = [100_000, 10_000, 1000, 100, 10, 1];
+
+/// Runs the command.
+pub async fn run(args: &HistoryArgs, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
+    let client = change::connect(cluster).await?;
+    let view = client.view();
+    let now = view.epoch().0;
+    let looks = match args.after {
+        Some(after) => vec![after],
+        None => {
+            let wanted = args.lines as u64;
+            let mut looks: Vec<u64> =
+                FIRST_LOOKS.into_iter().filter(|back| *back < wanted).collect();
+            looks.insert(0, wanted);
+            looks.into_iter().map(|back| now.saturating_sub(back)).collect()
+        }
+    };
+    let members: Vec<NodeId> = view.members().iter().map(|member| member.id).collect();
+    let mut entries = Vec::new();
+    for after in looks {
+        entries = longest(&client, &members, Epoch(after)).await?;
+        if !entries.is_empty() {
+            break;
+        }
+    }
+    client.close().await;
+    entries.drain(..entries.len().saturating_sub(args.lines));
+    let documents: Vec<EntryDocument> = entries.iter().map(document).collect();
+    match format {
+        Format::Json => output::json(&Document {
+            schema: "atoll.ring-history/v1",
+            cluster: view.cluster().to_string(),
+            epoch: now,
+            entries: documents,
+        }),
+        Format::Table | Format::Plain => {
+            let row = |one: &EntryDocument| {
+                vec![one.epoch.to_string(), one.at.clone(), one.change.clone()]
+            };
+            let rows: Vec<Vec<String>> = documents.iter().map(row).collect();
+            if format == Format::Plain || !rows.is_empty() {
+                output::rows(format, &["EPOCH", "WHEN", "WHAT"], &rows);
+            } else {
+                anstream::println!(
+                    "the ring is at epoch {now}; no node remembers what came before"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The most that any member remembers after an epoch. An error only if none answers.
+async fn longest(
+    client: &Arc<Client>,
+    members: &[NodeId],
+    after: Epoch,
+) -> Result<Vec<Entry>, Failed> {
+    let (mut longest, mut error): (Option<Vec<Entry>>, _) = (None, None);
+    for node in members {
+        match client.history(*node, after, ANSWER_LIMIT).await {
+            Ok(entries) => {
+                if longest.as_ref().is_none_or(|so_far| so_far.len() < entries.len()) {
+                    longest = Some(entries);
+                }
+            }
+            Err(failed) => error = Some(failed),
+        }
+    }
+    match (longest, error) {
+        (Some(entries), _) => Ok(entries),
+        (None, Some(error)) => Err(change::not_asked(&error)),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+fn document(entry: &Entry) -> EntryDocument {
+    let at = UNIX_EPOCH + Duration::from_millis(entry.at_ms);
+    EntryDocument {
+        epoch: entry.epoch.0,
+        at: humantime::format_rfc3339_seconds(at).to_string(),
+        at_ms: entry.at_ms,
+        change: change_in_words(&entry.command),
+    }
+}
+
+fn change_in_words(command: &Command) -> String {
+    let count = |count: usize| match count {
+        1 => "1 partition".to_owned(),
+        _ => format!("{count} partitions"),
+    };
+    match command {
+        Command::Invite { node, .. } => format!("{node} is invited"),
+        Command::Register { node, address, zone, weight, .. } => {
+            format!("{node} registers at {address}, zone {zone}, weight {weight}")
+        }
+        Command::Change { wish, moves, .. } => {
+            format!("{}: {} shall move", words(wish), count(moves.len()))
+        }
+        Command::Begin { partitions } => format!("{} begin to move", count(partitions.len())),
+        Command::Finish { partitions } => format!("{} have moved", count(partitions.len())),
+        Command::Cancel => "what moves is stopped".into(),
+        Command::Retire { node } => format!("{node} is gone"),
+        Command::Incarnation { node, incarnation } => {
+            format!("{node} begins its life {incarnation}")
+        }
+        Command::Voters { voters } => {
+            let voters: Vec<String> = voters.iter().map(NodeId::to_string).collect();
+            format!("{} vote", voters.join(", "))
+        }
+        Command::Recovered { by } => format!("recovered by hand from {by}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_ring::Wish;
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_history() {
+        let wish = Wish::Leave { node: NodeId(2) };
+        let command = Command::Change { base: Epoch(6), wish, moves: [].into() };
+        let line = document(&Entry { epoch: Epoch(7), at_ms: 1000, command });
+        assert_eq!(
+            (line.epoch, &*line.at, &*line.change),
+            (7, "1970-01-01T00:00:01Z", "n2 leaves: 0 partitions shall move")
+        );
+        let finish = Command::Finish { partitions: vec![(atoll_ring::Partition(1), Epoch(3))] };
+        assert_eq!(change_in_words(&finish), "1 partition have moved");
+    }
+}

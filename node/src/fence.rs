@@ -1,0 +1,101 @@
+//! The fence: what was planned before a partition last changed is not done.
+//!
+//! A move rests on what its leaving owner has promised: from the view on in which the partition is joint it takes no part in
+//! anything that was planned before. So each replica asks here before it reads or writes, and so does the coordinator in its
+//! own step. The question and the deed stand between the same two awaits, because a view may be adopted at any other time.
+//! Whoever has waited asks again before it answers.
+//!
+//! Changes of other partitions refuse nothing: a plan is as old as the last change of its own partition allows.
+
+use std::{sync::Arc, time::Duration};
+
+use atoll_ring::{Epoch, NodeId, Partition};
+use atoll_wire::{ErrorCode, Failure};
+use tokio::time::Instant;
+
+use crate::{
+    Node,
+    canary::{self, Canary},
+    membership::catch_up,
+};
+
+/// The longest that a request waits for this node to learn a view that others have. Longer than a view takes to come, and
+/// half of the time that a request has by default.
+const CATCH_UP_LIMIT: Duration = Duration::from_millis(500);
+
+/// Refuses what another node has planned before the partition last changed. Only a client may leave the epoch out: whoever
+/// asks a replica has planned.
+pub(crate) fn of_others(node: &Node, partition: Partition, planned: Epoch) -> Result<(), Failure> {
+    match canary::is_on(Canary::SkipFence) {
+        true => Ok(()),
+        false => check(node, partition, planned),
+    }
+}
+
+/// Refuses what this node itself has planned before the partition last changed.
+pub(crate) fn of_own(node: &Node, partition: Partition, planned: Epoch) -> Result<(), Failure> {
+    match canary::is_on(Canary::SkipFence) || canary::is_on(Canary::FenceOthersOnly) {
+        true => Ok(()),
+        false => check(node, partition, planned),
+    }
+}
+
+fn check(node: &Node, partition: Partition, planned: Epoch) -> Result<(), Failure> {
+    let changed = node.view().last_changed(partition);
+    if planned >= changed {
+        return Ok(());
+    }
+    Err(stale(format!(
+        "planned at epoch {planned}, and partition {partition} changed at {changed}"
+    )))
+}
+
+/// Whether this node keeps keys of the partition, as it knows now: in the old owner set, or in the new one.
+pub(crate) fn keeps(node: &Node, partition: Partition) -> bool {
+    let view = node.view();
+    view.owners(partition).first(view.bucket_n()).contains(node.id())
+}
+
+/// Refuses what only an owner may do. Whoever has sent it knows another view; which of the two is the newer one, the epochs
+/// beside request and reply tell.
+pub(crate) fn owners_only(node: &Node, partition: Partition) -> Result<(), Failure> {
+    match keeps(node, partition) || canary::is_on(Canary::SkipFence) {
+        true => Ok(()),
+        false => {
+            let (me, epoch) = (node.id(), node.view().epoch());
+            Err(stale(format!("{me} does not own partition {partition} at epoch {epoch}")))
+        }
+    }
+}
+
+/// Refuses to stand in for a node that is no owner. If whoever asks knows a newer view than we do it may be right.
+pub(crate) fn owned_by(
+    node: &Node,
+    owner: NodeId,
+    partition: Partition,
+    planned: Epoch,
+) -> Result<(), Failure> {
+    let view = node.view();
+    let detail = format!("{owner} does not own partition {partition} at epoch {}", view.epoch());
+    match view.owners(partition).contains(owner) {
+        true => Ok(()),
+        false if planned > view.epoch() => Err(stale(detail)),
+        false => Err(Failure::refused(ErrorCode::Malformed, detail)),
+    }
+}
+
+/// A peer speaks of a view that is newer than ours: waits until we have it, but never for long and not past the deadline.
+pub(crate) async fn catch_up(node: &Arc<Node>, peer: NodeId, epoch: Epoch, deadline: Instant) {
+    node.heard_epoch(peer, epoch);
+    wait_for(node, epoch, deadline).await;
+}
+
+/// The same, if somebody else has to say who knows that view.
+pub(crate) async fn wait_for(node: &Arc<Node>, epoch: Epoch, deadline: Instant) {
+    let limit = deadline.min(node.clock().now() + CATCH_UP_LIMIT);
+    catch_up::reached(node, epoch, limit).await;
+}
+
+fn stale(detail: String) -> Failure {
+    Failure { retry_after_ms: 100, ..Failure::refused(ErrorCode::StaleView, detail) }
+}

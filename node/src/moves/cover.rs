@@ -1,0 +1,73 @@
+//! The owner's part when a former one hands over: which of its rows are held here as they are there.
+
+use std::{sync::Arc, time::Duration};
+
+use atoll_ring::Partition;
+use atoll_transport::{Answer, Caller};
+use atoll_wire::{Covered, Covering, ErrorCode, Failure, Reply};
+use bytes::Bytes;
+
+use crate::{
+    Node,
+    node::failed,
+    replica,
+    storage::{StoreError, rows},
+};
+
+/// Bytes of records that are read in one go.
+const SLICE_BYTES: usize = 256 << 10;
+
+/// Answers a former owner that asks which of its rows are held here. The records themselves are read, because after the
+/// answer one copy less exists; and the answer leaves after the commit that holds them.
+pub(crate) fn covers(node: &Arc<Node>, caller: Caller, asked: &Covered) -> Answer {
+    if caller.node.is_none() {
+        let detail = "only a node hands over, and it says who it is";
+        return Answer::Now(failed(Failure::refused(ErrorCode::NotPermitted, detail)));
+    }
+    let partition = Partition(asked.partition);
+    let Some(rows) = asked.read().filter(|_| node.view().partitions().contains(partition)) else {
+        let detail = "there is no such partition, or these are no rows";
+        return Answer::Now(failed(Failure::refused(ErrorCode::Malformed, detail)));
+    };
+    let node = node.clone();
+    Answer::Later(Box::pin(async move {
+        let which = match compare(&node, partition, rows).await {
+            Ok(which) => which,
+            Err(error) => return failed(replica::stopping(&error)),
+        };
+        if let Err(error) = node.disk().settled().done().await {
+            return failed(replica::stopping(&error));
+        }
+        // last: nothing that is said is older than this look
+        if !node.view().owners(partition).contains(node.id()) {
+            let detail = format!("{} does not own partition {partition}", node.id());
+            return failed(Failure::refused(ErrorCode::StaleView, detail));
+        }
+        Reply::Covering(Covering { which: which.into() })
+    }))
+}
+
+/// 1 for each row that is the same here.
+async fn compare(
+    node: &Arc<Node>,
+    partition: Partition,
+    rows: Vec<(Bytes, [u8; 16])>,
+) -> Result<Vec<u8>, StoreError> {
+    let mut which = Vec::with_capacity(rows.len());
+    let (mut bytes, mut began) = (0, node.clock().now());
+    for (row, digest) in rows {
+        let own = match rows::partition_of_data(&row) == Some(partition) {
+            true => replica::read(node, &row)?,
+            false => None,
+        };
+        let said = node.repair().trees.summary(&row)?;
+        which.push(u8::from(own.is_some() && said.is_some_and(|said| said.digest.0 == digest)));
+        bytes += row.len() + own.map_or(0, |own| own.state.len());
+        if bytes >= SLICE_BYTES {
+            let worked: Duration = node.clock().now() - began;
+            super::rest(node, worked).await;
+            (bytes, began) = (0, node.clock().now());
+        }
+    }
+    Ok(which)
+}
