@@ -35,7 +35,7 @@ use crate::{
 
 mod join;
 mod recover;
-mod status;
+pub mod status;
 mod token;
 
 /// A cluster on several machines: its papers, its members, and changes of both

@@ -1,11 +1,13 @@
 //! `atoll status`: how the nodes are, each asked itself.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use atoll_client::{NodeId, NodeStatus};
 use serde::Serialize;
 
 use crate::{
+    change::watch,
+    cluster,
     ending::Ending,
     exit::{Exit, Failed},
     output::{self, Format},
@@ -21,6 +23,9 @@ struct Document {
     epoch: u64,
     healthy: bool,
     nodes: Vec<NodeDocument>,
+    /// Why the ring cannot be changed now; absent if it can, or if only an operator may know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frozen: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }
@@ -99,7 +104,7 @@ struct Peer {
 /// Runs the command. Exits 5 if a node does not answer or serve, does not see another, takes no writes, or is in doubt.
 pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
     let profile = profile(cluster)?;
-    let client = connect_as(&profile).await?;
+    let client = Arc::new(connect_as(&profile).await?);
     let view = client.view();
     let mut nodes = Vec::new();
     for member in view.members() {
@@ -117,6 +122,9 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
             status: status.map(Status::from),
         });
     }
+    let reports = client.moves(TIMEOUT).await;
+    let reports: Vec<_> = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).collect();
+    let frozen = watch::frozen(&reports).map(|why| cluster::status::in_words(&view, why));
     client.close().await;
     let warning = Ending::of_profile(&profile)
         .filter(Ending::is_near)
@@ -129,6 +137,7 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
             epoch: view.epoch().0,
             healthy,
             nodes,
+            frozen,
             warning,
         }),
         Format::Table | Format::Plain => {
@@ -138,6 +147,11 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
                 "UPTIME", "REMARK",
             ];
             output::rows(format, &headings, &rows);
+            if let Some(frozen) = frozen {
+                anstream::eprintln!(
+                    "\x1b[33mwarning\x1b[0m: {frozen}; reads and writes go on: atoll cluster status"
+                );
+            }
             if let Some(warning) = warning {
                 anstream::eprintln!("\x1b[33mwarning\x1b[0m: {warning}");
             }
