@@ -53,7 +53,7 @@ fn check(node: &Node, partition: Partition, planned: Epoch) -> Result<(), Failur
 /// Whether this node keeps keys of the partition, as it knows now: in the old owner set, or in the new one.
 pub(crate) fn keeps(node: &Node, partition: Partition) -> bool {
     let view = node.view();
-    view.owners(partition).first(view.bucket_n()).contains(node.id())
+    view.keepers(partition).contains(node.id())
 }
 
 /// Refuses what only an owner may do. Whoever has sent it knows another view; which of the two is the newer one, the epochs
@@ -77,7 +77,7 @@ pub(crate) fn owned_by(
 ) -> Result<(), Failure> {
     let view = node.view();
     let detail = format!("{owner} does not own partition {partition} at epoch {}", view.epoch());
-    match view.owners(partition).contains(owner) {
+    match view.keepers(partition).contains(owner) {
         true => Ok(()),
         false if planned > view.epoch() => Err(stale(detail)),
         false => Err(Failure::refused(ErrorCode::Malformed, detail)),

@@ -435,7 +435,7 @@ async fn deliver_all(
 fn owns_no_longer(node: &Node, target: NodeId, row: &Bytes) -> bool {
     let Some((bucket, key)) = rows::bucket_and_key(&rows::data_of_hint(row)) else { return false };
     let view = node.view();
-    !view.owners(view.partition(Token::of(&bucket.0, &key))).contains(target)
+    !view.keepers(view.partition(Token::of(&bucket.0, &key))).contains(target)
 }
 
 /// How the delivery of one hint went.
@@ -458,7 +458,7 @@ async fn send_to_others(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &B
         return Delivery::Damaged;
     };
     let view = node.view();
-    let owners = view.owners(view.partition(Token::of(&bucket.0, &key))).all();
+    let owners = view.keepers(view.partition(Token::of(&bucket.0, &key))).all();
     for owner in owners.into_iter().filter(|owner| *owner != target) {
         if owner == node.id() {
             let state = record.register().expect("it was looked at");

@@ -58,7 +58,7 @@ pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), 
     node.count_corrupt();
     let view = node.view();
     let owners = match rows::partition_of_data(row) {
-        Some(partition) => view.owners(partition).all(),
+        Some(partition) => view.keepers(partition).all(),
         None => Vec::new(),
     };
     let others = owners.into_iter().filter(|owner| *owner != node.id()).collect();
@@ -168,7 +168,7 @@ pub(crate) fn hints_of(node: &Node, bucket: BucketId, key: &[u8]) -> Result<Know
     let row = row_of(node, bucket, key);
     let view = node.view();
     let mut joined = Register::default();
-    for owner in view.owners(view.partition(Token::of(&bucket.0, key))).all() {
+    for owner in view.keepers(view.partition(Token::of(&bucket.0, key))).all() {
         match node.hints().read(owner, &row)? {
             Own::Missing => {}
             Own::Known(record) => joined.join(record.register().expect("it was looked at")),

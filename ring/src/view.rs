@@ -171,6 +171,16 @@ impl View {
         }
     }
 
+    /// The owners that hold the keys of the default bucket: the first so many of each set. Owners beyond them hold
+    /// nothing yet.
+    ///
+    /// # Panics
+    /// If the partition does not exist; see [`Partitions::contains`].
+    #[must_use]
+    pub fn keepers(&self, partition: Partition) -> Owners<'_> {
+        self.owners(partition).first(self.bucket_n)
+    }
+
     /// All nodes in the order of the ring from this partition on: who stands in when owners are out
     /// of reach.
     ///

@@ -83,7 +83,7 @@ async fn survey(node: &Arc<Node>, clean: &mut Clean) -> Result<(), StoreError> {
         if number % LOOK == LOOK - 1 {
             tokio::task::yield_now().await;
         }
-        if view.owners(partition).contains(node.id()) {
+        if view.keepers(partition).contains(node.id()) {
             clean.remove(&partition);
             node.moves().state().strays.remove(&partition);
             continue;
@@ -163,7 +163,7 @@ async fn hand_over(node: &Arc<Node>, partition: Partition) -> Result<bool, Store
 }
 
 fn is_ours(node: &Node, partition: Partition) -> bool {
-    node.view().owners(partition).contains(node.id())
+    node.view().keepers(partition).contains(node.id())
 }
 
 /// Keys of which a former owner is in doubt are the owners' business.
@@ -244,7 +244,7 @@ async fn send(
     let answer = ask(node, owner, envelope, Request::Replicate(replicate)).await;
     let is_kept = matches!(answer, Some(Reply::Replicated(done)) if done.durable);
     // an acknowledgement of somebody who is no owner by now is worth nothing
-    if is_kept && node.view().owners(partition).contains(owner) {
+    if is_kept && node.view().keepers(partition).contains(owner) {
         forget(node, partition, &row, &digest)?;
         return Ok(true);
     }
@@ -275,7 +275,7 @@ fn forget(
 fn whom(node: &Node, partition: Partition) -> Option<NodeId> {
     let view = node.view();
     let successor = node.moves().state().successors.get(&partition).copied();
-    let owners = view.owners(partition).all();
+    let owners = view.keepers(partition).all();
     let mut up: Vec<NodeId> =
         owners.into_iter().filter(|owner| !node.liveness().is_down(*owner)).collect();
     up.sort_by_key(|owner| (Some(*owner) != successor, node.liveness().rank(*owner)));

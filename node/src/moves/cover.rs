@@ -39,7 +39,7 @@ pub(crate) fn covers(node: &Arc<Node>, caller: Caller, asked: &Covered) -> Answe
             return failed(replica::stopping(&error));
         }
         // last: nothing that is said is older than this look
-        if !node.view().owners(partition).contains(node.id()) {
+        if !node.view().keepers(partition).contains(node.id()) {
             let detail = format!("{} does not own partition {partition}", node.id());
             return failed(Failure::refused(ErrorCode::StaleView, detail));
         }

@@ -258,7 +258,7 @@ impl Node {
         let partition = view.partition(Token::of(&envelope.bucket.0, key));
         let fits = match request {
             Request::Replicate(Replicate { hint_for: Some(owner), .. }) => {
-                view.owners(partition).contains(NodeId(*owner))
+                view.keepers(partition).contains(NodeId(*owner))
             }
             _ => fence::keeps(self, partition),
         };

@@ -392,7 +392,7 @@ impl<'a> Exchange<'a> {
 
 /// Whether one of the two takes a seat of this partition and copies it from whoever held the seat.
 fn is_copied(node: &Node, peer: NodeId, partition: Partition) -> bool {
-    match node.view().owners(partition) {
+    match node.view().keepers(partition) {
         Owners::One(_) => false,
         Owners::Joint { old, new } => {
             seats(old, new).iter().any(|(_, joins)| *joins == node.id() || *joins == peer)

@@ -168,7 +168,7 @@ async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> 
     else {
         return Ok(Compared::Incomplete); // the name itself is damaged: nobody can be asked
     };
-    let owners = node.view().owners(partition).all();
+    let owners = node.view().keepers(partition).all();
     if !owners.contains(&node.id()) {
         return Ok(Compared::Incomplete); // what is left of it here is handed over (`moves::clean`)
     }

@@ -92,7 +92,7 @@ impl Trees {
             wanted: Notify::new(),
         };
         for partition in partitions.all() {
-            let is_mine = view.owners(partition).contains(me);
+            let is_mine = view.keepers(partition).contains(me);
             trees.push(is_mine.then(|| trees_of.empty(0)));
         }
         trees_of.make_all(&mut trees)?;
@@ -104,7 +104,7 @@ impl Trees {
     /// of what is owned no longer are gone.
     pub(crate) fn follow(&self, view: &View, me: NodeId) -> Result<(), StoreError> {
         for partition in self.partitions.all() {
-            let is_mine = view.owners(partition).contains(me);
+            let is_mine = view.keepers(partition).contains(me);
             let index = partition.index();
             let has_tree = self.state().trees[index].is_some();
             match (is_mine, has_tree) {
@@ -397,7 +397,7 @@ impl Trees {
 fn shared(view: &View, me: NodeId) -> BTreeMap<NodeId, Arc<[Partition]>> {
     let mut shared: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
     for partition in view.partitions().all() {
-        let owners = view.owners(partition).all();
+        let owners = view.keepers(partition).all();
         if owners.contains(&me) {
             for owner in owners.into_iter().filter(|owner| *owner != me) {
                 shared.entry(owner).or_default().push(partition);
