@@ -195,6 +195,7 @@ fn requests() -> Vec<Request> {
             after: Bytes::from_static(b"the last row"),
         }),
         Request::Recall(Recall { node: 9 }),
+        Request::Moves(MovesQuery {}),
         Request::CompareRoots(CompareRoots { roots: Bytes::from_static(b"roots, as they are") }),
         Request::Compare(Compare {
             partition: 1021,
@@ -209,7 +210,6 @@ fn requests() -> Vec<Request> {
             fingerprints: Bytes::from_static(b"fingerprints, as they are"),
         }),
         Request::Propose(Propose { hops: 2, command: Bytes::from_static(b"a command, as it is") }),
-        Request::Moves(MovesQuery {}),
         Request::Raft(Raft { message: Bytes::from_static(b"a message, as it is") }),
         Request::Copy(Copy {
             partition: 1019,
@@ -279,6 +279,7 @@ fn replies() -> Vec<(Kind, Reply)> {
                 commit: Commit { sequence: 303, chain: 0x4142_4344_4546_4748 },
             }),
         ),
+        (Kind::Moves, Reply::Moves(moves())),
         (
             Kind::CompareRoots,
             Reply::Differing(Differing { which: Bytes::from_static(&[0b101, 0b10]) }),
@@ -289,7 +290,6 @@ fn replies() -> Vec<(Kind, Reply)> {
             Reply::Unmatched(Unmatched { entries: Bytes::from_static(b"entries, as they are") }),
         ),
         (Kind::Propose, Reply::Proposed(Proposed { epoch: 307 })),
-        (Kind::Moves, Reply::Moves(moves())),
         (
             Kind::Raft,
             Reply::Raft(RaftReply { message: Bytes::from_static(b"an answer, as it is") }),

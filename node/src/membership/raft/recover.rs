@@ -2,8 +2,9 @@
 //!
 //! The operator stops all nodes that are left, looks for the one with the highest epoch, and lets its log go on from there
 //! with this node as its only voter. That is a decision, not a repair: a change that only the lost voters had agreed on is
-//! gone, and if they come back after all they must be emptied first. Both stand in the confirmation that the command asks
-//! for. The change is a line of the log ([`Command::Recovered`]), so that `ring history` shows it for ever.
+//! gone. And former voters that come back with their disks, and are a majority of the old group among themselves, go on as
+//! that group, beside the new one: they must be emptied first. Both belong into the confirmation that the command asks for.
+//! The change is a line of the log ([`Command::Recovered`]), so that `ring history` shows it for ever.
 //!
 //! The node's log is put above all that it ever knew: a higher term, and the entry after its last one. What it had voted
 //! for and what it had not yet applied is dropped.
