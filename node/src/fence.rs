@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_ring::{Epoch, NodeId, Partition};
+use atoll_ring::{Epoch, MemberState, NodeId, Partition};
 use atoll_wire::{ErrorCode, Failure};
 use tokio::time::Instant;
 
@@ -81,6 +81,18 @@ pub(crate) fn owned_by(
         true => Ok(()),
         false if planned > view.epoch() => Err(stale(detail)),
         false => Err(Failure::refused(ErrorCode::Malformed, detail)),
+    }
+}
+
+/// Refuses to keep anything for others on a node that leaves: it has said, or is about to say, that it keeps nothing, and is
+/// let go for that.
+pub(crate) fn stays(node: &Node) -> Result<(), Failure> {
+    let view = node.view();
+    match view.member(node.id()).map(|member| member.state) {
+        Some(MemberState::Active | MemberState::Joining) => Ok(()),
+        Some(MemberState::Leaving | MemberState::Dead) | None => {
+            Err(stale(format!("{} leaves the ring at epoch {}", node.id(), view.epoch())))
+        }
     }
 }
 

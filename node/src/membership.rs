@@ -81,7 +81,10 @@ pub(crate) async fn propose(node: Arc<Node>, caller: Caller, asked: Propose) -> 
         return failed(Failure::refused(ErrorCode::NotPermitted, detail));
     }
     match node.log().propose(command).await {
-        Ok(epoch) => Reply::Proposed(Proposed { epoch: epoch.0 }),
+        Ok(epoch) => {
+            node.liveness().tell_all(); // once; whoever does not hear it now hears it with the next message
+            Reply::Proposed(Proposed { epoch: epoch.0 })
+        }
         Err(NotProposed::LedBy(leader)) if asked.hops < HOPS_MAX && leader != node.id() => {
             let asked = Propose { hops: asked.hops + 1, ..asked };
             let envelope = node.envelope(node.clock().now() + PASSED_ON_LIMIT, 0);

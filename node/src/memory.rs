@@ -3,8 +3,7 @@
 //!
 //! A node cannot know by itself that it was restored from an old copy, or that its disk was exchanged for an empty one:
 //! it asks the others (see `rise`). They know from its pings, which speak of fsynced commits only. What is told here may
-//! be lost again in a crash, but for incarnations a node enrols: those are fsynced before the answer, because a majority of
-//! memories is what makes them unique.
+//! be lost again in a crash. What makes an incarnation unique is the membership log alone.
 //!
 //! ```text
 //!   meta   peer/<node>    incarnation u32 | sequence u64 | chain u64     of the last commit told under the incarnation
@@ -16,7 +15,7 @@ use std::{
 };
 
 use atoll_ring::{NodeId, View};
-use atoll_wire::{Ack, Commit, Enrolled, Recalled};
+use atoll_wire::{Commit, Recalled};
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::storage::{Space, StoreError, Write, commit::Disk, meta, rows};
@@ -85,50 +84,9 @@ impl Memory {
 
     /// The answer to a node that asks what is remembered of it.
     pub(crate) fn recall(&self, node: NodeId, vouches: bool) -> Recalled {
-        let state = self.state();
         let Remembered { incarnation, commit } =
-            state.members.get(&node).copied().unwrap_or_default();
-        let others = state.members.iter().filter(|(_, known)| known.incarnation > 0);
-        let incarnations = others.map(|(node, known)| (node.0, known.incarnation)).collect();
-        Recalled { vouches, incarnation, commit, incarnations }
-    }
-
-    /// A node wants to go on under this incarnation. Good if it is above all that was heard of; then it is on stable
-    /// storage when this returns.
-    pub(crate) async fn enrol(
-        &self,
-        node: NodeId,
-        incarnation: u32,
-    ) -> Result<Enrolled, StoreError> {
-        let (accepted, highest, kept) = {
-            let mut state = self.state();
-            let known = state.members.entry(node).or_default();
-            let wanted = Remembered { incarnation, commit: Commit::default() };
-            let accepted = incarnation > known.incarnation && known.learn(wanted);
-            // a refusal waits as well: the number it names may just have been accepted
-            (accepted, known.incarnation, self.disk.write(vec![known.write(node)], Ack::Durable))
-        };
-        kept.done().await?;
-        Ok(Enrolled { accepted, highest })
-    }
-
-    /// The highest incarnation of a node that was heard of.
-    pub(crate) fn incarnation(&self, node: NodeId) -> u32 {
-        self.state().members.get(&node).map_or(0, |known| known.incarnation)
-    }
-
-    /// Joins what others have heard of. The writes belong into the commit before which this node vouches for nothing.
-    pub(crate) fn learn(&self, heard_of: &BTreeMap<NodeId, u32>) -> Vec<Write> {
-        let mut state = self.state();
-        let mut writes = Vec::new();
-        for (node, known) in &mut state.members {
-            let incarnation = heard_of.get(node).copied().unwrap_or(0);
-            known.learn(Remembered { incarnation, commit: Commit::default() });
-            if known.incarnation > 0 {
-                writes.push(known.write(*node));
-            }
-        }
-        writes
+            self.state().members.get(&node).copied().unwrap_or_default();
+        Recalled { vouches, incarnation, commit }
     }
 
     /// A node has said what it remembers of us, and it is nothing that we have not.

@@ -186,14 +186,14 @@ impl Repair {
 
     /// A peer has said what it holds.
     pub(crate) fn heard(&self, node: &Node, peer: NodeId, theirs: Roots, epoch: Epoch) {
-        if epoch != node.view().epoch() {
-            return; // not of the same partitions
-        }
         let ours = self.roots(node, peer);
         let now = node.clock().now();
         let mut state = self.state();
         let Some(known) = state.peers.get_mut(&peer) else { return };
-        known.in_doubt = !theirs.vouched;
+        known.in_doubt = !theirs.vouched; // whichever view it has: a node that lost memory makes a new one
+        if epoch != node.view().epoch() {
+            return; // not of the same partitions
+        }
         if ours.sum != theirs.sum {
             known.differs_since.get_or_insert(now);
         } else {

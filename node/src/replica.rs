@@ -216,6 +216,7 @@ pub(crate) async fn replicate(
         None => join(&node, &row, incoming, replicate.ack),
         Some(owner) => {
             fence::owned_by(&node, NodeId(owner), partition, envelope.epoch)?;
+            fence::stays(&node)?;
             stand_in(&node, &row, &incoming, NodeId(owner))
         }
     });

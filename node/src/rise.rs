@@ -5,37 +5,33 @@
 //! asks every peer within reach what that one remembers of it. If its own directory and the peers agree, it serves as
 //! before. Otherwise:
 //!
-//! 1. It learns from a majority of the others the highest incarnation k that it ever had, and those of all nodes.
-//! 2. It has k+1 written down, fsynced, by a majority of the others; with a higher number if somebody refuses.
-//! 3. In one commit it writes down its new incarnation, what it has learnt, and doubt for all it owns.
-//! 4. It serves, its answers joined and not counted until each partition was compared with every other owner (`doubt`).
+//! 1. It proposes its next incarnation to the membership log, through any peer that passes it on. The log takes each number
+//!    once. Only an answer to its very own proposal counts: what ends unknown may be taken, for a life that nobody leads.
+//! 2. In one commit it writes down its new incarnation, and doubt for all it owns.
+//! 3. It serves, its answers joined and not counted until each partition was compared with every other owner (`doubt`).
 //!
-//! Until then it refuses data and tells its peers so. What keeps two lives apart is that a **majority of memories** is
-//! asked, then told. A node that has lost its own memory does not vouch until it has learnt from such a majority itself.
-//! Let a number be fsynced by q of the n-1 others, q the least majority of them. The others that vouch and have not heard
-//! of it are then fewer than q. Nobody joins those: whoever is wiped and learns anew asks q nodes, and one of them knows.
-//! (The weak spot: others that are wiped *and* have risen again between the first and the last answer of one round, which
-//! takes two seconds at most.)
+//! Until then it refuses data and tells its peers so. So a node that lost memory needs a majority of the voters to serve as
+//! an owner; one that lost nothing needs nobody. A voter that lost memory does not count towards that majority: it comes
+//! back as another member of the group (see `membership/raft`).
 //!
 //! A peer out of reach at the start is asked as soon as it is met ([`ask_late`]). If it then remembers more than this node
 //! has, the node stops: the next start knows.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use atoll_antientropy::Actor;
-use atoll_ring::{NodeId, Partition, View};
-use atoll_transport::CallError;
-use atoll_wire::{Ack, Commit, Enrol, Enrolled, Lane, Recall, Recalled, Reply, Request};
+use atoll_ring::{Command, Epoch, NodeId, Partition, View};
+use atoll_transport::{CallError, Caller};
+use atoll_wire::{
+    Ack, Commit, ErrorCode, Lane, Propose, Recall, Recalled, Reply, Request, Role, Roles,
+};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
     Node, Past,
     canary::{self, Canary},
+    membership::{self, catch_up},
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
 
@@ -117,7 +113,8 @@ pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError>
         let Reply::Recalled(recalled) = reply else { continue };
         match remembers_more(node.disk().found(), incarnation, recalled) {
             Some(what) => lost = lost.or_else(|| Some(format!("{peer} remembers {what}"))),
-            None => node.memory().has_said(*peer),
+            None if recalled.vouches => node.memory().has_said(*peer),
+            None => {} // it may have forgotten; asked again when it serves
         }
     }
     let Some(why) = lost else {
@@ -126,16 +123,19 @@ pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError>
     };
     tracing::warn!(why, "something is lost: needs a new incarnation");
     keep_in_mind(node, &why).await?;
-    let needed = majority(others.len());
-    if needed == 0 {
+    if others.is_empty() {
         return Err(StoreError(format!(
             "{why}, and this cluster has no other node that knows what is missing. Put the directory back as it was. If what \
              it held may be lost, empty it and start the node once with --first-start"
         )));
     }
-    let (incarnation, table) = enrolled(node, &others, needed, &why).await;
-    let mut writes = node.memory().learn(&table);
-    writes.push(meta::write(Bytes::from_static(rows::INCARNATION), &incarnation.to_be_bytes()));
+    let incarnation = if canary::is_on(Canary::ReuseActor) {
+        node.incarnation()
+    } else {
+        renewed(node, &others, &why).await
+    };
+    let mut writes =
+        vec![meta::write(Bytes::from_static(rows::INCARNATION), &incarnation.to_be_bytes())];
     writes.push(Write { space: Space::Meta, row: Bytes::from_static(rows::LOST), value: None });
     writes.extend(node.doubt().begin(&why, all_owned(node), node.clock().now()));
     node.disk().write(writes, Ack::Durable).done().await?;
@@ -163,67 +163,51 @@ fn remembers_more(found: Commit, incarnation: u32, recalled: &Recalled) -> Optio
         .then(|| format!("another commit {} of it", found.sequence))
 }
 
-/// How many of so many others are a majority of them.
-fn majority(others: usize) -> usize {
-    if others == 0 { 0 } else { others / 2 + 1 }
-}
-
-/// The new incarnation, when a majority of the others has it fsynced, and the incarnations of all nodes. Goes on until it
-/// is so.
-async fn enrolled(
-    node: &Arc<Node>,
-    others: &[NodeId],
-    needed: usize,
-    why: &str,
-) -> (u32, BTreeMap<NodeId, u32>) {
+/// A number for this life that no other life has: the membership log has taken it, and from us. Goes on until it has.
+///
+/// The log takes the number after the last one it knows. If a peer remembers a higher one, because a log was recovered
+/// without its newest entries, numbers are used up until they are above that.
+async fn renewed(node: &Arc<Node>, others: &[NodeId], why: &str) -> u32 {
     let me = node.id();
-    let mut refused_below = 0;
+    let mut highest = node.incarnation();
     loop {
         let recall = Request::Recall(Recall { node: me.0 });
-        let mut table: BTreeMap<NodeId, u32> = BTreeMap::new();
-        let mut vouching = Vec::new();
-        let mut hear = |of: NodeId, incarnation: u32| {
-            let known = table.entry(of).or_default();
-            *known = incarnation.max(*known);
-        };
-        hear(me, node.incarnation().max(node.memory().incarnation(me)).max(refused_below));
-        for (peer, reply) in ask_all(node, others, recall).await {
-            let Reply::Recalled(Recalled { vouches, incarnation, incarnations, .. }) = reply else {
-                continue;
-            };
-            hear(me, incarnation);
-            if vouches {
-                vouching.push(peer);
-                incarnations.into_iter().for_each(|(of, number)| hear(NodeId(of), number));
+        for (_, reply) in ask_all(node, others, recall).await {
+            if let Reply::Recalled(recalled) = reply {
+                highest = highest.max(recalled.incarnation);
             }
         }
-        let all = others.len();
-        if vouching.len() < needed {
-            let some = vouching.len();
-            node.note_rising(&format!(
-                "{why}; {needed} of {all} others must vouch for a new incarnation, {some} {}",
-                if some == 1 { "does" } else { "do" }
-            ));
-            tokio::time::sleep(NEXT_ROUND).await;
-            continue;
-        }
-        let wanted = table[&me] + 1;
-        let enrol = Request::Enrol(Enrol { node: me.0, incarnation: wanted });
-        let mut accepted = 0;
-        for (_, reply) in ask_all(node, &vouching, enrol).await {
-            let Reply::Enrolled(enrolled) = reply else { continue };
-            let Enrolled { accepted: yes, highest } = enrolled;
-            accepted += usize::from(yes);
-            refused_below = refused_below.max(highest);
-        }
-        if accepted >= needed {
-            table.insert(me, wanted);
-            return (wanted, table);
-        }
-        node.note_rising(&format!(
-            "{why}; {needed} of {all} others must write down incarnation {wanted}, {accepted} have"
-        ));
+        let Some(last) = node.view().member(me).map(|member| member.incarnation) else {
+            return std::future::pending().await; // removed: the storage has given up, and the node ends
+        };
+        let incarnation = last + 1;
+        let refused = match propose(node, Command::Incarnation { node: me, incarnation }).await {
+            Ok(epoch) => {
+                let until = node.clock().now() + ANSWER_LIMIT;
+                catch_up::reached(node, epoch, until).await;
+                if incarnation > highest {
+                    return incarnation;
+                }
+                continue;
+            }
+            Err(refused) => refused,
+        };
+        node.note_rising(&format!("{why}; needs a new incarnation, and {refused}"));
         tokio::time::sleep(NEXT_ROUND).await;
+    }
+}
+
+/// Proposes something about this node, to whoever leads.
+async fn propose(node: &Arc<Node>, command: Command) -> Result<Epoch, String> {
+    let caller = Caller { roles: Roles::of(&[Role::Node]), node: Some(node.id()) };
+    let command = postcard::to_stdvec(&command).expect("plain data").into();
+    match membership::propose(node.clone(), caller, Propose { hops: 0, command }).await {
+        Reply::Proposed(proposed) => Ok(Epoch(proposed.epoch)),
+        Reply::Failed(failure) => Err(match failure.code {
+            ErrorCode::RingFrozen => format!("the ring is frozen: {}", failure.detail),
+            _ => failure.detail,
+        }),
+        other => Err(format!("an answer that is none: {other:?}")),
     }
 }
 
@@ -261,7 +245,10 @@ async fn ask(node: &Arc<Node>, peer: NodeId, request: Request) -> Option<(NodeId
             let call = node.transport().call(peer, Lane::Control, envelope, request.clone());
             match call.await {
                 Ok((_, Reply::Failed(_))) => return None,
-                Ok((_, reply)) => return Some((peer, reply)),
+                Ok((epoch, reply)) => {
+                    node.heard_epoch(peer, epoch);
+                    return Some((peer, reply));
+                }
                 Err(CallError::Unsendable(_)) => return None,
                 Err(CallError::Down(_) | CallError::Lost(_) | CallError::Overloaded) => {
                     if node.clock().now() - began >= REACH_LIMIT {
@@ -284,7 +271,9 @@ pub(crate) async fn ask_late(node: &Arc<Node>, peer: NodeId) {
     let recall = Request::Recall(Recall { node: node.id().0 });
     let Some((_, Reply::Recalled(recalled))) = ask(node, peer, recall).await else { return };
     let Some(what) = remembers_more(node.disk().found(), node.incarnation(), &recalled) else {
-        node.memory().has_said(peer);
+        if recalled.vouches {
+            node.memory().has_said(peer);
+        }
         return;
     };
     if keep_in_mind(node, &format!("{peer} remembers {what}")).await.is_ok() {
@@ -326,27 +315,13 @@ mod tests {
         ];
         for (incarnation, sequence, chain, is_more) in cases {
             let commit = Commit { sequence, chain };
-            let recalled =
-                Recalled { vouches: true, incarnation, commit, incarnations: Vec::new() };
+            let recalled = Recalled { vouches: true, incarnation, commit };
             let ours = incarnation.min(1);
             let more = remembers_more(found, ours, &recalled);
             assert_eq!(more.is_some(), is_more, "{recalled:?}: {more:?}");
         }
         let earlier = Commit { sequence: 99, chain: 9 };
-        let recalled =
-            Recalled { vouches: true, incarnation: 0, commit: earlier, incarnations: Vec::new() };
+        let recalled = Recalled { vouches: true, incarnation: 0, commit: earlier };
         assert_eq!(remembers_more(found, 1, &recalled), None, "of an earlier life");
-    }
-
-    /// The least majority of the others: two such sets of the others of one node always share a node, and so do one of
-    /// them without a member and one of the others of that member.
-    #[test]
-    fn majorities_meet() {
-        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(majority), [0, 1, 2, 2, 3, 3, 4]);
-        for others in 1..100 {
-            let q = majority(others);
-            assert!(2 * q > others, "two among {others}");
-            assert!((q - 1) + q > others - 1, "a witness is wiped, {others}");
-        }
     }
 }

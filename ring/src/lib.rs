@@ -4,7 +4,9 @@
 //! current [`Epoch`] lists the nodes that own it. Read in this order: [`token`](Token) and
 //! [`member`](Member) are the words, `view` is what the cluster agrees on, `placement` computes it
 //! (with `preference`, the hash ring), `quorum` says how many answers a request needs and `tally`
-//! counts them.
+//! counts them. How a view becomes the next one is `change`, with all refusals in `rejected`; `plan`
+//! says what a change would move, `voters` who should vote on it, and `update` how others learn of
+//! it. `document` and `encoding` are a view's two outward forms.
 //!
 //! Nothing here reads a clock, draws a random number or waits: the same arguments give the same
 //! answer on every machine, which is what lets every node apply a membership change by itself and

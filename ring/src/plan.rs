@@ -42,7 +42,7 @@ pub struct Plan {
     /// then so that neighbours in the order have different nodes.
     #[serde(deserialize_with = "bounded::list::<_, _, ORDER_MAX>")]
     pub order: Vec<Partition>,
-    /// How many copies of a partition have to be made.
+    /// How many seats change hands, or are new.
     pub seats_moved: usize,
     /// What it means for each node that owns something before or after, by id.
     pub nodes: Vec<NodeShare>,
@@ -58,7 +58,7 @@ impl Plan {
     /// Plans a wish. What is moving already arrives first; partitions that must move on wait until
     /// they are there.
     ///
-    /// Half a second for 1000 nodes and 32,768 partitions is slow already.
+    /// Takes some 0.3 s for 1000 nodes and 32,768 partitions.
     ///
     /// # Errors
     /// The wish does not fit this view.
@@ -91,11 +91,13 @@ impl Plan {
         Command::Change { base: *base, wish: wish.clone(), moves: moves.clone() }
     }
 
-    /// How much has to be copied, if partitions are so large.
+    /// How much has to be copied, if partitions are so large. Seats that nobody held before need no
+    /// copy.
     #[must_use]
     pub fn bytes(&self, view: &View, size: impl Fn(Partition) -> u64) -> u64 {
         let copies = |(at, target): (&Partition, &Vec<NodeId>)| {
-            size(*at) * seats(view.settled(*at), target).len() as u64
+            let seats = seats(view.settled(*at), target);
+            size(*at) * seats.iter().filter(|(held, _)| held.is_some()).count() as u64
         };
         self.moves.iter().map(copies).sum()
     }
@@ -200,8 +202,8 @@ pub fn leaving(old: &[NodeId], new: &[NodeId]) -> Vec<NodeId> {
 /// How much may move at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MoveLimits {
-    /// Partitions in which one node gives or takes a seat. More of them finish sooner and disturb
-    /// requests more. 0 begins nothing.
+    /// Partitions in which one node gives or takes a seat, or is copied from in the place of a dead
+    /// owner. More of them finish sooner and disturb requests more. 0 begins nothing.
     pub per_node: usize,
 }
 
@@ -220,11 +222,11 @@ pub fn next_moves(
 ) -> (Vec<Partition>, Vec<(Partition, NodeId)>) {
     let mut busy: BTreeMap<NodeId, usize> = BTreeMap::new();
     for (partition, going) in view.moves() {
-        let old = &view.owners[partition.index()];
-        if !view.needed(old, &going.target).into_iter().all(&is_up) {
+        let needed = view.needed(&view.owners[partition.index()], &going.target);
+        if !needed.iter().all(|node| is_up(*node)) {
             continue; // nothing goes on there, so it takes no place from others
         }
-        for node in involved(old, &going.target) {
+        for node in needed {
             *busy.entry(node).or_default() += 1;
         }
     }
@@ -234,14 +236,14 @@ pub fn next_moves(
             continue;
         }
         let (old, new) = (&view.owners[partition.index()], &view.wanted()[&partition]);
-        if let Some(missing) = view.needed(old, new).into_iter().find(|node| !is_up(*node)) {
-            skipped.push((partition, missing));
+        let needed = view.needed(old, new);
+        if let Some(missing) = needed.iter().find(|node| !is_up(**node)) {
+            skipped.push((partition, *missing));
             continue;
         }
-        let nodes = involved(old, new);
         let load = |node: &NodeId| busy.get(node).copied().unwrap_or(0);
-        if nodes.iter().all(|node| load(node) < limits.per_node) {
-            for node in nodes {
+        if needed.iter().all(|node| load(node) < limits.per_node) {
+            for node in needed {
                 *busy.entry(node).or_default() += 1;
             }
             begin.push(partition);
@@ -250,23 +252,16 @@ pub fn next_moves(
     (begin, skipped)
 }
 
-/// Who gives or takes a seat, each once.
-fn involved(old: &[NodeId], new: &[NodeId]) -> BTreeSet<NodeId> {
-    let joining = seats(old, new).into_iter().map(|(_, joins)| joins);
-    leaving(old, new).into_iter().chain(joining).collect()
-}
-
 /// In which order moves should begin. Those that leave a dead owner come first, for there a copy is
 /// missing. Otherwise in rounds, each with a node at most once: a move goes into the first round in
-/// which all its nodes are free. No node waits for more than twice the rounds that the busiest one
-/// needs anyway (greedy edge colouring).
+/// which all its nodes are free (greedy edge colouring).
 fn order(view: &View, moves: &BTreeMap<Partition, Vec<NodeId>>) -> Vec<Partition> {
     let mut rounds: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
     let mut keys: Vec<(bool, usize, Partition)> = Vec::with_capacity(moves.len());
     for (&partition, target) in moves {
         let old = view.settled(partition);
         let is_urgent = old.iter().any(|node| view.is_dead(*node));
-        let nodes = involved(old, target);
+        let nodes = view.needed(old, target);
         let taken = |word: usize| {
             let of_node = |node: &NodeId| rounds.get(node).and_then(|of_node| of_node.get(word));
             nodes.iter().filter_map(of_node).fold(0, |all, bits| all | bits)
@@ -297,12 +292,15 @@ impl View {
         self.member(node).is_some_and(|member| member.state == MemberState::Dead)
     }
 
-    /// Who must be up for a move to begin.
+    /// Who has work with a move, and so must be up for it: everybody who gives or takes a seat, and
+    /// in place of a dead owner every other old one. The dead do nothing.
     fn needed(&self, old: &[NodeId], new: &[NodeId]) -> BTreeSet<NodeId> {
-        let mut needed = involved(old, new);
-        if leaving(old, new).into_iter().any(|node| self.is_dead(node)) {
-            needed.extend(old);
-        }
+        let leaving = leaving(old, new);
+        let stand_in: &[NodeId] =
+            if leaving.iter().any(|node| self.is_dead(*node)) { old } else { &[] };
+        let joining = seats(old, new).into_iter().map(|(_, joins)| joins);
+        let mut needed: BTreeSet<NodeId> =
+            leaving.iter().chain(stand_in).copied().chain(joining).collect();
         needed.retain(|node| !self.is_dead(*node));
         needed
     }

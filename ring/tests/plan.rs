@@ -203,6 +203,7 @@ fn a_change_of_replicas() {
     let view = cluster(64, 3, &["a"; 5]);
     let plan = Plan::of(&view, &Wish::Replicas { replicas: 4 }).unwrap();
     assert_eq!((plan.moves.len(), plan.seats_moved), (64, 64));
+    assert_eq!(plan.bytes(&view, |_| 1), 0, "no bucket has keys there");
     for (partition, target) in &plan.moves {
         assert_eq!(target[..3], *owners(&view, *partition), "new owners sit behind the old ones");
         assert_eq!(leaving(owners(&view, *partition), target), []);
@@ -324,23 +325,33 @@ fn nodes_that_are_down() {
         }
         assert!(skipped.iter().all(|(_, node)| *node == down));
     }
-    // n2 is declared dead: all it owns is urgent, and needs every other old owner.
+    // n2 is declared dead: all it owns is urgent, and needs every other old owner. A cancelled join
+    // gives the plan more to do than that.
+    let view = registered(&apply(&view, Command::Cancel).unwrap(), 7, "a", 1);
+    let join = Plan::of(&view, &Wish::Join { node: NodeId(7) }).unwrap();
+    let view = apply(&view, join.command()).unwrap();
     let burial = Plan::of(&view, &Wish::RemoveDead { node: NodeId(2) }).unwrap();
     let view = apply(&view, burial.command()).unwrap();
     let is_urgent = |partition: &Partition| owners(&view, *partition).contains(&NodeId(2));
     let (begin, skipped) = next_moves(&view, limits, |node| node != NodeId(2));
     assert_eq!(skipped, []);
-    assert!(is_urgent(&begin[0]) && begin.is_sorted_by_key(|partition| !is_urgent(partition)));
-    let (_, skipped) = next_moves(&view, limits, |node| ![2, 3].contains(&node.0));
-    for (partition, node) in skipped {
-        let (old, new) = (owners(&view, partition), &view.wanted()[&partition]);
-        assert_eq!(node, NodeId(3));
-        assert!(
-            old.contains(&node) && is_urgent(&partition)
-                || leaving(old, new).contains(&node)
-                || new.contains(&node) && !old.contains(&node)
-        );
+    assert!(is_urgent(&begin[0]) && !is_urgent(begin.last().unwrap()));
+    assert!(begin.is_sorted_by_key(|partition| !is_urgent(partition)));
+    // The dead one does nothing, so its limit is not what the others wait for.
+    let (few, _) = next_moves(&view, MoveLimits { per_node: 4 }, |node| node != NodeId(2));
+    assert!(few.iter().filter(|partition| is_urgent(partition)).count() > 4, "{few:?}");
+    let (begin, skipped) = next_moves(&view, limits, |node| ![2, 3].contains(&node.0));
+    let named: BTreeSet<Partition> = skipped.iter().map(|(partition, _)| *partition).collect();
+    assert!(skipped.iter().all(|(_, node)| *node == NodeId(3)));
+    for partition in view.wanted().keys() {
+        let (old, new) = (owners(&view, *partition), &view.wanted()[partition]);
+        let n3 = NodeId(3);
+        let takes_part = leaving(old, new).contains(&n3) || new.contains(&n3) && !old.contains(&n3);
+        let waits = takes_part || is_urgent(partition) && old.contains(&n3);
+        assert_eq!((named.contains(partition), begin.contains(partition)), (waits, !waits));
     }
+    let stands_by = |at: &&Partition| view.wanted()[at].contains(&NodeId(3)) && is_urgent(at);
+    assert!(named.iter().any(|at| stands_by(&at) && owners(&view, *at).contains(&NodeId(3))));
 }
 
 /// Seats by example.

@@ -240,7 +240,8 @@ fn edited_plans() {
     let leave = Wish::Leave { node: NodeId(2) };
     let plan = Plan::of(&view, &leave).unwrap();
     let (&first, row) = plan.moves.first_key_value().unwrap();
-    let with = |edit: &dyn Fn(&mut BTreeMap<Partition, Vec<NodeId>>)| {
+    type Moves = BTreeMap<Partition, Vec<NodeId>>;
+    let with = |edit: &dyn Fn(&mut Moves)| {
         let mut edited = plan.clone();
         edit(&mut edited.moves);
         apply(&view, edited.command())

@@ -171,7 +171,6 @@ impl Client {
             | Request::Replicate(_)
             | Request::Fetch(_)
             | Request::Recall(_)
-            | Request::Enrol(_)
             | Request::CompareRoots(_)
             | Request::Compare(_)
             | Request::Entries(_)

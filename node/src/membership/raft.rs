@@ -294,11 +294,12 @@ impl Shared {
     /// The story of a message.
     async fn hear(&self, from: NodeId, message: &[u8]) -> Result<Bytes, String> {
         let node = self.node().ok_or("the node has ended")?;
-        let (to, question) = network::open(message)?;
+        let (to, rest) = network::addressed(message)?;
         let me = node.actor().map(Member::of).ok_or("it does not serve yet")?;
         if to != me {
             return Err(format!("{from} means a former life of {}", node.id()));
         }
+        let question = network::question(rest)?;
         self.state().heard = Some(node.clock().now());
         let running = self.begin(&node).await?;
         let answer = match question {
@@ -426,7 +427,10 @@ struct Reach {
 
 fn reach(node: &Node) -> Reach {
     let view = node.view();
-    let is_there = |voter: &NodeId| *voter == node.id() || node.liveness().is_up(*voter);
+    let is_there = |voter: &NodeId| match *voter == node.id() {
+        true => node.actor().is_some(),
+        false => node.liveness().is_up(*voter),
+    };
     let voters = view.voters().iter().copied().filter(is_there).collect();
     Reach { voters, all: view.voters().len() }
 }

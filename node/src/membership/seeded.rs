@@ -72,6 +72,13 @@ impl SeededLog {
         self.state().entries.clone()
     }
 
+    /// What came after that epoch.
+    pub fn entries_since(&self, epoch: Epoch) -> Vec<Entry> {
+        let state = self.state();
+        let from = state.entries.partition_point(|entry| entry.epoch <= epoch);
+        state.entries[from..].to_vec()
+    }
+
     /// This node leads from now on, or nobody does.
     pub fn lead(&self, leader: Option<NodeId>) {
         self.state().leader = leader;

@@ -185,18 +185,20 @@ fn retire(node: Arc<Node>) -> Step {
     })
 }
 
-/// How a member's moves go.
+/// How a member's moves go, as it sees them: in a view at least as new as ours was when it was asked. Who answers with an
+/// older one does not know yet that it leaves, and may take what it is let go for not having.
 async fn ask(node: &Arc<Node>, member: NodeId) -> Option<MovesReport> {
     if member == node.id() {
         return Some(moves::report(node));
     }
+    let newest = node.view().epoch();
     let envelope = node.envelope(node.clock().now() + ANSWER_LIMIT, 0);
     let call =
         node.transport().call(member, Lane::Control, envelope, Request::Moves(MovesQuery {}));
     match tokio::time::timeout(ANSWER_LIMIT, call).await {
         Ok(Ok((epoch, Reply::Moves(report)))) => {
             node.heard_epoch(member, epoch);
-            Some(report)
+            (epoch >= newest).then_some(report)
         }
         Ok(Ok(_) | Err(_)) | Err(_) => None,
     }

@@ -109,16 +109,7 @@ impl Handler for Node {
                 let recalled = self.memory.recall(NodeId(recall.node), self.actor().is_some());
                 return Answer::Now(Reply::Recalled(recalled));
             }
-            Request::Enrol(enrol) if self.is_about(&caller, enrol.node) => {
-                let (node, incarnation) = (NodeId(enrol.node), enrol.incarnation);
-                return Answer::Later(Box::pin(async move {
-                    match self.memory.enrol(node, incarnation).await {
-                        Ok(enrolled) => Reply::Enrolled(enrolled),
-                        Err(error) => failed(replica::stopping(&error)),
-                    }
-                }));
-            }
-            Request::Recall(_) | Request::Enrol(_) => {
+            Request::Recall(_) => {
                 let detail = "members ask for themselves only";
                 return Answer::Now(failed(Failure::refused(ErrorCode::NotPermitted, detail)));
             }
@@ -155,8 +146,8 @@ impl Handler for Node {
                 }));
             }
             Request::Moves(_) => return Answer::Now(Reply::Moves(moves::report(&self))),
-            Request::Copy(copy) => return moves::send_page(&self, caller, &copy),
-            Request::Covered(asked) => return moves::covers(&self, caller, &asked),
+            Request::Copy(copy) => return moves::send_page(&self, caller, copy),
+            Request::Covered(asked) => return moves::covers(&self, caller, asked),
             Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::RepairStatus(_) => {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
@@ -239,7 +230,6 @@ impl Node {
             | Request::Copy(_)
             | Request::Covered(_)
             | Request::Recall(_)
-            | Request::Enrol(_)
             | Request::CompareRoots(_)
             | Request::Compare(_)
             | Request::Entries(_) => unreachable!("answered above"),

@@ -20,7 +20,7 @@ use std::{
 use atoll_antientropy::merkle::{
     Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, Width,
 };
-use atoll_ring::{NodeId, Partition, Token};
+use atoll_ring::{NodeId, Owners, Partition, Token, seats};
 use atoll_wire::{
     BucketId, Compare, CompareRoots, Entries, Lane, Reply, Request,
     limits::{COMPARE_TAIL_BYTES_MAX, KEY_BYTES_MAX},
@@ -113,10 +113,14 @@ impl<'a> Exchange<'a> {
 
     async fn run(mut self) -> Result<Round, Broken> {
         let compared_at = self.node.clock().now();
-        let differing = self.differing_partitions().await?;
+        let mut differing = self.differing_partitions().await?;
         let shared = self.node.repair().trees.shared(self.peer).to_vec();
         let equal = shared.into_iter().filter(|partition| !differing.contains_key(partition));
         self.confirm(equal.collect(), compared_at).await?;
+        // what a move copies anyway is not fetched key by key as well
+        differing.retain(|partition, _| {
+            self.doubted.contains(partition) || !is_copied(self.node, self.peer, *partition)
+        });
         let found = self.differing_keys(differing).await?;
         let nothing = |found: &Found| found.complete && found.rows.is_empty();
         let (equal, found): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -383,6 +387,16 @@ impl<'a> Exchange<'a> {
         }
         tokio::task::yield_now().await;
         self.working_since = self.node.clock().now();
+    }
+}
+
+/// Whether one of the two takes a seat of this partition and copies it from whoever held the seat.
+fn is_copied(node: &Node, peer: NodeId, partition: Partition) -> bool {
+    match node.view().owners(partition) {
+        Owners::One(_) => false,
+        Owners::Joint { old, new } => {
+            seats(old, new).iter().any(|(_, joins)| *joins == node.id() || *joins == peer)
+        }
     }
 }
 

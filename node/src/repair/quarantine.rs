@@ -187,7 +187,10 @@ async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> 
             Answer::Silent => all_answered = false,
         }
     }
-    if !joined.is_unknown() {
+    // What only owners in doubt have stays with them for now. With it here, our trees would be equal to those of an owner
+    // that has lost its memory and compares with us: it would end its doubt without ever hearing of this key.
+    let may_keep = any_sure || node.doubt().is_accepted(row);
+    if !joined.is_unknown() && may_keep {
         match replica::join(node, row, joined, Ack::Durable) {
             Ok(kept) => kept.done().await?,
             Err(_) => return Ok(Compared::Incomplete), // no room on the disk; later perhaps

@@ -277,6 +277,24 @@ mod tests {
         assert_eq!(store.sync(), Err(StoreError("fsync 2 failed, on command".into())));
     }
 
+    /// The file says which steps wait, as long as it does; a step that nobody knows changes nothing and is reported.
+    #[test]
+    fn steps_wait_while_the_file_says_so() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("faults.toml");
+        let faults = Faults::new();
+        let read = |text: &str| {
+            std::fs::write(&file, text).expect("writable");
+            let outcome = faults.read(&file).is_ok();
+            let steps = [Step::Copy, Step::Page, Step::Done, Step::Clean];
+            (steps.map(|step| faults.holds(step)), outcome)
+        };
+        assert_eq!(read("hold = [\"copy\", \"done\"]"), ([true, false, true, false], true));
+        assert_eq!(read("hold = [\"copy\", \"dine\"]"), ([true, false, true, false], false));
+        assert_eq!(read("hold = [\"page\", \"clean\"]"), ([false, true, false, true], true));
+        assert_eq!(read(""), ([false; 4], true));
+    }
+
     /// The file says how much is free, as long as it is there; nonsense changes nothing and is reported.
     #[test]
     fn free_space_is_what_the_file_says() {

@@ -9,7 +9,8 @@ use std::{
 
 use atoll_antientropy::{Register, Secret};
 use atoll_node::{
-    FixedMembers, HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
+    HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
+    membership::seeded::SeededLog,
     storage::{
         Space, Store as _, StoreError, Write,
         commit::Disk,
@@ -36,7 +37,10 @@ use tokio::task::JoinHandle;
 /// Nodes n1 to nN with three copies of everything.
 pub struct Cluster {
     pub network: Arc<Network>,
+    /// The first view; nothing here moves.
     pub view: Arc<View>,
+    /// The membership log. It has a majority unless a test takes it away.
+    pub log: Arc<SeededLog>,
     stores: BTreeMap<NodeId, Arc<MemoryStore>>,
     marks: BTreeMap<NodeId, DurableMark>,
     /// What shall go wrong with the disk of a running node.
@@ -161,6 +165,7 @@ impl Cluster {
             View::create(ClusterId([7; 16]), partitions, copies, members).expect("a good view");
         let mut cluster = Cluster {
             network: Network::new(),
+            log: SeededLog::new(view.clone(), 1),
             view: Arc::new(view),
             stores: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -217,7 +222,7 @@ impl Cluster {
             view: self.stored_view(id).unwrap_or_else(|| self.view.clone()),
             secret: Secret([3; 32]),
             transport: self.network.port(id),
-            log: Arc::new(FixedMembers),
+            log: self.log.port(id),
             disk: Arc::new(disk),
             clock: Arc::new(SimulatedClock::starting_at(1_000_000)),
             certificate: Arc::default(),
@@ -253,6 +258,9 @@ impl Cluster {
     /// Power loss that spares the first few batches of what was not synced.
     pub fn crash_keeping(&mut self, id: NodeId, batches: usize) {
         self.network.unplug(id);
+        if self.log.leader() == Some(id) {
+            self.log.lead(None); // whoever proposes next leads
+        }
         if let Some((node, writer)) = self.running.remove(&id) {
             node.halt();
             writer.abort();

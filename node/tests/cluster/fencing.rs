@@ -183,6 +183,7 @@ async fn who_is_no_owner_keeps_no_row() {
 async fn who_is_behind_learns_the_view_first() {
     let moving = Moving::start().await;
     let Moving { first, leaving, joining, .. } = moving;
+    moving.cut(joining, leaving); // or the one who joins would ask it for what it holds
     moving.tell(&[first], &moving.joint).await;
     assert_eq!(moving.cluster.node(joining).view().epoch(), OLD);
     assert_eq!(code(moving.ask(first, joining, JOINT, replicate(None)).await), None);
@@ -399,6 +400,30 @@ async fn a_coordinator_wakes_after_two_epochs() {
         assert_eq!((moving.values_at(node), moving.events_at(node)), (vec!["v".into()], 1));
     }
     assert!(lines(&stored.receipt).iter().all(|line| line.0 != leaving));
+}
+
+/// A fallback coordinates for owners that are away, and becomes an owner before its own step is on stable storage. Then its
+/// acknowledgement is that of an owner, so it holds the key as one.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_becomes_an_owner_holds_the_key() {
+    let mut moving = Moving::start().await;
+    let Moving { first, second, leaving, joining, .. } = moving;
+    moving.cluster.crash_all(&[first, second, leaving, joining]);
+    moving.cluster.boot_slow(joining, ms(100)).await;
+    moving.cluster.settle().await;
+    let with = sloppy_w(1);
+    let first_put = moving.cluster.put(joining, "k", "1", &blind(), &with).await.expect("a hint");
+    assert_eq!(moving.values_at(joining), [""; 0]);
+    moving.cluster.settle().await;
+    let (node, new) = (moving.cluster.node(joining).clone(), moving.new.clone());
+    let adopted = tokio::spawn(async move { node.adopt(new, &[], Vec::new()).await });
+    tokio::time::sleep(ms(10)).await; // the disk writes the view; the second put comes after it
+    let context = first_put.context;
+    let stored = moving.cluster.put(joining, "k", "2", &context, &with).await.expect("one owner");
+    adopted.await.expect("it ends").expect("memory");
+    assert_eq!(stored.receipt.epoch, NEW);
+    assert!(lines(&stored.receipt).contains(&(joining, None, Outcome::Durable)));
+    assert_eq!(moving.values_at(joining), ["2"]);
 }
 
 /// A joining owner that holds nothing says "not found", and that counts among the new owners only.

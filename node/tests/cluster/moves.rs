@@ -527,3 +527,51 @@ fn joins(ring: &Ring, place: usize) -> Command {
     let moves = BTreeMap::from([(ring.partition, target)]);
     Command::Change { base: ring.cluster.view.epoch(), wish: Wish::Rebalance, moves }
 }
+
+/// A target whose disk is slow says that it is done when the last row is fsynced, not when it is written.
+#[tokio::test(start_paused = true)]
+async fn done_means_fsynced() {
+    let mut ring = Ring::start().await;
+    ring.cluster.crash(ring.at[3]);
+    ring.cluster.boot_slow(ring.at[3], Duration::from_millis(1500)).await;
+    ring.cluster.settle().await;
+    ring.want(&[3, 1, 2]).await;
+    ring.begin().await;
+    ring.until_done(3).await;
+    ring.cluster.crash(ring.at[3]);
+    assert_eq!(ring.rows(3), KEYS);
+}
+
+/// A record that is damaged at the source and missing at the target is in neither tree. It is waited for all the same.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_that_no_tree_knows_is_waited_for() {
+    let mut ring = Ring::start().await;
+    ring.hold(3, &[Step::Clean]);
+    ring.want(&[3, 1, 2]).await;
+    ring.begin().await;
+    ring.until_done(3).await;
+    ring.change(Command::Cancel).await;
+    ring.cluster.crash(ring.at[3]);
+    let row = ring.cluster.row(KEY);
+    let gone = |space| Write { space, row: row.clone(), value: None };
+    let store = ring.cluster.store(ring.at[3]);
+    store
+        .apply(&[gone(Space::Data), gone(Space::Digests)])
+        .and_then(|()| store.sync())
+        .expect("memory");
+    ring.boot_held(3, &[Step::Clean]).await;
+    assert!(ring.cluster.store(ring.at[0]).damage(Space::Data, &row));
+    for place in [1, 2] {
+        ring.cluster.network.cut(ring.at[0], ring.at[place]); // so that nobody mends it
+    }
+    let _ = ring.cluster.get(ring.at[0], KEY, &r(1)).await;
+    ring.want(&[3, 1, 2]).await;
+    ring.change_at(ring.at[3], Command::Begin { partitions: vec![ring.partition] }).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let waiting = ring.says(3).await.expect("it takes part");
+    assert_eq!((waiting.done, waiting.waits_for), (false, Some(ring.at[0].0)));
+    ring.cluster.heal();
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    ring.until_done(3).await;
+    assert!(ring.cluster.state(ring.at[3], KEY).is_some(), "copied when it was mended");
+}

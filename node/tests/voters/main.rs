@@ -248,3 +248,81 @@ async fn a_lost_majority_is_recovered_by_decision() {
     group.leader().await;
     assert_eq!(group.propose_at(ONE, invite(3)).await, Ok(Epoch(6)));
 }
+
+/// A voter loses its disk. It comes back under a new incarnation, which the log has taken, and as another member of the group:
+/// first it learns, then it votes. As who it was it never says anything again.
+#[tokio::test(start_paused = true)]
+async fn a_wiped_voter_votes_under_a_new_name() {
+    let mut group = Group::start(3).await;
+    let leader = group.leader().await;
+    group.propose_at(leader, invite(1)).await.expect("all are there");
+    let wiped = group.up().into_iter().find(|id| *id != leader).expect("two others");
+    let third = group.up().into_iter().find(|id| ![leader, wiped].contains(id)).expect("three");
+    let id_row = bytes::Bytes::from_static(b"raft/id");
+    let before = group.store(wiped).synced_row(Space::Meta, &id_row).expect("it voted");
+    group.wipe(wiped).await;
+    group.boot(wiped).await;
+    assert_eq!(group.status(wiped).await.incarnation, 1);
+    assert_eq!(group.node(leader).view().member(wiped).expect("a member").incarnation, 1);
+    group
+        .until("it follows the log again", |group| {
+            group.store(wiped).synced_row(Space::Meta, &id_row)
+        })
+        .await;
+    let after = group.store(wiped).synced_row(Space::Meta, &id_row).expect("it votes");
+    assert_ne!(before, after, "another member");
+
+    // a message for its former life, as a candidate would send it: version, member, and then anything
+    let former = [&[1][..], &u64::from(wiped.0).to_be_bytes(), &[0; 40]].concat();
+    let refused = group.log(wiped).hear(leader, former.into()).await;
+    let refused = refused.expect_err("not even looked at");
+    assert!(refused.contains("former life"), "{refused}");
+
+    // it counts: with the third gone, it and the leader are a majority
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    group.crash(third).await;
+    let leader = group.leader().await;
+    group.until_taken(leader, &invite(2)).await;
+    let up = [leader, wiped];
+    assert!(up.contains(&group.leader().await));
+}
+
+/// Two of three voters lose their disks. Neither serves as an owner, both say why, and the third serves what it has.
+#[tokio::test(start_paused = true)]
+async fn two_wiped_voters_wait_for_a_decision() {
+    let mut group = Group::start(3).await;
+    let leader = group.leader().await;
+    group.propose_at(leader, invite(1)).await.expect("all are there");
+    group.until_epoch(Epoch(2)).await;
+    let wiped: Vec<NodeId> = group.up().into_iter().filter(|id| *id != leader).collect();
+    for id in &wiped {
+        group.wipe(*id).await;
+    }
+    for id in &wiped {
+        let node = group.begin(*id).await;
+        tokio::spawn(async move { node.rise().await });
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for id in &wiped {
+        let rising = group.status(*id).await.rising;
+        assert!(rising.contains("needs a new incarnation, and the ring is frozen"), "{rising}");
+        assert!(rising.contains("1 of 3 voters reachable"), "{rising}");
+    }
+    group.put_and_get(leader, "still there").await.expect("data does not wait");
+
+    group.crash(leader).await;
+    group.recover(leader, CLUSTER).await.expect("its log goes on");
+    group.boot(leader).await;
+    for id in &wiped {
+        group
+            .until("it serves", |group| {
+                let node = group.node(leader).view();
+                (node.member(*id).expect("a member").incarnation == 1).then_some(())
+            })
+            .await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for id in &wiped {
+        assert_eq!(group.status(*id).await.rising, "");
+    }
+}

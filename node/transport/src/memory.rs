@@ -316,8 +316,7 @@ fn may_repeat(envelope: &Envelope, request: &Request) -> bool {
             | Request::RepairRun(_)
             | Request::Dump(_)
             | Request::Propose(_)
-            | Request::Raft(_)
-            | Request::Enrol(_) => false,
+            | Request::Raft(_) => false,
         }
 }
 

@@ -378,12 +378,9 @@ impl Guest {
             | Kind::Moves
             | Kind::Copy
             | Kind::Covered => Effect::NotApplied,
-            Kind::Put
-            | Kind::Delete
-            | Kind::Replicate
-            | Kind::Enrol
-            | Kind::Propose
-            | Kind::Raft => Effect::Unknown,
+            Kind::Put | Kind::Delete | Kind::Replicate | Kind::Propose | Kind::Raft => {
+                Effect::Unknown
+            }
         };
         let detail = "too many replies wait to be taken; read them, or ask for less at a time";
         let failure = Failure {

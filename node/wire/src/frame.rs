@@ -63,8 +63,6 @@ pub enum Kind {
     Fetch,
     /// See [`crate::Recall`].
     Recall,
-    /// See [`crate::Enrol`].
-    Enrol,
     /// See [`crate::CompareRoots`].
     CompareRoots,
     /// See [`crate::Compare`].
@@ -81,7 +79,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
@@ -97,7 +95,6 @@ impl Kind {
         Kind::Replicate,
         Kind::Fetch,
         Kind::Recall,
-        Kind::Enrol,
         Kind::CompareRoots,
         Kind::Compare,
         Kind::Entries,
@@ -106,7 +103,8 @@ impl Kind {
         Kind::Covered,
     ];
 
-    /// The number on the wire: below 16 about the cluster, from 16 from clients, from 32 between nodes.
+    /// The number on the wire: below 16 about the cluster, from 16 from clients, from 32 between nodes. 35 was
+    /// a node's new incarnation before the membership log knew it, and stays free.
     pub fn number(self) -> u8 {
         match self {
             Kind::Hello => 1,
@@ -124,7 +122,6 @@ impl Kind {
             Kind::Replicate => 32,
             Kind::Fetch => 33,
             Kind::Recall => 34,
-            Kind::Enrol => 35,
             Kind::CompareRoots => 36,
             Kind::Compare => 37,
             Kind::Entries => 38,
@@ -151,7 +148,7 @@ impl Kind {
             }
             (Kind::Propose, true) | (Kind::Moves | Kind::Copy, false) => 0,
             (Kind::Hello | Kind::Ping | Kind::Status | Kind::Delete, _) => 0,
-            (Kind::RepairRun | Kind::Recall | Kind::Enrol, _) => 0,
+            (Kind::RepairRun | Kind::Recall, _) => 0,
             (Kind::View | Kind::RepairStatus | Kind::Dump, false) => 0,
             (Kind::Put | Kind::Replicate, true) | (Kind::Get | Kind::Fetch, false) => 0,
         }
@@ -329,7 +326,6 @@ impl Frame {
                 self.body(|asked| Request::Covered(crate::Covered { rows: tail, ..asked }))?
             }
             Kind::Recall => self.body(Request::Recall)?,
-            Kind::Enrol => self.body(Request::Enrol)?,
             Kind::CompareRoots => self.body(|_: crate::CompareRoots| {
                 Request::CompareRoots(crate::CompareRoots { roots: tail })
             })?,
@@ -390,7 +386,6 @@ impl Frame {
                 self.body(|_: crate::Covering| Reply::Covering(crate::Covering { which: tail }))?
             }
             Kind::Recall => self.body(Reply::Recalled)?,
-            Kind::Enrol => self.body(Reply::Enrolled)?,
             Kind::CompareRoots | Kind::Compare => {
                 self.body(|_: crate::Differing| Reply::Differing(crate::Differing { which: tail }))?
             }
@@ -445,7 +440,6 @@ pub fn encode_request(
         Request::Copy(body) => encode(Kind::Copy, 0, id, &(envelope, body), &none),
         Request::Covered(body) => encode(Kind::Covered, 0, id, &(envelope, body), &body.rows),
         Request::Recall(body) => encode(Kind::Recall, 0, id, &(envelope, body), &none),
-        Request::Enrol(body) => encode(Kind::Enrol, 0, id, &(envelope, body), &none),
         Request::CompareRoots(body) => {
             encode(Kind::CompareRoots, 0, id, &(envelope, body), &body.roots)
         }
@@ -514,7 +508,6 @@ pub fn encode_reply(
         (Kind::Recall, Reply::Recalled(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
         }
-        (Kind::Enrol, Reply::Enrolled(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
         (Kind::CompareRoots | Kind::Compare, Reply::Differing(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.which)
         }
@@ -535,7 +528,6 @@ pub fn encode_reply(
             | Kind::RepairRun
             | Kind::Dump
             | Kind::Recall
-            | Kind::Enrol
             | Kind::CompareRoots
             | Kind::Compare
             | Kind::Entries

@@ -26,14 +26,14 @@ pub use membership::{
     RaftReply,
 };
 pub use reply::{
-    Differing, DotParts, Enrolled, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise,
-    Recalled, Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched,
-    ValueHead, ViewReply, Welcome,
+    Differing, DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise, Recalled,
+    Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched, ValueHead,
+    ViewReply, Welcome,
 };
 pub use request::{
-    Ack, Commit, Compare, CompareRoots, Delete, Dump, Enrol, Entries, Envelope, Fetch, Get, Hello,
-    Lane, Ping, Put, Recall, Repair, RepairQuery, RepairRun, Replicate, Request, Roots,
-    StatusQuery, ViewQuery,
+    Ack, Commit, Compare, CompareRoots, Delete, Dump, Entries, Envelope, Fetch, Get, Hello, Lane,
+    Ping, Put, Recall, Repair, RepairQuery, RepairRun, Replicate, Request, Roots, StatusQuery,
+    ViewQuery,
 };
 pub use role::{Role, Roles};
 pub use tails::{Dumped, DumpedRow, PartitionRepair, RepairReport};

@@ -53,8 +53,6 @@ pub enum Reply {
     Covering(Covering),
     /// To a recall.
     Recalled(Recalled),
-    /// To an enrolment.
-    Enrolled(Enrolled),
     /// To a comparison of roots, or of places in a tree.
     Differing(Differing),
     /// To a comparison of entries.
@@ -386,23 +384,12 @@ pub struct RepairStarted {
 /// What a node remembers of another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recalled {
-    /// Whether it may speak for the cluster's memory: a node that has lost its own may not.
+    /// Whether its word counts: a node that has not found out yet whether it lost memory itself may have forgotten.
     pub vouches: bool,
     /// The highest incarnation it has heard of.
     pub incarnation: u32,
     /// The last commit it was told of, under that incarnation.
     pub commit: Commit,
-    /// The highest incarnations it has heard of, of all nodes that ever took a new one: (node, incarnation).
-    pub incarnations: Vec<(u32, u32)>,
-}
-
-/// The answer to an enrolment, fsynced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Enrolled {
-    /// Whether it was accepted.
-    pub accepted: bool,
-    /// The highest incarnation heard of, the accepted one included.
-    pub highest: u32,
 }
 
 /// Which of the things compared are different.

@@ -57,8 +57,6 @@ pub enum Request {
     Moves(MovesQuery),
     /// What do you remember of me?
     Recall(Recall),
-    /// Remember that I begin a new life.
-    Enrol(Enrol),
     /// Which of our partitions differ?
     CompareRoots(CompareRoots),
     /// Which places below these differ?
@@ -95,7 +93,6 @@ impl Request {
             Request::Copy(_) => Kind::Copy,
             Request::Covered(_) => Kind::Covered,
             Request::Recall(_) => Kind::Recall,
-            Request::Enrol(_) => Kind::Enrol,
             Request::CompareRoots(_) => Kind::CompareRoots,
             Request::Compare(_) => Kind::Compare,
             Request::Entries(_) => Kind::Entries,
@@ -308,15 +305,6 @@ pub struct Dump {
 pub struct Recall {
     /// The sender.
     pub node: u32,
-}
-
-/// The sender has lost memory and goes on under a new incarnation, once enough others have this fsynced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Enrol {
-    /// The sender.
-    pub node: u32,
-    /// The incarnation it wants; must be above every one that the receiver has heard of.
-    pub incarnation: u32,
 }
 
 /// The roots of the partitions that both own, as the leaves of a tree in the order of the partitions: the hashes of the

@@ -32,7 +32,7 @@ impl Role {
     /// | put, get, delete | yes (handing over) | yes | yes |
     /// | propose, moves | yes | no | yes |
     /// | repair status, repair run, dump | no | no | yes |
-    /// | ping, replicate, fetch, recall, enrol, compare roots, compare, entries, raft, copy, covered | yes | no | no |
+    /// | ping, replicate, fetch, recall, compare roots, compare, entries, raft, copy, covered | yes | no | no |
     pub fn may_send(self, kind: Kind) -> bool {
         match kind {
             Kind::Hello | Kind::View | Kind::Status | Kind::Put | Kind::Get | Kind::Delete => true,
@@ -48,7 +48,6 @@ impl Role {
             | Kind::Replicate
             | Kind::Fetch
             | Kind::Recall
-            | Kind::Enrol
             | Kind::CompareRoots
             | Kind::Compare
             | Kind::Entries
@@ -120,7 +119,6 @@ mod tests {
             (Kind::RepairRun, [false, false, true]),
             (Kind::Dump, [false, false, true]),
             (Kind::Recall, [true, false, false]),
-            (Kind::Enrol, [true, false, false]),
             (Kind::CompareRoots, [true, false, false]),
             (Kind::Compare, [true, false, false]),
             (Kind::Entries, [true, false, false]),

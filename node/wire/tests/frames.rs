@@ -3,12 +3,12 @@
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
     Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
-    Dumped, DumpedRow, Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch,
-    Fetched, Found, Frame, FrameError, Get, Hello, Kind, Lane, MovesQuery, MovesReport, NodeStatus,
-    Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply,
-    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
-    ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored,
-    Unmatched, ValueHead, ViewQuery, ViewReply, Welcome,
+    Dumped, DumpedRow, Effect, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
+    FrameError, Get, Hello, Kind, Lane, MovesQuery, MovesReport, NodeStatus, Outcome,
+    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply, Recall,
+    Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport,
+    Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ValueHead,
+    ViewQuery, ViewReply, Welcome,
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{
         COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX,
@@ -545,8 +545,6 @@ fn of_repair() -> BoxedStrategy<Request> {
             Request::Dump(Dump { partition, hints, after })
         }),
         any::<u32>().prop_map(|node| Request::Recall(Recall { node })),
-        any::<(u32, u32)>()
-            .prop_map(|(node, incarnation)| Request::Enrol(Enrol { node, incarnation })),
         bytes().prop_map(|roots| Request::CompareRoots(CompareRoots { roots })),
         (place(), bytes()).prop_map(|((partition, n, level), hashes)| {
             Request::Compare(Compare { partition, n, level, hashes })
@@ -708,11 +706,9 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
 /// What repair answers. Tails are any bytes: what is in them is nothing to a frame.
 fn about_repair() -> BoxedStrategy<(Kind, Reply)> {
     let of = |kind: Kind| move |reply: Reply| (kind, reply);
-    let recalled = (any::<(bool, u32)>(), commit(), vec(any::<(u32, u32)>(), 0..4)).prop_map(
-        |((vouches, incarnation), commit, incarnations)| {
-            Reply::Recalled(Recalled { vouches, incarnation, commit, incarnations })
-        },
-    );
+    let recalled = (any::<(bool, u32)>(), commit()).prop_map(|((vouches, incarnation), commit)| {
+        Reply::Recalled(Recalled { vouches, incarnation, commit })
+    });
     let differing = || bytes().prop_map(|which| Reply::Differing(Differing { which }));
     prop_oneof![
         bytes().prop_map(|partitions| (
@@ -726,10 +722,6 @@ fn about_repair() -> BoxedStrategy<(Kind, Reply)> {
         (any::<bool>(), bytes())
             .prop_map(|(more, rows)| (Kind::Dump, Reply::Dumped(Dumped { more, rows }))),
         recalled.prop_map(of(Kind::Recall)),
-        any::<(bool, u32)>().prop_map(|(accepted, highest)| (
-            Kind::Enrol,
-            Reply::Enrolled(Enrolled { accepted, highest })
-        )),
         differing().prop_map(of(Kind::CompareRoots)),
         differing().prop_map(of(Kind::Compare)),
         bytes().prop_map(|entries| (Kind::Entries, Reply::Unmatched(Unmatched { entries }))),

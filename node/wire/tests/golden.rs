@@ -15,12 +15,12 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
     Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
-    Dumped, DumpedRow, Effect, Enrol, Enrolled, Entries, Envelope, ErrorCode, Failure, Fetch,
-    Fetched, Found, Frame, Get, Hello, Kind, Lane, MoveReport, MovesQuery, MovesReport, NodeStatus,
-    Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply,
-    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
-    ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored,
-    Unmatched, ValueHead, ViewQuery, ViewReply, Welcome,
+    Dumped, DumpedRow, Effect, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
+    Get, Hello, Kind, Lane, MoveReport, MovesQuery, MovesReport, NodeStatus, Outcome,
+    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply, Recall,
+    Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport,
+    Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ValueHead,
+    ViewQuery, ViewReply, Welcome,
     frame::{encode_reply, encode_request},
 };
 use bytes::Bytes;
@@ -195,7 +195,6 @@ fn requests() -> Vec<Request> {
             after: Bytes::from_static(b"the last row"),
         }),
         Request::Recall(Recall { node: 9 }),
-        Request::Enrol(Enrol { node: 10, incarnation: 301 }),
         Request::CompareRoots(CompareRoots { roots: Bytes::from_static(b"roots, as they are") }),
         Request::Compare(Compare {
             partition: 1021,
@@ -278,10 +277,8 @@ fn replies() -> Vec<(Kind, Reply)> {
                 vouches: true,
                 incarnation: 4,
                 commit: Commit { sequence: 303, chain: 0x4142_4344_4546_4748 },
-                incarnations: vec![(5, 6), (700, 800)],
             }),
         ),
-        (Kind::Enrol, Reply::Enrolled(Enrolled { accepted: true, highest: 304 })),
         (
             Kind::CompareRoots,
             Reply::Differing(Differing { which: Bytes::from_static(&[0b101, 0b10]) }),

@@ -1,8 +1,8 @@
 //! Deliberate bugs, switched on one by one: a net that catches nothing has holes.
 //!
 //! Each bug must be caught by one of the fixed seeds. A process of its own looks for it, because a bug may well make a node
-//! stop at one of its assertions, and in a release build that ends the process; it counts as caught, too. Two bugs concern
-//! what a node does when partitions move; until they do, the model of [`crate::kv679`] has to catch those.
+//! stop at one of its assertions, and in a release build that ends the process; it counts as caught, too. Bugs of a ring
+//! that changes are looked for with the fault `ring` alone, two of them with the model of [`crate::kv679`].
 
 use std::{
     env, io,
@@ -10,6 +10,8 @@ use std::{
 };
 
 use atoll_node::canary::Canary;
+
+use crate::faults::Kind;
 
 /// The fixed seeds.
 pub const SEEDS: std::ops::RangeInclusive<u64> = 1..=100;
@@ -56,9 +58,44 @@ pub fn of_word(text: &str) -> Result<Canary, String> {
     })
 }
 
-/// Whether only the model can show it.
-pub fn needs_moves(canary: Canary) -> bool {
-    matches!(canary, Canary::TrustOtherRole | Canary::ForgetLease)
+/// Where a bug is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// In the fixed seeds with all faults.
+    Everywhere,
+    /// In the fixed seeds with changes of the ring, and no other faults.
+    Ring,
+    /// In the model of one key.
+    Model,
+}
+
+/// Where this one is looked for.
+pub fn place(canary: Canary) -> Where {
+    match canary {
+        Canary::TrustOtherRole | Canary::ForgetLease => Where::Model,
+        Canary::SkipFence
+        | Canary::FenceOthersOnly
+        | Canary::SpeakOfViewEarly
+        | Canary::CountJoining
+        | Canary::ReadOldOnly
+        | Canary::SkipBarrier
+        | Canary::DeleteEarly
+        | Canary::AcceptDeadSession => Where::Ring,
+        Canary::ReuseActor
+        | Canary::SkipFsync
+        | Canary::ReuseDot
+        | Canary::DotOutsideTurn
+        | Canary::ExtendFromRecord
+        | Canary::TrustOldNotes
+        | Canary::DropHintEarly
+        | Canary::ReplyWithRecord
+        | Canary::CountDoubt
+        | Canary::DeleteWithoutEvent
+        | Canary::FallbackIsOwner
+        | Canary::EmptyIsTruth
+        | Canary::AckEarly
+        | Canary::NewerClockWins => Where::Everywhere,
+    }
 }
 
 /// Looks for one bug with a process of its own. What caught it, or nothing.
@@ -68,11 +105,12 @@ pub fn needs_moves(canary: Canary) -> bool {
 pub fn look_for(canary: Canary, jobs: usize) -> io::Result<Option<String>> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["--canary", word(canary), "--jobs", &jobs.to_string(), "--until-broken"]);
-    if needs_moves(canary) {
-        command.args(["--scenario", "kv679"]);
-    } else {
-        command.args(["--seeds", &format!("{}..{}", SEEDS.start(), SEEDS.end())]);
-    }
+    let seeds = format!("{}..{}", SEEDS.start(), SEEDS.end());
+    match place(canary) {
+        Where::Model => command.args(["--scenario", "kv679"]),
+        Where::Everywhere => command.args(["--seeds", &seeds]),
+        Where::Ring => command.args(["--seeds", &seeds, "--faults", Kind::Ring.word()]),
+    };
     let output = command.stderr(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let caught = text.lines().find_map(|line| line.strip_prefix(CAUGHT)).map(str::to_owned);

@@ -162,8 +162,7 @@ impl Cluster {
         self.log.lead(Some(leader));
         let Some(node) = self.node(leader) else { return };
         let (head, known) = (self.log.head(), node.view().epoch());
-        let missed: Vec<Entry> =
-            self.log.entries().into_iter().filter(|entry| entry.epoch > known).collect();
+        let missed: Vec<Entry> = self.log.entries_since(known);
         if !missed.is_empty() {
             tokio::spawn(async move { node.adopt(head, &missed, Vec::new()).await });
         }

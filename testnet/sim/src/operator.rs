@@ -8,7 +8,7 @@
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use atoll_node::storage::memory::MemoryStore;
-use atoll_ring::{Command, Epoch, MemberState, NodeId, Plan, View, Wish};
+use atoll_ring::{Command, Epoch, Member, MemberState, NodeId, Plan, View, Wish};
 use atoll_transport::chance::Chance;
 use atoll_wire::{Envelope, ErrorCode, Lane, Propose, Reply, Request, Role};
 use tokio::time::Instant;
@@ -81,6 +81,7 @@ impl Operator {
             self.propose(world, Command::Cancel).await;
         }
         while Instant::now() < until {
+            self.bury(world).await;
             let head = world.borrow().cluster.head();
             let has = |state| head.members().iter().any(|member| member.state == state);
             let dead_own = || {
@@ -88,7 +89,10 @@ impl Operator {
                     |id: NodeId| head.member(id).is_some_and(|m| m.state == MemberState::Dead);
                 head.partitions().all().any(|at| head.owners(at).all().into_iter().any(dead))
             };
-            match is_busy(&head) {
+            let is_unburied = head.members().iter().any(|member| {
+                world.borrow().cluster.is_gone(member.id) && member.state != MemberState::Dead
+            });
+            match is_busy(&head) || is_unburied {
                 true => {}
                 false if dead_own() => {
                     self.wish(world, Wish::Rebalance).await;
@@ -100,7 +104,31 @@ impl Operator {
         }
     }
 
+    /// Whoever was switched off for ever is declared dead, if that has not been done.
+    async fn bury(&mut self, world: &RefCell<World>) {
+        let (dead, left, joining) = {
+            let world = world.borrow();
+            let head = world.cluster.head();
+            let is_dead = |member: &&Member| {
+                world.cluster.is_gone(member.id) && member.state != MemberState::Dead
+            };
+            let dead: Vec<NodeId> = head.members().iter().filter(is_dead).map(|m| m.id).collect();
+            let left = head.eligible().filter(|member| !is_dead(member)).count();
+            let waits = |member: &&Member| member.state == MemberState::Joining;
+            let joining: Vec<NodeId> = head.members().iter().filter(waits).map(|m| m.id).collect();
+            (dead, left, joining)
+        };
+        for node in dead {
+            if left >= usize::from(COPIES) {
+                self.wish(world, Wish::RemoveDead { node }).await;
+            } else if let Some(new) = self.newcomer(world, &joining).await {
+                self.wish(world, Wish::Replace { old: node, new, dead: true }).await;
+            }
+        }
+    }
+
     async fn change(&mut self, world: &RefCell<World>) {
+        self.bury(world).await;
         let (active, joining, machines) = {
             let world = world.borrow();
             let head = world.cluster.head();
@@ -188,7 +216,7 @@ impl Operator {
         if left < usize::from(COPIES) || world.borrow().is_over || !self.switch_off(world, one) {
             return;
         }
-        self.wish(world, Wish::RemoveDead { node: one }).await;
+        self.bury(world).await;
     }
 
     /// A machine is switched off for ever, if the cluster can bear it.
@@ -286,7 +314,7 @@ impl Operator {
             };
             let heard =
                 heard.or_else(|| happened(&world.borrow(), known, &command).then_some(Heard::Done));
-            let world_now = &mut world.borrow_mut();
+            let mut world_now = world.borrow_mut();
             match heard {
                 Some(Heard::Done) => {
                     world_now.figures.ring_changes += 1;
@@ -304,6 +332,9 @@ impl Operator {
             if world_now.is_over && !matches!(command, Command::Cancel | Command::Change { .. }) {
                 break;
             }
+            drop(world_now);
+            let pause = Duration::from_millis(self.chance.between(20, 600));
+            tokio::time::sleep(pause).await;
         }
         world.borrow_mut().recorder.say(format_args!("RING nothing came of {word}"));
         Heard::Nothing
@@ -358,8 +389,8 @@ fn is_busy(head: &View) -> bool {
 
 /// Whether the log has it, after this epoch.
 fn happened(world: &World, known: Epoch, command: &Command) -> bool {
-    let entries = world.cluster.log.entries();
-    entries.iter().rev().take_while(|entry| entry.epoch > known).any(|e| e.command == *command)
+    let entries = world.cluster.log.entries_since(known);
+    entries.iter().any(|entry| entry.command == *command)
 }
 
 /// For the trace.

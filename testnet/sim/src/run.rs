@@ -242,8 +242,18 @@ fn unevenness(world: &World) -> Option<String> {
     let head = cluster.head();
     let (moves, wanted) = (head.moves().len(), head.wanted().len());
     if moves + wanted > 0 {
-        let waits = head.moves().iter().next();
-        return Some(format!("{moves} partitions move and {wanted} shall, such as {waits:?}"));
+        let one = head.moves().keys().chain(head.wanted().keys()).next().expect("there is one");
+        let (owners, target) = (head.owners(*one), head.wanted().get(one));
+        let members: Vec<String> = head
+            .members()
+            .iter()
+            .map(|member| format!("{} {} up={}", member.id, member.state, cluster.is_up(member.id)))
+            .collect();
+        return Some(format!(
+            "{moves} partitions move and {wanted} shall, such as {one} of {owners:?} to {target:?}; {:?} leads, voters {:?}, {members:?}",
+            cluster.log.leader(),
+            head.voters(),
+        ));
     }
     let settled = [MemberState::Active, MemberState::Joining];
     if let Some(member) = head.members().iter().find(|member| !settled.contains(&member.state)) {
@@ -251,6 +261,9 @@ fn unevenness(world: &World) -> Option<String> {
     }
     if let Some(node) = cluster.nodes().into_iter().find(|node| head.member(*node).is_none()) {
         return Some(format!("{node} was removed, and does not know it or holds the last copy"));
+    }
+    if let Some(gone) = head.members().iter().find(|member| cluster.is_gone(member.id)) {
+        return Some(format!("{} is gone for ever, and still a member", gone.id));
     }
     for node in cluster.nodes() {
         if let Some(stray) = stray(cluster, &head, node) {

@@ -14,10 +14,10 @@ fn settings() -> Settings {
 }
 
 /// The hash of the trace, as the program prints it.
-fn hash_in_a_process_of_its_own(seed: u64) -> String {
+fn hash_in_a_process_of_its_own(seed: u64, faults: &str) -> String {
     let file = std::env::temp_dir().join(format!("atoll-sim-{}-{seed}.trace", std::process::id()));
     let run = Command::new(env!("CARGO_BIN_EXE_atoll-sim"))
-        .args(["--seeds", &seed.to_string(), "--trace"])
+        .args(["--seeds", &seed.to_string(), "--faults", faults, "--trace"])
         .arg(&file)
         .output()
         .expect("the program");
@@ -32,10 +32,9 @@ fn hash_in_a_process_of_its_own(seed: u64) -> String {
 /// message, is the same.
 #[test]
 fn the_same_seed_is_the_same_run_in_two_processes() {
-    for seed in [2, 5, 9] {
-        let (first, second) =
-            (hash_in_a_process_of_its_own(seed), hash_in_a_process_of_its_own(seed));
-        assert_eq!(first, second, "seed {seed}");
+    for (seed, faults) in [(2, "all"), (5, "all"), (9, "all"), (2, "ring"), (5, "ring")] {
+        let hash = || hash_in_a_process_of_its_own(seed, faults);
+        assert_eq!(hash(), hash(), "seed {seed}, {faults}");
     }
 }
 
@@ -55,6 +54,20 @@ fn a_few_seeds_break_nothing_and_are_not_tame() {
     assert!(all.coordinated_by_fallbacks > 0, "{all}");
     assert!(all.promised_reads > 20 * all.seeds, "{all}");
     assert!(2 * all.faults.len() > Kind::ALL.len(), "{all}");
+}
+
+/// Runs in which the ring changes: partitions move, machines come and go, and clients are served meanwhile.
+#[test]
+fn the_ring_changes_and_nothing_breaks() {
+    let settings = Settings { kinds: vec![Kind::Ring], ..settings() };
+    let mut all = Figures::default();
+    run_many(&[1, 2, 3, 4, 5], &settings, 2, |verdict| {
+        assert!(verdict.broken.is_empty(), "seed {}: {:?}", verdict.seed, verdict.broken);
+        all.add(&verdict.figures);
+        Wish::More
+    });
+    assert!(all.ring_changes > 10 * all.seeds && all.moved > 100 * all.seeds, "{all}");
+    assert!(all.promised_reads > 100 * all.seeds, "{all}");
 }
 
 /// A fault that is not named does not happen.

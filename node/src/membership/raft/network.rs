@@ -40,15 +40,19 @@ pub(super) enum Question {
     Snapshot(Vote, SnapshotMeta<u64, EmptyNode>, Vec<u8>),
 }
 
-/// A message as it arrives: for whom, and what.
-pub(super) fn open(message: &[u8]) -> Result<(Member, Question), String> {
+/// For whom a message is, and the rest of it.
+pub(super) fn addressed(message: &[u8]) -> Result<(Member, &[u8]), String> {
     let (version, rest) = message.split_first().ok_or("an empty message")?;
     if *version != VERSION {
         return Err(format!("a message of version {version}; this node speaks {VERSION}"));
     }
     let (to, rest) = rest.split_first_chunk().ok_or("a message cut short")?;
-    let question = postcard::from_bytes(rest).map_err(|error| format!("no message: {error}"))?;
-    Ok((Member(u64::from_be_bytes(*to)), question))
+    Ok((Member(u64::from_be_bytes(*to)), rest))
+}
+
+/// What it asks.
+pub(super) fn question(rest: &[u8]) -> Result<Question, String> {
+    postcard::from_bytes(rest).map_err(|error| format!("no message: {error}"))
 }
 
 fn seal(to: Member, question: &Question) -> Bytes {

@@ -48,7 +48,6 @@ async fn every_lane_carries_every_kind() {
                 Kind::RepairRun => matches!(reply, Reply::RepairRun(_)),
                 Kind::Dump => matches!(reply, Reply::Dumped(_)),
                 Kind::Recall => matches!(reply, Reply::Recalled(_)),
-                Kind::Enrol => matches!(reply, Reply::Enrolled(_)),
                 Kind::CompareRoots | Kind::Compare => matches!(reply, Reply::Differing(_)),
                 Kind::Entries => matches!(reply, Reply::Unmatched(_)),
                 Kind::Propose => matches!(reply, Reply::Proposed(_)),

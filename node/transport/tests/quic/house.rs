@@ -17,11 +17,10 @@ use atoll_transport::{
 };
 use atoll_wire::{
     Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
-    Dumped, Enrol, Enrolled, Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane,
-    MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply,
-    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
-    Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ViewQuery,
-    ViewReply,
+    Dumped, Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, MovesQuery,
+    MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply, Recall, Recalled,
+    Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate, Replicated,
+    Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -159,9 +158,7 @@ impl Host {
                 vouches: true,
                 incarnation: 0,
                 commit: Commit::default(),
-                incarnations: Vec::new(),
             }),
-            Request::Enrol(_) => Reply::Enrolled(Enrolled { accepted: true, highest: 1 }),
             Request::CompareRoots(compare) => Reply::Differing(Differing { which: compare.roots }),
             Request::Compare(compare) => Reply::Differing(Differing { which: compare.hashes }),
             Request::Entries(entries) => {
@@ -321,7 +318,6 @@ pub fn of_kind(kind: Kind) -> Request {
         Kind::RepairRun => Request::RepairRun(RepairRun { partition: None, accept_loss: false }),
         Kind::Dump => Request::Dump(Dump { partition: 0, hints: false, after: Bytes::new() }),
         Kind::Recall => Request::Recall(Recall { node: 9 }),
-        Kind::Enrol => Request::Enrol(Enrol { node: 9, incarnation: 1 }),
         Kind::CompareRoots => {
             Request::CompareRoots(CompareRoots { roots: Bytes::from_static(b"roots") })
         }

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use atoll_node::storage::memory::MemoryStore;
-use atoll_ring::{NodeId, Owners, Partition};
+use atoll_ring::{Command, Epoch, NodeId, Owners, Partition};
 use atoll_transport::memory::Weather;
 use tokio::time::Instant;
 
@@ -18,15 +18,41 @@ use crate::{atlas, world::World};
 const ELECTION_MS_MAX: u64 = 2500;
 
 /// The search for somebody who leads.
-#[derive(Default)]
 pub(super) struct Election {
     /// When there will be somebody.
     ends: Option<Instant>,
+    /// The last entry of the log that stands in the trace.
+    told: Epoch,
+}
+
+impl Default for Election {
+    fn default() -> Self {
+        Election { ends: None, told: Epoch(1) }
+    }
+}
+
+/// A command for the trace: what moves without the details.
+fn line(command: &Command) -> String {
+    match command {
+        Command::Change { base, wish, moves } => {
+            format!("{wish:?} with {} moves, planned at {base}", moves.len())
+        }
+        Command::Begin { partitions } => format!("begin {partitions:?}"),
+        Command::Finish { partitions } => format!("finish {partitions:?}"),
+        other => format!("{other:?}"),
+    }
+    .replace("NodeId", "n")
+    .replace("Partition", "")
+    .replace("Epoch", "at")
 }
 
 impl Mischief {
     /// Sees to it that the log has a majority if its voters do, and then somebody who leads.
     pub(super) fn look_after_the_log(&mut self, world: &mut World) {
+        for entry in world.cluster.log.entries_since(self.election.told) {
+            self.election.told = entry.epoch;
+            world.recorder.say(format_args!("LOG {}: {}", entry.epoch, line(&entry.command)));
+        }
         let there = self.voters_within_reach(world);
         let voters = world.cluster.head().voters().len();
         let lost = self.lasting.iter().any(|lasting| matches!(lasting.what, What::NoMajority));
