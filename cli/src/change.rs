@@ -91,7 +91,17 @@ pub async fn make(
     let statuses = statuses(client, &view).await;
     check_dead(&wish, &statuses)?; // what else is wrong with it matters less
     let made = Plan::of(&view, &wish).map_err(|why| rejected(&why))?;
-    show_and_commit(client, &view, &made, commit, format).await
+    show_and_commit(client, &view, &made, Stale::PlanAgain, commit, format).await
+}
+
+/// What to do if the ring has changed between the plan and its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// Plan again: the ring also changes by itself, other voters for one. What was shown to somebody who was asked must
+    /// still be what is committed.
+    PlanAgain,
+    /// It was agreed that this very plan is committed or none.
+    Refuse,
 }
 
 /// The same for a plan that was made before.
@@ -99,6 +109,7 @@ pub async fn show_and_commit(
     client: &Arc<Client>,
     view: &View,
     made: &Plan,
+    stale: Stale,
     commit: Commit,
     format: Format,
 ) -> Result<(), Failed> {
@@ -113,7 +124,7 @@ pub async fn show_and_commit(
     if !commit.yes {
         confirm("Commit it?")?;
     }
-    let epoch = propose(client, &made.command()).await?;
+    let epoch = commit_plan(client, made, stale, commit.yes).await?;
     let change = plan::words(&made.wish);
     match format {
         Format::Json => output::json(&Document {
@@ -137,6 +148,37 @@ pub async fn show_and_commit(
     client.view_of(epoch, VIEW_LIMIT).await;
     if commit.wait { watch::until_still(client, &made.wish).await } else { Ok(()) }
 }
+
+/// Commits a plan. `unseen`: nobody was asked about it, so that another one for the same wish will do.
+pub async fn commit_plan(
+    client: &Arc<Client>,
+    made: &Plan,
+    stale: Stale,
+    unseen: bool,
+) -> Result<Epoch, Failed> {
+    let mut plan = made.clone();
+    for _ in 0..PLANS_MAX {
+        let error = match client.propose(&plan.command(), PROPOSE_LIMIT).await {
+            Ok(epoch) => return Ok(epoch),
+            Err(error) => error,
+        };
+        let view = client.refresh(ANSWER_LIMIT).await;
+        let is_stale = matches!(error, ProposeError::Rejected(_)) && view.epoch() != plan.base;
+        if stale == Stale::Refuse || !is_stale {
+            return Err(not_proposed(&error));
+        }
+        let again = Plan::of(&view, &made.wish).map_err(|why| rejected(&why))?;
+        if !unseen && again.moves != made.moves {
+            return Err(not_proposed(&error));
+        }
+        plan = again;
+    }
+    let what = "the ring changes faster than it can be planned for\n  nothing was changed";
+    Err(Failed::new(Exit::Refused, what).mend("atoll ring history; then the same again"))
+}
+
+/// The ring changes by itself now and then, and not for long.
+const PLANS_MAX: usize = 5;
 
 /// Puts a command into the log.
 pub async fn propose(client: &Client, command: &Command) -> Result<Epoch, Failed> {

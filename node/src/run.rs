@@ -294,7 +294,7 @@ fn read_view(path: &Path) -> Result<View, ConfigError> {
     })
 }
 
-fn stored_view(store: &dyn Store) -> Result<Option<View>, StoreError> {
+pub(crate) fn stored_view(store: &dyn Store) -> Result<Option<View>, StoreError> {
     let Some(sealed) = store.get(Space::Meta, rows::VIEW)? else { return Ok(None) };
     let bytes = meta::open(rows::VIEW, &sealed)?;
     postcard::from_bytes(&bytes)

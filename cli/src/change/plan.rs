@@ -9,6 +9,7 @@ use atoll_client::{NodeId, NodeStatus, View};
 use atoll_ring::{MemberState, NodeShare, Plan, Wish};
 use serde::Serialize;
 
+use super::is_heard;
 use crate::output::{self, Format};
 
 /// Bytes per second that one node copies, to or from it, while requests are served as well. A careful guess: an idle pair
@@ -141,13 +142,17 @@ fn remarks(view: &View, plan: &Plan, statuses: &[(NodeId, Option<NodeStatus>)]) 
     }
     let mut warn = |text: String| lines.push(format!("\x1b[33mwarning\x1b[0m: {text}"));
     plan.warnings.iter().for_each(|warning| warn(warning.to_string()));
-    for (node, status) in statuses {
+    for (node, _) in statuses {
         let takes_part = plan
             .nodes
             .iter()
             .any(|share| share.node == *node && (share.incoming > 0 || share.outgoing > 0));
         let is_dead = view.member(*node).is_some_and(|who| who.state == MemberState::Dead);
-        if status.is_none() && takes_part && !is_dead && !plan_declares_dead(&plan.wish, *node) {
+        if !is_heard(*node, statuses)
+            && takes_part
+            && !is_dead
+            && !plan_declares_dead(&plan.wish, *node)
+        {
             warn(format!(
                 "{node} does not answer: what it gives or takes waits until it is back, or until \
                  atoll cluster remove --dead {node}"

@@ -157,7 +157,7 @@ fn change_in_words(command: &Command) -> String {
         }
         Command::Voters { voters } => {
             let voters: Vec<String> = voters.iter().map(NodeId::to_string).collect();
-            format!("{} vote", voters.join(", "))
+            format!("the voters are {}", voters.join(", "))
         }
         Command::Recovered { by } => format!("recovered by hand from {by}"),
     }

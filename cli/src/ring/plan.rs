@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{
-        self, Commit, check_dead,
+        self, Commit, Stale, check_dead,
         plan::{self as shown, Cost, Shown},
         rejected, statuses,
         wish::WishArg,
@@ -96,7 +96,8 @@ pub async fn commit(args: CommitArgs, cluster: Option<&str>, format: Format) -> 
     let view = client.view();
     let done = match check(&document, view.cluster(), view.epoch()) {
         Ok(()) => {
-            change::show_and_commit(&client, &view, &document.plan, args.commit, format).await
+            let plan = &document.plan;
+            change::show_and_commit(&client, &view, plan, Stale::Refuse, args.commit, format).await
         }
         Err(error) => Err(error),
     };

@@ -17,7 +17,7 @@ use super::{
     up::Interrupt,
 };
 use crate::{
-    change::{self, ANSWER_LIMIT, Commit, wish},
+    change::{self, ANSWER_LIMIT, Commit, Stale, wish},
     exit::{Exit, Failed},
     output::{self, Format},
     request::connect_as,
@@ -183,10 +183,13 @@ async fn moved(
     let commit = Commit { yes: true, wait: true };
     let made = async {
         match format {
-            Format::Table => change::show_and_commit(client, &view, &plan, commit, format).await,
+            Format::Table => {
+                let stale = Stale::PlanAgain;
+                change::show_and_commit(client, &view, &plan, stale, commit, format).await
+            }
             // one document is printed, at the end
             Format::Json | Format::Plain => {
-                change::propose(client, &plan.command()).await?;
+                change::commit_plan(client, &plan, Stale::PlanAgain, true).await?;
                 change::watch::until_still(client, &wish).await
             }
         }

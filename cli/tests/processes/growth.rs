@@ -138,7 +138,9 @@ fn tokens_and_refusals() {
         &["n1 answers", "atoll cluster leave n1"],
     );
     refused(&["cluster", "leave", "n9", "--yes"], &["no member", "atoll cluster status"]);
-    refused(&["cluster", "recover", "--from", "n1", "--yes"], &["not frozen"]);
+    let config = testnet.node_config(1).display().to_string();
+    let recover = ["cluster", "recover", "--from", "n1", "--yes", "--config", &config];
+    refused(&recover, &["n1 runs", "stop n1"]);
     refused(&["ring", "cancel", "--yes"], &["nothing moves"]);
     refused(&["cluster", "zone", "n1", "z9"], &["nobody to ask", "--yes"]);
 
@@ -187,6 +189,12 @@ fn frozen_and_thawed() {
     let refused = testnet.run(&["cluster", "zone", "n1", "z9", "--yes"]);
     assert_eq!(refused.code, 6, "{refused:?}");
     assert!(refused.stderr.contains("frozen") && refused.stderr.contains("1 of 3"), "{refused:?}");
+
+    // they could still come back: nobody decides by mistake that they cannot
+    let config = testnet.node_config(2).display().to_string();
+    let recover = ["cluster", "recover", "--from", "n2", "--config", &config];
+    let refused = testnet.run(&recover);
+    assert!(refused.code == 2 && refused.stderr.contains("nobody to ask"), "{refused:?}");
 
     testnet.ok(&["testnet", "start", "n2", "n3"]);
     until("the ring thaws", &mut || status(&testnet).1["frozen"].is_null());

@@ -50,12 +50,17 @@ pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), FileError> {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
-        match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
+        File::open(folder_of(path))?.sync_all()
     };
     write().map_err(FileError::of("write", path))
+}
+
+/// The folder a file lies in; that of a bare name is the current one.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 /// The text of a file, `None` if it is not there.
@@ -112,6 +117,13 @@ mod tests {
             assert_eq!(read(&path).unwrap().as_deref(), Some(text));
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    /// A bare name, as people type it, lies in the current folder.
+    #[test]
+    fn a_bare_name_lies_here() {
+        assert_eq!(folder_of(Path::new("n4.join")), Path::new("."));
+        assert_eq!(folder_of(Path::new("x/n4.join")), Path::new("x"));
     }
 
     /// Removing what is not there is done already; a link is removed, and not what it points to.

@@ -150,6 +150,7 @@ impl Cluster {
         if out.exists() {
             return Err(ClusterError::FileExists { path: out.to_owned() });
         }
+        std::fs::metadata(files::folder_of(out)).map_err(FileError::of("write", out))?;
         Ok(())
     }
 
