@@ -181,6 +181,12 @@ impl Operator {
                 self.wait(world, Duration::from_millis(step_ms)).await;
                 if self.busy(world) && !world.borrow().is_over {
                     self.propose(world, Command::Cancel).await;
+                    if self.chance.happens(600) && !self.busy(world) {
+                        // the same moves again: what came of the first ones must not count
+                        self.sleep(world, Duration::from_millis(step_ms)).await;
+                        self.wish(world, Wish::Rebalance).await;
+                        self.wait(world, PATIENCE).await;
+                    }
                 }
                 return;
             }
