@@ -73,6 +73,8 @@ enum What {
     FullDisk(NodeId),
     /// A node that gets no newer views.
     Behind(NodeId),
+    /// A node that loses power at the end of this.
+    Doomed(NodeId),
     /// The voters of the membership log have no majority.
     NoMajority,
     /// Whoever proposes a change may never hear what came of it.
@@ -424,6 +426,15 @@ impl Mischief {
                 world.borrow().cluster.machine(node).store.set_room(room(DISK_BYTES));
             }
             What::Behind(_) => {}
+            What::Doomed(node) => {
+                let world = &mut world.borrow_mut();
+                if !world.cluster.is_gone(node) && world.cluster.is_up(node) {
+                    world.recorder.say(format_args!("{node} loses power"));
+                    self.power_loss(world, node);
+                    self.lasts(50, What::Down(node));
+                    self.lasts(2000, What::Behind(node));
+                }
+            }
             What::NoMajority => {} // see `look_after_the_log`
             What::LostAnswers => world.borrow().cluster.log.lose_answers(0),
         }
@@ -472,6 +483,7 @@ impl Mischief {
                 | What::SlowDisk(_)
                 | What::FullDisk(_)
                 | What::Behind(_)
+                | What::Doomed(_)
                 | What::NoMajority
                 | What::LostAnswers => {}
             }

@@ -50,8 +50,6 @@ enum Heard {
     Done,
     /// It does not fit the ring as it is.
     Refused(String),
-    /// Nobody could tell, or nothing could be changed, again and again.
-    Nothing,
 }
 
 impl Operator {
@@ -181,6 +179,12 @@ impl Operator {
                 self.wait(world, Duration::from_millis(step_ms)).await;
                 if self.busy(world) && !world.borrow().is_over {
                     self.propose(world, Command::Cancel).await;
+                    if self.chance.happens(600) && !self.busy(world) {
+                        // the same moves again: what came of the first ones must not count
+                        self.sleep(world, Duration::from_millis(step_ms)).await;
+                        self.wish(world, Wish::Rebalance).await;
+                        self.wait(world, PATIENCE).await;
+                    }
                 }
                 return;
             }
@@ -255,10 +259,10 @@ impl Operator {
         let mut invitation = [0; 16];
         invitation[..8].copy_from_slice(&self.chance.draw().to_be_bytes());
         let invite = Command::Invite { invitation, node, expires_ms: u64::MAX };
-        let Heard::Done = self.propose(world, invite).await else { return None };
+        let Some(Heard::Done) = self.propose(world, invite).await else { return None };
         let (address, zone) = (address_of(node), "z1".to_owned());
         let register = Command::Register { invitation, node, address, zone, weight: 1 };
-        let Heard::Done = self.propose(world, register).await else { return None };
+        let Some(Heard::Done) = self.propose(world, register).await else { return None };
         world.borrow_mut().cluster.add_machine(node);
         boot(world, node).await;
         Some(node)
@@ -276,9 +280,9 @@ impl Operator {
                 }
             };
             match self.propose(world, plan.command()).await {
-                Heard::Done => return true,
-                Heard::Refused(_) => {} // by a newer ring, perhaps: it plans anew
-                Heard::Nothing => return false,
+                Some(Heard::Done) => return true,
+                Some(Heard::Refused(_)) => {} // by a newer ring, perhaps: it plans anew
+                None => return false,
             }
         }
         false
@@ -295,7 +299,7 @@ impl Operator {
     }
 
     /// Proposes until somebody knows what came of it.
-    async fn propose(&mut self, world: &RefCell<World>, command: Command) -> Heard {
+    async fn propose(&mut self, world: &RefCell<World>, command: Command) -> Option<Heard> {
         let word = word(&command);
         let known = world.borrow().cluster.head().epoch();
         for _ in 0..TRIES {
@@ -314,30 +318,19 @@ impl Operator {
             };
             let heard =
                 heard.or_else(|| happened(&world.borrow(), known, &command).then_some(Heard::Done));
-            let mut world_now = world.borrow_mut();
-            match heard {
-                Some(Heard::Done) => {
-                    world_now.figures.ring_changes += 1;
-                    let epoch = world_now.cluster.head().epoch();
-                    world_now.recorder.say(format_args!("RING {epoch}: {word}"));
-                    return Heard::Done;
-                }
-                Some(Heard::Refused(why)) => {
-                    world_now.figures.ring_refused += 1;
-                    world_now.recorder.say(format_args!("RING refused {word}: {why}"));
-                    return Heard::Refused(why);
-                }
-                Some(Heard::Nothing) | None => {}
+            if let Some(heard) = heard {
+                enter(&mut world.borrow_mut(), &word, &heard);
+                return Some(heard);
             }
-            if world_now.is_over && !matches!(command, Command::Cancel | Command::Change { .. }) {
+            let can_wait = matches!(command, Command::Cancel | Command::Change { .. });
+            if world.borrow().is_over && !can_wait {
                 break;
             }
-            drop(world_now);
             let pause = Duration::from_millis(self.chance.between(20, 600));
             tokio::time::sleep(pause).await;
         }
         world.borrow_mut().recorder.say(format_args!("RING nothing came of {word}"));
-        Heard::Nothing
+        None
     }
 
     async fn ask(&mut self, world: &RefCell<World>, command: &Command) -> Option<Reply> {
@@ -391,6 +384,21 @@ fn is_busy(head: &View) -> bool {
 fn happened(world: &World, known: Epoch, command: &Command) -> bool {
     let entries = world.cluster.log.entries_since(known);
     entries.iter().any(|entry| entry.command == *command)
+}
+
+/// Enters what came of a proposal.
+fn enter(world: &mut World, word: &str, heard: &Heard) {
+    match heard {
+        Heard::Done => {
+            world.figures.ring_changes += 1;
+            let epoch = world.cluster.head().epoch();
+            world.recorder.say(format_args!("RING {epoch}: {word}"));
+        }
+        Heard::Refused(why) => {
+            world.figures.ring_refused += 1;
+            world.recorder.say(format_args!("RING refused {word}: {why}"));
+        }
+    }
 }
 
 /// For the trace.

@@ -96,7 +96,7 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     let nodes = chance.of(&[5, 5, 5, 4, 6, 3]);
     let limits = HintLimits {
         // room for all, or for a state or two of one key
-        bytes_per_owner_max: chance.of(&[u64::MAX, u64::MAX, u64::MAX, 5000, 150]),
+        bytes_per_owner_max: chance.of(&[u64::MAX, u64::MAX, 5000, 150, 150]),
         away_max: Duration::from_secs(chance.of(&[100_000, 100_000, 6])),
     };
     let cluster = Cluster::new(nodes, limits, &mut chance);

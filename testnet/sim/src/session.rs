@@ -171,6 +171,9 @@ impl Session {
             What::Put | What::Delete if !behind.is_empty() && chance.happens(600) => {
                 Some(chance.of(&behind))
             }
+            What::Put | What::Delete if strict && chance.happens(250) => {
+                world.troubled.filter(|node| !world.cluster.is_gone(*node))
+            }
             _ => None,
         };
         let owners = chance.of(&[0, 0, 1, 2]).min(need);

@@ -35,6 +35,8 @@ pub struct World {
     pub told: BTreeMap<String, Vec<Told>>,
     /// A node that has lost its memory and serves again: clients like to ask it.
     pub newcomer: Option<NodeId>,
+    /// A node that moves something and is in trouble: clients like to write through it.
+    pub troubled: Option<NodeId>,
     /// Nodes that have lost memory and are not whole again; whether they serve already.
     pub forgetful: BTreeMap<NodeId, bool>,
     /// Records that were damaged and are not whole again.
@@ -70,6 +72,7 @@ impl World {
             told: keys.iter().map(|key| (key.clone(), Vec::new())).collect(),
             keys,
             newcomer: None,
+            troubled: None,
             forgetful: BTreeMap::new(),
             damaged: BTreeSet::new(),
             spoken_for: BTreeSet::new(),

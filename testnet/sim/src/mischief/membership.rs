@@ -159,7 +159,8 @@ impl Mischief {
     fn trouble(&mut self, world: &mut World, old: NodeId, new: NodeId) -> Option<String> {
         let one = self.chance.of(&[old, old, new]);
         let millis = self.chance.of(&[30, 200, 1000, 3000, 8000]);
-        match self.chance.below(10) {
+        world.troubled = Some(one);
+        match self.chance.below(12) {
             // long enough for two epochs, or just for one
             0 | 1 => {
                 world.cluster.network.pause(one);
@@ -204,6 +205,16 @@ impl Mischief {
                 world.cluster.machine(one).pace.set(Duration::from_millis(sync_ms));
                 self.lasts(millis, What::SlowDisk(one));
                 Some(format!("a sync of {one}, which moves something, takes {sync_ms} ms"))
+            }
+            // it loses power with its newest view on the way to the disk, and is slow to hear of it again
+            9 | 10 => {
+                world.cluster.machine(old).pace.set(Duration::from_millis(600));
+                self.lasts(500, What::SlowDisk(old));
+                let soon = self.chance.between(20, 450);
+                self.lasts(soon, What::Doomed(old));
+                Some(format!(
+                    "{old}, which moves something, syncs slowly and loses power in {soon} ms"
+                ))
             }
             // one that stays apart with one that goes: a quorum of the old owners
             _ => {
