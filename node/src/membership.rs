@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_ring::{Command, Epoch, NodeId, Rejected, Wish};
+use atoll_ring::{Command, Epoch, MemberState, NodeId, Rejected, Wish};
 use atoll_transport::{Boxed, Caller};
 use atoll_wire::{Effect, ErrorCode, Failure, Lane, Propose, Proposed, Reply, Request, Role};
 use bytes::Bytes;
@@ -75,7 +75,9 @@ pub(crate) async fn propose(node: Arc<Node>, caller: Caller, asked: Propose) -> 
     let Ok(command) = postcard::from_bytes::<Command>(&asked.command) else {
         return failed(Failure::refused(ErrorCode::Malformed, "these bytes are no command"));
     };
-    if !caller.roles.contains(Role::Operator) && asked.hops == 0 && !is_of(&caller, &command) {
+    // members pass on what an operator has asked of them; who has merely registered speaks for itself
+    let passed_on = asked.hops > 0 && is_member(&node, &caller);
+    if !caller.roles.contains(Role::Operator) && !passed_on && !is_of(&caller, &command) {
         let detail =
             "only an operator changes the ring; a node may register, join and renew itself";
         return failed(Failure::refused(ErrorCode::NotPermitted, detail));
@@ -113,6 +115,13 @@ const HOPS_MAX: u8 = 2;
 
 /// How long whoever leads may take.
 const PASSED_ON_LIMIT: Duration = Duration::from_secs(8);
+
+/// Whether a request comes from a member that takes part in full.
+fn is_member(node: &Node, caller: &Caller) -> bool {
+    let view = node.view();
+    let member = caller.node.and_then(|peer| view.member(peer));
+    member.is_some_and(|member| matches!(member.state, MemberState::Active | MemberState::Leaving))
+}
 
 /// Whether a command is about the node that sends it, and one that a node may send.
 fn is_of(caller: &Caller, command: &Command) -> bool {

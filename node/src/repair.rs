@@ -395,7 +395,7 @@ impl Repair {
 impl State {
     /// Milliseconds since a partition was equal with the owner for which that was longest ago.
     fn agreed_ms_ago(&self, partition: Partition, view: &View, me: NodeId, now: Instant) -> u64 {
-        let others = view.keepers(partition).all().into_iter().filter(|owner| *owner != me);
+        let others = view.living_keepers(partition).into_iter().filter(|owner| *owner != me);
         let agreed =
             others.map(|owner| self.peers.get(&owner).and_then(|known| known.agreed(partition)));
         agreed.map(|at| ms_ago(at, now)).max().unwrap_or(0)

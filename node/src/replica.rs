@@ -58,7 +58,7 @@ pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), 
     node.count_corrupt();
     let view = node.view();
     let owners = match rows::partition_of_data(row) {
-        Some(partition) => view.keepers(partition).all(),
+        Some(partition) => view.living_keepers(partition),
         None => Vec::new(),
     };
     let others = owners.into_iter().filter(|owner| *owner != node.id()).collect();

@@ -13,7 +13,9 @@ use crate::bounded;
 use crate::document::ViewError;
 use crate::placement::{self, Placement, PlacementWarning};
 use crate::voters;
-use crate::{ClusterId, Epoch, Member, NodeId, Partition, Partitions, Preference, Token};
+use crate::{
+    ClusterId, Epoch, Member, MemberState, NodeId, Partition, Partitions, Preference, Token,
+};
 
 /// The cluster at one epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +181,20 @@ impl View {
     #[must_use]
     pub fn keepers(&self, partition: Partition) -> Owners<'_> {
         self.owners(partition).first(self.bucket_n)
+    }
+
+    /// Those of them, in either set, that were not declared dead: whoever else can be asked about a key.
+    ///
+    /// # Panics
+    /// If the partition does not exist; see [`Partitions::contains`].
+    #[must_use]
+    pub fn living_keepers(&self, partition: Partition) -> Vec<NodeId> {
+        let is_dead = |node: &NodeId| {
+            self.member(*node).is_some_and(|member| member.state == MemberState::Dead)
+        };
+        let mut keepers = self.keepers(partition).all();
+        keepers.retain(|node| !is_dead(node));
+        keepers
     }
 
     /// All nodes in the order of the ring from this partition on: who stands in when owners are out

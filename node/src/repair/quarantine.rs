@@ -14,7 +14,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use atoll_antientropy::Register;
-use atoll_ring::NodeId;
+use atoll_ring::{NodeId, Owners};
 use atoll_transport::Boxed;
 use atoll_wire::{Ack, BucketId, ErrorCode, Fetch, Lane, Reply, Request};
 use bytes::Bytes;
@@ -168,19 +168,23 @@ async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> 
     else {
         return Ok(Compared::Incomplete); // the name itself is damaged: nobody can be asked
     };
-    let owners = node.view().keepers(partition).all();
+    let view = node.view();
+    let owners = view.living_keepers(partition);
+    let (Owners::One(settled) | Owners::Joint { old: settled, .. }) = view.keepers(partition);
     if !owners.contains(&node.id()) {
         return Ok(Compared::Incomplete); // what is left of it here is handed over (`moves::clean`)
     }
-    let others = owners.into_iter().filter(|owner| *owner != node.id());
-    let answers = join_all(others.map(|owner| ask(node, owner, bucket, key.clone()))).await;
+    let others: Vec<NodeId> = owners.into_iter().filter(|owner| *owner != node.id()).collect();
+    let asked = others.iter().map(|owner| ask(node, *owner, bucket, key.clone()));
+    let answers = join_all(asked).await;
 
     let mut joined = Register::default();
     let (mut all_answered, mut any_sure) = (true, false);
-    for answer in answers {
+    for (owner, answer) in others.iter().zip(answers) {
         match answer {
             Answer::Says(state, in_doubt) => {
-                any_sure |= !in_doubt;
+                // that one who only joins holds nothing says nothing
+                any_sure |= !in_doubt && (state.is_some() || settled.contains(owner));
                 joined.join(state.unwrap_or_default());
             }
             Answer::Damaged => {}

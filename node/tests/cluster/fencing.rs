@@ -184,11 +184,13 @@ async fn who_is_behind_learns_the_view_first() {
     let moving = Moving::start().await;
     let Moving { first, leaving, joining, .. } = moving;
     moving.cut(joining, leaving); // or the one who joins would ask it for what it holds
+    moving.cut(first, leaving); // or a ping would tell it
     moving.tell(&[first], &moving.joint).await;
     assert_eq!(moving.cluster.node(joining).view().epoch(), OLD);
     assert_eq!(code(moving.ask(first, joining, JOINT, replicate(None)).await), None);
     assert_eq!(moving.values_at(joining), ["theirs"]);
     assert_eq!(moving.cluster.node(leaving).view().epoch(), OLD, "nobody has told it");
+    moving.cluster.network.mend(first, leaving);
     let hint = moving.ask(first, leaving, JOINT, replicate(Some(joining))).await;
     assert_eq!(code(hint), None, "its view has no such owner");
 
