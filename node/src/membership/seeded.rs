@@ -131,7 +131,17 @@ impl MembershipLog for Port {
                 AGREEMENT_MAX * u32::try_from(state.chance.below(1000)).expect("small") / 1000
             };
             tokio::time::sleep(wait).await;
-            let (entry, view, node, is_heard) = {
+            // whoever leads has all that was agreed on, also what a leader before it did not live to tell
+            let (head, node) = {
+                let state = log.state();
+                (state.head.clone(), state.nodes.get(&me).and_then(Weak::upgrade))
+            };
+            let unknown = |why: &str| NotProposed::Unknown(why.to_owned());
+            let node = node.ok_or_else(|| unknown("the node is stopping"))?;
+            let passed = log.entries_since(node.view().epoch());
+            let adopted = node.adopt(View::clone(&head), &passed, Vec::new()).await;
+            adopted.map_err(|error| unknown(&error.to_string()))?;
+            let (entry, view, is_heard) = {
                 let mut state = log.state();
                 if !state.has_majority {
                     return Err(frozen(&state.head));
@@ -143,11 +153,9 @@ impl MembershipLog for Port {
                 state.entries.push(entry.clone());
                 let lost = state.answers_lost;
                 let is_heard = state.chance.below(1000) >= lost;
-                (entry, view, state.nodes.get(&me).and_then(Weak::upgrade), is_heard)
+                (entry, view, is_heard)
             };
             let epoch = entry.epoch;
-            let unknown = |why: &str| NotProposed::Unknown(why.to_owned());
-            let node = node.ok_or_else(|| unknown("the node is stopping"))?;
             // others may have been faster with what came in between
             let adopted = node.adopt(view, &[entry], Vec::new()).await;
             adopted.map_err(|error| unknown(&error.to_string()))?;

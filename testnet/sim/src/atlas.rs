@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_antientropy::{Dot, Register};
 use atoll_node::storage::{Space, Store as _, memory::MemoryStore, rows};
-use atoll_ring::NodeId;
+use atoll_ring::{NodeId, Owners};
 use bytes::Bytes;
 
 use crate::cluster::{Cluster, Lies, read};
@@ -24,6 +24,30 @@ pub fn allows(cluster: &Cluster, instead: &[(NodeId, MemoryStore)]) -> bool {
     let before = whole(cluster, &[]);
     let after = whole(cluster, instead);
     before.iter().all(|(row, state)| after.get(row).is_some_and(|left| left == state))
+}
+
+/// Whether the other owners hold everything that this one holds as an owner. One that is declared dead is not waited for,
+/// so reads would miss until it is handed over what only a former owner still has; that w was too small for such a loss is
+/// the writer's choice.
+pub fn others_hold(cluster: &Cluster, node: NodeId) -> bool {
+    let head = cluster.head();
+    cluster.machine(node).store.synced(Space::Data).iter().all(|(row, value)| {
+        let (data_row, Lies::State(state)) = read(Space::Data, row, value) else { return true };
+        let Some(partition) = rows::partition_of_data(&data_row) else { return true };
+        let (Owners::One(owners) | Owners::Joint { old: owners, .. }) = head.keepers(partition);
+        if !owners.contains(&node) {
+            return true;
+        }
+        let mut others = Register::default();
+        for owner in owners.iter().filter(|owner| **owner != node && !cluster.is_gone(**owner)) {
+            if let Some(value) = cluster.machine(*owner).store.synced_row(Space::Data, row)
+                && let (_, Lies::State(state)) = read(Space::Data, row, &value)
+            {
+                others.join(state);
+            }
+        }
+        others.covers(&state)
+    })
 }
 
 fn whole(cluster: &Cluster, instead: &[(NodeId, MemoryStore)]) -> Whole {

@@ -238,7 +238,9 @@ impl Operator {
         {
             return false;
         }
-        if !atlas::allows(&world.cluster, &[(node, MemoryStore::new())]) {
+        if !atlas::allows(&world.cluster, &[(node, MemoryStore::new())])
+            || !atlas::others_hold(&world.cluster, node)
+        {
             world.figures.forbidden += 1;
             return false;
         }
