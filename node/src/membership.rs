@@ -1,7 +1,7 @@
 //! The ring as it changes: the log that decides, and the views that follow from it.
 //!
 //! Only [`MembershipLog`] knows how a change is agreed on. Everybody else sees views: immutable, one epoch after the other,
-//! on stable storage before they are spoken of (`node/views`), pulled from whoever is ahead ([`catch_up`]). No request for
+//! on stable storage before they are spoken of (`node/views`), pulled from whoever is ahead (`catch_up`). No request for
 //! data ever waits for the log.
 
 use std::{sync::Arc, time::Duration};

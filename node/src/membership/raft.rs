@@ -8,16 +8,16 @@
 //!   propose ─▶ leader: entry ─▶ majority: entry fsynced ─▶ applied on each voter's own view ─▶ Node::adopt ─▶ the others pull
 //! ```
 //!
-//! **Who votes under which name.** A member of the group is a node *in one incarnation* ([`Member`]). A vote that is
+//! **Who votes under which name.** A member of the group is a node *in one incarnation* (`Member`). A vote that is
 //! forgotten can be given twice, so a node that has lost memory must never speak as who it was. It gets a new incarnation,
-//! through this very log, and whoever leads takes the new member in and drops the old one ([`voters`]). For the same reason
+//! through this very log, and whoever leads takes the new member in and drops the old one (`voters`). For the same reason
 //! the group of a node begins only when so many other voters have said what they remember of it that they make a majority
 //! with it: one of them would know.
 //!
 //! **How a group begins.** The voters of the first view, each with an empty log in its first life, all write down the same
-//! group. Whoever leads first puts the view into the log ([`Line::First`]), so that a log is whole in itself.
+//! group. Whoever leads first puts the view into the log (`Line::First`), so that a log is whole in itself.
 //!
-//! [`storage`] is what a voter keeps, [`network`] what voters say to each other, [`voters`] how they are exchanged,
+//! `storage` is what a voter keeps, `network` what voters say to each other, `voters` how they are exchanged,
 //! [`recover`] the way out when most of them are lost.
 
 use std::{

@@ -16,6 +16,9 @@ use crate::faults::Kind;
 /// The fixed seeds.
 pub const SEEDS: std::ops::RangeInclusive<u64> = 1..=100;
 
+/// More fixed seeds in which the ring changes: among them is one in which a joining owner's word alone decides.
+pub const RING_SEEDS: std::ops::RangeInclusive<u64> = 301..=330;
+
 /// The word for people.
 pub fn word(canary: Canary) -> &'static str {
     match canary {
@@ -105,7 +108,11 @@ pub fn place(canary: Canary) -> Where {
 pub fn look_for(canary: Canary, jobs: usize) -> io::Result<Option<String>> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["--canary", word(canary), "--jobs", &jobs.to_string(), "--until-broken"]);
-    let seeds = format!("{}..{}", SEEDS.start(), SEEDS.end());
+    let seeds = match canary {
+        Canary::CountJoining => RING_SEEDS,
+        _ => SEEDS,
+    };
+    let seeds = format!("{}..{}", seeds.start(), seeds.end());
     match place(canary) {
         Where::Model => command.args(["--scenario", "kv679"]),
         Where::Everywhere => command.args(["--seeds", &seeds]),
