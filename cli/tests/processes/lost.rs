@@ -91,7 +91,7 @@ fn an_emptied_data_directory_is_not_a_first_start() {
     all_are_found_through(&testnet, "n2");
 }
 
-/// With too few others it does not serve, and `start` says what it waits for; with enough of them it does.
+/// Without a majority of the voters it does not serve, and `start` says what it waits for; with enough of them it does.
 #[test]
 fn a_wiped_node_waits_for_a_majority() {
     let testnet = Testnet::up(3, 24_500);
@@ -100,7 +100,7 @@ fn a_wiped_node_waits_for_a_majority() {
     testnet.ok(&["testnet", "kill", "n3"]);
     let refused = testnet.run(&["testnet", "start", "n2"]);
     assert_ne!(refused.code, 0, "{refused:?}");
-    let words = "2 of 2 others must vouch for a new incarnation, 1 does";
+    let words = "the ring is frozen: 1 of 3 voters reachable: n1";
     assert!(refused.stderr.contains(words), "{refused:?}");
     testnet.ok(&["testnet", "start", "--all"]);
     assert_eq!(incarnation(&testnet, 2), 1);
