@@ -12,7 +12,7 @@
 //!   list     number of items, then the items in ascending order
 //! ```
 //!
-//! Nothing here recurses by data (the depth of a store is part of its type), and a list's length is
+//! Only maps recurse by data, at most [`DEPTH_MAX`](crate::DEPTH_MAX) deep, and a list's length is
 //! checked against the bytes that are left *before* memory is taken for it.
 
 use bytes::Bytes;
@@ -44,6 +44,15 @@ pub enum DecodeError {
     /// A dot is alive which the context does not know.
     #[error("a dot is not covered by the context")]
     Uncovered,
+    /// A tag or flag that this version does not know.
+    #[error("tag {0:#04x} is not known")]
+    Tag(u8),
+    /// Maps lie in each other more than 8 deep.
+    #[error("maps are nested too deep")]
+    TooDeep,
+    /// A counter remembers a reset of more than was ever counted.
+    #[error("a counter was reset beyond what it had")]
+    Reset,
     /// The state is of another kind than the reader expects.
     #[error("kind {found:#04x} where {expected:#04x} was expected")]
     Kind {
@@ -61,6 +70,11 @@ pub fn write_varint(out: &mut Vec<u8>, mut number: u64) {
         number >>= 7;
     }
     out.push(number as u8);
+}
+
+/// Appends a number with a sign: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4.
+pub(crate) fn write_signed(out: &mut Vec<u8>, number: i64) {
+    write_varint(out, (number << 1 ^ number >> 63) as u64);
 }
 
 /// Appends a byte string with its length in front.
@@ -131,6 +145,24 @@ impl Reader {
         u32::try_from(self.varint()?).map_err(|_| DecodeError::Number)
     }
 
+    /// A number with a sign, see `write_signed`.
+    pub(crate) fn signed(&mut self) -> Result<i64, DecodeError> {
+        let number = self.varint()?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// 16 bytes, big-endian.
+    pub(crate) fn u128(&mut self) -> Result<u128, DecodeError> {
+        let bytes = self.take(16)?;
+        Ok(u128::from_be_bytes(*bytes.first_chunk().expect("16 bytes")))
+    }
+
+    /// 8 bytes, big-endian.
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
+        let bytes = self.take(8)?;
+        Ok(u64::from_be_bytes(*bytes.first_chunk().expect("8 bytes")))
+    }
+
     /// The length of a list whose items take at least `item_bytes_min` bytes each: never more than
     /// what is left can hold.
     pub fn count(&mut self, item_bytes_min: usize) -> Result<usize, DecodeError> {
@@ -190,6 +222,17 @@ mod tests {
         assert_eq!(varint(&[0x80]), Err(DecodeError::Truncated));
         assert_eq!(varint(&[]), Err(DecodeError::Truncated));
         assert_eq!(varint(&[0x05, 0x05]), Err(DecodeError::Trailing(1)));
+    }
+
+    /// Numbers with a sign come back, small ones in one byte.
+    #[test]
+    fn signed_numbers_come_back() {
+        for number in [0, -1, 1, 63, -64, 64, i64::MAX, i64::MIN, 1 << 40, -(1 << 40)] {
+            let mut out = Vec::new();
+            write_signed(&mut out, number);
+            assert_eq!(out.len() == 1, (-64..64).contains(&number));
+            assert_eq!(Reader::new(Bytes::from(out)).signed(), Ok(number));
+        }
     }
 
     /// A length is checked before memory is taken: four bytes cannot announce a list of a thousand

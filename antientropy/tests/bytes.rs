@@ -4,27 +4,26 @@
 //! And the golden bytes: records and tokens written today are read by every later version.
 
 use atoll_antientropy::{
-    Actor, Causal, Context, ContextToken, DecodeError, DotFun, DotMap, DotSet, DotStore, Event,
-    Note, Register, Secret,
+    Actor, Context, ContextToken, DecodeError, Event, Field, FieldChange, Hybrid, Increment, Kind,
+    Note, Operation, Reading, Register, Secret, Stamp, State,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
 
-type Set = Causal<DotMap<Bytes, DotSet>>;
-type Nested = Causal<DotMap<Bytes, DotMap<Bytes, DotFun<Bytes>>>>;
-
 /// Shows the bytes to every decoder.
 fn check(input: &Bytes) {
-    fn state<S: DotStore>(input: &Bytes) {
-        if let Ok(state) = Causal::<S>::decode(input) {
-            assert_eq!(state.encode(), *input, "{state:?}");
-        }
+    if let Ok(register) = Register::decode(input) {
+        assert_eq!(register.encode(), *input, "{register:?}");
     }
-    state::<DotFun<Bytes>>(input);
-    state::<DotSet>(input);
-    state::<DotMap<Bytes, DotSet>>(input);
-    state::<DotMap<Bytes, DotFun<Bytes>>>(input);
-    state::<DotMap<Bytes, DotMap<Bytes, DotFun<Bytes>>>>(input);
+    if let Ok(state) = State::decode(input) {
+        assert_eq!(state.encode(), *input, "{state:?}");
+    }
+    if let Ok(operation) = Operation::decode(input) {
+        assert_eq!(operation.encode(), *input, "{operation:?}");
+    }
+    if let Ok(reading) = Reading::decode(input) {
+        assert_eq!(reading.encode(), *input, "{reading:?}");
+    }
     if let Ok(context) = Context::decode(input) {
         assert_eq!(context.encode(), *input, "{context}");
     }
@@ -62,20 +61,59 @@ fn golden_token() -> ContextToken {
     ContextToken::seal(&Secret([0; 32]), &[0; 16], &[0; 16], b"key", &golden_context())
 }
 
-fn golden_set() -> Set {
-    let event = Event::alone(Actor::new(1, 0), 7);
-    let element = |name: &'static str| {
-        DotMap::one(Bytes::from_static(name.as_bytes()), DotSet::one(event.dot(), ()))
-    };
-    let mut store = element("tea");
-    store.join(&Context::new(), element("milk"), &Context::new());
-    Causal::delta(&other_context(), event, store)
+fn stamp(event: Event) -> Stamp {
+    Stamp { event, at: Hybrid::of(9_000, 1), wall_ms: 9_000, operation: 77 }
 }
 
-fn golden_nested() -> Nested {
-    let event = Event::alone(Actor::new(1, 0), 7);
-    let field = DotMap::one(Bytes::from("field"), DotFun::one(event.dot(), Bytes::from("value")));
-    Causal::delta(&other_context(), event, DotMap::one(Bytes::from("map"), field))
+/// A state of each kind, and the last operation that led to it.
+fn golden(kind: Kind) -> (State, Operation) {
+    let mut state = State::unknown(kind);
+    let mut last = None;
+    for (counter, operation) in (1..).zip(golden_operations(kind)) {
+        let event = Event { actor: Actor::new(1, 0), after: 3 * counter - 2, counter: 3 * counter };
+        let delta = state.change(&operation, Some(&other_context()), &stamp(event)).unwrap();
+        state.join(delta);
+        last = Some(operation);
+    }
+    (state, last.unwrap())
+}
+
+fn golden_operations(kind: Kind) -> Vec<Operation> {
+    let put = |value: &'static str, expires_ms| Operation::Put { value: value.into(), expires_ms };
+    let session = Increment::Session { session: 0xab, sequence: 2, total: -300 };
+    match kind {
+        Kind::Register => vec![put("tea", None), put("milk", Some(10_000))],
+        Kind::Lww => vec![put("tea", Some(10_000))],
+        Kind::Counter => vec![
+            Operation::Increment(Increment::Once(1)),
+            Operation::Clear,
+            Operation::Increment(session),
+            Operation::Increment(Increment::Once(70)),
+        ],
+        Kind::Set => vec![
+            Operation::Add(vec!["tea".into(), "milk".into()]),
+            Operation::Remove(vec!["tea".into()]),
+            Operation::Add(vec!["rice".into()]),
+        ],
+        Kind::Flag => vec![Operation::Disable, Operation::Enable],
+        Kind::Max => vec![Operation::Raise(-5)],
+        Kind::Map => {
+            let field = |kind: Kind| Field { name: Bytes::from(format!("a {kind}")), kind };
+            let inner = Operation::Update(vec![(
+                field(Kind::Flag),
+                FieldChange::Change(Operation::Enable),
+            )]);
+            let change = |kind| match kind {
+                Kind::Map => (field(kind), FieldChange::Change(inner.clone())),
+                _ => (field(kind), FieldChange::Change(golden_operations(kind).remove(0))),
+            };
+            let removal = (field(Kind::Lww), FieldChange::Remove);
+            vec![
+                Operation::Update(Kind::ALL.into_iter().map(change).collect()),
+                Operation::Update(vec![removal]),
+            ]
+        }
+    }
 }
 
 fn other_context() -> Context {
@@ -84,14 +122,19 @@ fn other_context() -> Context {
 
 fn valid() -> Vec<Bytes> {
     let note = Note { actor: Actor::new(1, 2), last: 3, unclean_starts: 4, role_changes: 5 };
-    vec![
+    let mut valid: Vec<Bytes> = vec![
         golden_context().encode().into(),
         golden_register().encode().into(),
-        golden_set().encode().into(),
-        golden_nested().encode().into(),
         golden_token().as_bytes().clone(),
         Bytes::copy_from_slice(&note.encode()),
-    ]
+    ];
+    for kind in Kind::ALL {
+        let (state, operation) = golden(kind);
+        valid.push(state.encode().into());
+        valid.push(operation.encode().into());
+        valid.push(state.read(9_500).encode().into());
+    }
+    valid
 }
 
 /// Every byte of every valid encoding, changed into every other byte, and every encoding cut at
@@ -126,7 +169,7 @@ proptest! {
     /// Small numbers with the right first byte come far into the decoders.
     #[test]
     fn almost_valid_bytes_do_no_harm(
-        kind in prop::sample::select(vec![0x01u8, 0x02, 0x11, 0x12, 0x21, 0x00]),
+        kind in prop::sample::select((0x00..0x2au8).collect::<Vec<_>>()),
         rest in prop::collection::vec(prop_oneof![0..4u8, any::<u8>()], 0..40),
     ) {
         check(&[&[kind][..], &rest].concat().into());
@@ -134,12 +177,12 @@ proptest! {
 
     #[test]
     fn changed_bytes_do_no_harm(
-        which in 0..6usize,
+        which in any::<prop::sample::Index>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in any::<prop::sample::Index>(),
         insert in any::<bool>(),
     ) {
-        let mut bytes = valid()[which].to_vec();
+        let mut bytes = which.get(&valid()).to_vec();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -170,9 +213,26 @@ fn refusals_have_reasons() {
     check(&[1, 0, 0x80, 0x00], Err(DecodeError::Number));
     check(&[], Err(DecodeError::Truncated));
 
-    let empty_element =
-        Set::decode(&Bytes::from_static(&[0x12, 0, 1, 5, b'b', b'l', b'a', b'c', b'k', 0]));
-    assert_eq!(empty_element, Err(DecodeError::Empty));
+    let check = |bytes: &'static [u8], expected: Result<usize, DecodeError>| {
+        let decoded = State::decode(&Bytes::from_static(bytes));
+        assert_eq!(decoded.map(|state| state.siblings()), expected);
+    };
+    let empty_element = &[0x24, 0, 1, 5, b'b', b'l', b'a', b'c', b'k', 0];
+    check(empty_element, Err(DecodeError::Empty));
+    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, b't', 1, 1, 0, 2, 0], Ok(1));
+    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, b't', 1, 1, 0, 3, 0], Err(DecodeError::Uncovered));
+    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, b't', 1, 1, 0, 2, 2], Err(DecodeError::Tag(2)));
+    check(&[0x26, 0, 1, 9], Ok(1));
+    check(&[0x26, 0, 2, 9], Err(DecodeError::Tag(2)));
+    check(&[0x28, 0, 0], Err(DecodeError::Tag(0x28))); // no such kind
+    check(&[0x04, 0, 0], Err(DecodeError::Tag(0x04))); // no such format
+    check(&[0x23, 0, 1, 0, 1, 0, 1, 5, 8, 1], Ok(0)); // a chain of n1.0.1, all reset
+    check(&[0x23, 0, 1, 0, 1, 0, 1, 5, 8, 2, 4, 8], Ok(1));
+    check(&[0x23, 0, 1, 0, 1, 0, 1, 5, 8, 2, 5, 8], Err(DecodeError::Reset)); // that is tag 1
+    check(&[0x23, 0, 1, 0, 1, 0, 1, 5, 8, 2, 6, 0], Err(DecodeError::Reset));
+    check(&[0x27, 0, 1, 1, b'f', 6, 0], Err(DecodeError::Empty));
+    check(&[0x27, 0, 1, 1, b'f', 6, 1, 9], Ok(1));
+    check(&[0x27, 0, 2, 1, b'f', 6, 1, 9, 1, b'f', 6, 1, 9], Err(DecodeError::Order));
 }
 
 /// Values come out as slices of what came in: a large value is not copied.
@@ -200,10 +260,13 @@ fn golden_bytes() {
         "0102010002000402ab0202030209010101020100b1020374656102030c046d696c6b"
     );
     assert_eq!(hex(&golden_register().digest().0), "6dd9bf2a09b1b1e7b6ef29cc5bc06d7e");
-    assert_eq!(
-        hex(&golden_set().encode()),
-        "12020100010601090001000202046d696c6b010100070374656101010007"
-    );
+    for kind in Kind::ALL {
+        let (state, operation) = golden(kind);
+        println!("state {kind}: {}", hex(&state.encode()));
+        println!("digest {kind}: {}", hex(&state.digest().0));
+        println!("operation {kind}: {}", hex(&operation.encode()));
+        println!("reading {kind}: {}", hex(&state.read(9_500).encode()));
+    }
     assert_eq!(
         hex(golden_token().as_bytes()),
         "01c4da13572dbae82a79310e7f02010002000402a602020301090149ebd802d0be3eab052d27e1b2e0b488"

@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use atoll_antientropy::{
-    Actor, Causal, Context, ContextToken, DotFun, DotMap, DotSet, Event, Note, Register, Secret,
+    Actor, Context, ContextToken, Event, Field, FieldChange, Hybrid, Increment, Kind as ValueKind,
+    Note, Operation, Register, Secret, Stamp, State,
 };
 use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
 use atoll_wire::{
@@ -43,6 +44,8 @@ pub fn good() -> Vec<(String, Bytes)> {
         small("register", register(2).encode()),
         small("set", set().encode()),
         small("map", map().encode()),
+        small("update", update().encode()),
+        small("reading", map().read(9_500).encode()),
         small("token", token(&context(3)).as_bytes().to_vec()),
         small("note", note().encode().to_vec()),
         small("page", Dumped::of(&[row(b"a state"), row(b"")], true).rows.to_vec()),
@@ -526,19 +529,42 @@ fn register(siblings: u32) -> Register {
     register
 }
 
-fn set() -> Causal<DotMap<Bytes, DotSet>> {
-    let event = Event::alone(Actor::new(1, 0), 7);
-    Causal::delta(
-        &Context::new(),
-        event,
-        DotMap::one(Bytes::from("tea"), DotSet::one(event.dot(), ())),
-    )
+fn state(operation: &Operation, kind: ValueKind) -> State {
+    let event = Event { actor: Actor::new(1, 0), after: 4, counter: 7 };
+    let stamp = Stamp { event, at: Hybrid::of(9_000, 1), wall_ms: 9_000, operation: 77 };
+    State::unknown(kind).change(operation, None, &stamp).expect("it suits the kind")
 }
 
-fn map() -> Causal<DotMap<Bytes, DotMap<Bytes, DotFun<Bytes>>>> {
-    let event = Event::alone(Actor::new(1, 0), 7);
-    let field = DotMap::one(Bytes::from("field"), DotFun::one(event.dot(), Bytes::from("value")));
-    Causal::delta(&Context::new(), event, DotMap::one(Bytes::from("map"), field))
+fn set() -> State {
+    state(&Operation::Add(vec!["tea".into(), "milk".into()]), ValueKind::Set)
+}
+
+fn map() -> State {
+    state(&update(), ValueKind::Map)
+}
+
+/// A change of a field of every kind, one of them in a map of its own.
+fn update() -> Operation {
+    let field = |name: &'static str, kind, operation| {
+        (Field { name: name.into(), kind }, FieldChange::Change(operation))
+    };
+    let put =
+        |value: &'static str| Operation::Put { value: value.into(), expires_ms: Some(10_000) };
+    let session = Increment::Session { session: 1 << 100, sequence: 2, total: -300 };
+    Operation::Update(vec![
+        field("name", ValueKind::Register, put("Ann")),
+        field("mood", ValueKind::Lww, put("good")),
+        field("visits", ValueKind::Counter, Operation::Increment(session)),
+        field("hits", ValueKind::Counter, Operation::Increment(Increment::Once(1))),
+        field("tags", ValueKind::Set, Operation::Add(vec!["x".into()])),
+        field("on", ValueKind::Flag, Operation::Enable),
+        field("best", ValueKind::Max, Operation::Raise(-5)),
+        field(
+            "deep",
+            ValueKind::Map,
+            Operation::Update(vec![field("f", ValueKind::Flag, Operation::Enable)]),
+        ),
+    ])
 }
 
 fn token(context: &Context) -> ContextToken {

@@ -1,8 +1,6 @@
 //! All decoders, what they may do with any bytes, and how much memory they may take for that.
 
-use atoll_antientropy::{
-    Causal, Context, ContextToken, DotFun, DotMap, DotSet, DotStore, Note, Secret,
-};
+use atoll_antientropy::{Context, ContextToken, Note, Operation, Reading, Register, Secret, State};
 use atoll_ring::{MEMBERS_MAX, View};
 use atoll_wire::{
     Covered, Dumped, Frame, MovesReport, RepairReport, Reply,
@@ -134,27 +132,51 @@ const DECODERS: &[Decoder] = &[
     },
     Decoder {
         name: "register",
-        read: |bytes| drop(Causal::<DotFun<Bytes>>::decode(bytes)),
+        read: |bytes| drop(Register::decode(bytes)),
         memory_max: state_memory_max,
-        again: state::<DotFun<Bytes>>,
+        again: |bytes| match Register::decode(bytes) {
+            Ok(register) => {
+                assert_eq!(register.encode()[..], bytes[..], "{register:?}");
+                true
+            }
+            Err(_) => false,
+        },
     },
     Decoder {
-        name: "flag",
-        read: |bytes| drop(Causal::<DotSet>::decode(bytes)),
+        name: "state",
+        read: |bytes| drop(State::decode(bytes)),
         memory_max: state_memory_max,
-        again: state::<DotSet>,
+        again: |bytes| match State::decode(bytes) {
+            Ok(state) => {
+                assert_eq!(state.encode()[..], bytes[..], "{state:?}");
+                true
+            }
+            Err(_) => false,
+        },
     },
     Decoder {
-        name: "set",
-        read: |bytes| drop(Causal::<DotMap<Bytes, DotSet>>::decode(bytes)),
+        name: "operation",
+        read: |bytes| drop(Operation::decode(bytes)),
         memory_max: state_memory_max,
-        again: state::<DotMap<Bytes, DotSet>>,
+        again: |bytes| match Operation::decode(bytes) {
+            Ok(operation) => {
+                assert_eq!(operation.encode()[..], bytes[..], "{operation:?}");
+                true
+            }
+            Err(_) => false,
+        },
     },
     Decoder {
-        name: "map",
-        read: |bytes| drop(Causal::<Deep>::decode(bytes)),
+        name: "reading",
+        read: |bytes| drop(Reading::decode(bytes)),
         memory_max: state_memory_max,
-        again: state::<Deep>,
+        again: |bytes| match Reading::decode(bytes) {
+            Ok(reading) => {
+                assert_eq!(reading.encode()[..], bytes[..], "{reading:?}");
+                true
+            }
+            Err(_) => false,
+        },
     },
     Decoder {
         name: "context",
@@ -228,20 +250,8 @@ const DECODERS: &[Decoder] = &[
     },
 ];
 
-type Deep = DotMap<Bytes, DotMap<Bytes, DotFun<Bytes>>>;
-
 fn moves(bytes: &Bytes) -> MovesReport {
     MovesReport { moves: bytes.clone(), ..MovesReport::default() }
-}
-
-fn state<S: DotStore>(bytes: &Bytes) -> bool {
-    match Causal::<S>::decode(bytes) {
-        Ok(state) => {
-            assert_eq!(state.encode()[..], bytes[..], "{state:?}");
-            true
-        }
-        Err(_) => false,
-    }
 }
 
 /// An interval takes two bytes or more and becomes 24, a dot with an empty value four and becomes 48; a list that grows

@@ -98,7 +98,10 @@ fn noise_is_harmless() {
 /// Small numbers and a plausible first byte get further than noise.
 #[test]
 fn plausible_noise_is_harmless() {
-    let first = select(vec![0x01u8, 0x02, 0x11, 0x12, 0x21, b'{', b'[', 0x80]);
+    let first = select(vec![
+        0x01u8, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x09, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27,
+        b'{', b'[', 0x80,
+    ]);
     let byte = prop_oneof![4 => 0..4u8, 1 => any::<u8>(), 1 => Just(0xff)];
     for_any((first, vec(byte, 0..400)), |(first, rest)| {
         feed("plausible", &[&[first][..], &rest].concat().into());
