@@ -136,10 +136,10 @@ impl Change<'_> {
                 left: Store::Register(DotFun::one(dot, self.cell(value, *expires_ms, self.mixed))),
                 ..self.removal(own)?
             },
-            (Store::Lww(_), Operation::Put { value, expires_ms }) => {
-                Parts::leaving(self.lww(Some(self.cell(value, *expires_ms, Mark(false)))))
+            (Store::Lww(own), Operation::Put { value, expires_ms }) => {
+                Parts::leaving(self.lww(own, Some(self.cell(value, *expires_ms, Mark(false)))))
             }
-            (Store::Lww(_), Operation::Clear) => Parts::leaving(self.lww(None)),
+            (Store::Lww(own), Operation::Clear) => Parts::leaving(self.lww(own, None)),
             (Store::Counter(counter), Operation::Increment(increment)) => {
                 let added = counter.increment(self.known, &self.stamp.event, increment)?;
                 Parts::leaving(Store::Counter(added))
@@ -241,8 +241,8 @@ impl Change<'_> {
             Store::Register(_) | Store::Set(_) | Store::Flag(_) => {
                 Parts { gone: self.seen_of(own), ..Parts::nothing(own.kind()) }
             }
-            Store::Lww(Some(latest)) if latest.value.is_some() && self.has_seen(&latest.dot) => {
-                Parts::leaving(self.lww(None))
+            Store::Lww(own) if own.as_ref().is_some_and(|latest| self.sees_value(latest)) => {
+                Parts::leaving(self.lww(own, None))
             }
             Store::Counter(counter) if counter.is_alive() => {
                 Parts::leaving(Store::Counter(counter.reset()))
@@ -277,8 +277,8 @@ impl Change<'_> {
         self.seen.map_or_else(|| own.clone(), |seen| own.restricted(seen, false))
     }
 
-    fn has_seen(&self, dot: &Dot) -> bool {
-        self.seen.is_none_or(|seen| seen.contains(dot))
+    fn sees_value(&self, latest: &Lww) -> bool {
+        latest.value.is_some() && self.seen.is_none_or(|seen| seen.contains(&latest.dot))
     }
 
     fn cell(&self, value: &Bytes, expires_ms: Option<u64>, mixed: Mark) -> Cell {
@@ -286,8 +286,11 @@ impl Change<'_> {
         Cell { payload: Some(value.clone()), written_ms: wall_ms, expires_ms, operation, mixed }
     }
 
-    fn lww(&self, value: Option<Cell>) -> Store {
-        let (at, dot) = (self.stamp.at, self.stamp.event.dot());
+    /// A value later than the one that the coordinator knows: who has seen that one replaces it,
+    /// whatever the clocks say.
+    fn lww(&self, own: &Option<Box<Lww>>, value: Option<Cell>) -> Store {
+        let known = own.as_ref().map(|own| own.at).unwrap_or_default();
+        let (at, dot) = (self.stamp.at.max(known.next_after(0)), self.stamp.event.dot());
         Store::Lww(Some(Box::new(Lww { at, dot, value })))
     }
 }

@@ -105,6 +105,34 @@ impl Context {
         }
     }
 
+    /// What is known here and not there. Linear in both.
+    pub fn without(&self, other: &Context) -> Context {
+        let mut left = Context::new();
+        let mut others = other.intervals.iter().peekable();
+        for wanted in &self.intervals {
+            let Interval { actor, mut lo, hi } = *wanted;
+            while others.next_if(|next| (next.actor, next.hi) <= (actor, lo)).is_some() {}
+            while lo < hi {
+                match others.peek() {
+                    Some(next) if next.actor == actor && next.lo < hi => {
+                        if lo < next.lo {
+                            left.append(Interval { actor, lo, hi: next.lo });
+                        }
+                        lo = hi.min(next.hi);
+                        if next.hi <= hi {
+                            others.next();
+                        }
+                    }
+                    _ => {
+                        left.append(Interval { actor, lo, hi });
+                        lo = hi;
+                    }
+                }
+            }
+        }
+        left
+    }
+
     /// How many intervals there are in all: the measure of a context's size.
     pub fn intervals(&self) -> usize {
         self.intervals.len()

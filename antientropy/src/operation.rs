@@ -123,6 +123,23 @@ impl Operation {
         }
     }
 
+    /// Whether it writes a last-write-wins value somewhere, so that its coordinator's clock matters.
+    pub fn goes_by_time(&self, kind: Kind) -> bool {
+        match self {
+            Operation::Put { .. } | Operation::Clear => matches!(kind, Kind::Lww | Kind::Map),
+            Operation::Update(fields) => fields.iter().any(|(field, change)| match change {
+                FieldChange::Remove => Operation::Clear.goes_by_time(field.kind),
+                FieldChange::Change(operation) => operation.goes_by_time(field.kind),
+            }),
+            Operation::Increment(_)
+            | Operation::Add(_)
+            | Operation::Remove(_)
+            | Operation::Enable
+            | Operation::Disable
+            | Operation::Raise(_) => false,
+        }
+    }
+
     /// Whether it may change something that lies under no dot.
     pub(crate) fn touches_undotted(&self, kind: Kind) -> bool {
         match kind {

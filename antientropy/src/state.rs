@@ -21,10 +21,11 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 
+use crate::cell::Cell;
 use crate::codec::{DecodeError, Reader};
 use crate::dots::Content;
 use crate::store::Store;
-use crate::{Context, Digest, Kind};
+use crate::{Context, Digest, Dot, Event, Hybrid, Kind, Operation, Stamp};
 
 /// The state of one key, of any kind: what nodes keep, send and join.
 ///
@@ -97,6 +98,33 @@ impl State {
         }
     }
 
+    /// The values that stand side by side in a register, in order of their dots, with nothing left
+    /// out. None for the other kinds.
+    pub fn values(&self) -> impl Iterator<Item = (&Dot, &Bytes)> {
+        let values = match &self.store {
+            Store::Register(values) => Some(values),
+            _ => None,
+        };
+        let all = values.into_iter().flat_map(|values| values.iter());
+        all.filter_map(|(dot, cell)| payload_of(dot, cell))
+    }
+
+    /// The delta of a plain put into a register in place of all that `seen` covers. For whoever
+    /// has no client that asks: tests and models.
+    pub fn put(seen: &Context, event: Event, value: Bytes) -> State {
+        let put = Operation::Put { value, expires_ms: None };
+        let stamp = Stamp { event, at: Hybrid::default(), wall_ms: 0, operation: 0 };
+        let nothing = State::unknown(Kind::Register);
+        nothing.change(&put, Some(seen), &stamp).expect("a register takes every put")
+    }
+
+    /// The delta of a plain delete of all that `seen` covers; as [`put`](State::put).
+    pub fn delete(seen: &Context, event: Event) -> State {
+        let stamp = Stamp { event, at: Hybrid::default(), wall_ms: 0, operation: 0 };
+        let nothing = State::unknown(Kind::Register);
+        nothing.change(&Operation::Clear, Some(seen), &stamp).expect("a register may be cleared")
+    }
+
     /// The canonical bytes: `0x20 + kind's number (1 byte) | context | content`. Equal states,
     /// equal bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -134,6 +162,10 @@ impl State {
         self.store.encode_digest(&mut metadata);
         Digest::of(&metadata)
     }
+}
+
+fn payload_of<'a>(dot: &'a Dot, cell: &'a Cell) -> Option<(&'a Dot, &'a Bytes)> {
+    cell.payload.as_ref().map(|payload| (dot, payload))
 }
 
 /// The upper half of the first byte. The first format had only registers, and the byte 0x01.

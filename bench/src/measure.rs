@@ -171,7 +171,7 @@ impl Timed {
 
     /// An operation failed.
     pub fn failed(&mut self, error: &RequestError) {
-        *self.errors.entry(kind(error)).or_default() += 1;
+        *self.errors.entry(error.word()).or_default() += 1;
     }
 
     /// Operations that failed.
@@ -191,17 +191,3 @@ fn record(histogram: &mut Histogram<u64>, duration: Duration) {
 
 /// Above the longest timeout of a request and the client's patience beyond it.
 const LATENCY_MICROS_MAX: u64 = 120_000_000;
-
-/// The kind of an error, in one or two words: the cluster's own word if it answered.
-fn kind(error: &RequestError) -> &'static str {
-    match error {
-        RequestError::Quorum(_) => "bad quorum",
-        RequestError::Limit(_) => "over a limit",
-        RequestError::NoSuchNode { .. } => "no such node",
-        RequestError::Unreachable { .. } => "unreachable",
-        RequestError::TimedOut { .. } => "timed out",
-        RequestError::Lost { .. } => "connection lost",
-        RequestError::Failed(failure) => failure.code.word(),
-        RequestError::Nonsense { .. } => "nonsense answered",
-    }
-}

@@ -153,16 +153,10 @@ fn failed(error: &RequestError) -> Reply {
         Left::Applied(acks) => Effect::Applied(acks),
         Left::Unknown => Effect::Unknown,
     };
-    let code = match error {
-        RequestError::TimedOut { .. } | RequestError::Lost { .. } => return Reply::Silence,
-        RequestError::Failed(failure) => failure.code.word(),
-        RequestError::Quorum(_) => "bad quorum",
-        RequestError::Limit(_) => "over a limit",
-        RequestError::NoSuchNode { .. } => "no such node",
-        RequestError::Unreachable { .. } => "unreachable",
-        RequestError::Nonsense { .. } => "nonsense answered",
-    };
-    Reply::Failed { effect, code: code.into() }
+    match error {
+        RequestError::TimedOut { .. } | RequestError::Lost { .. } => Reply::Silence,
+        _ => Reply::Failed { effect, code: error.word().into() },
+    }
 }
 
 /// Lines that may wait for the disk: a few MiB. Beyond them the workers wait, too.

@@ -451,6 +451,8 @@ fn pause(error: &RequestError) -> Duration {
         RequestError::Failed(failure) => Duration::from_millis(failure.retry_after_ms.into()),
         RequestError::Quorum(_)
         | RequestError::Limit(_)
+        | RequestError::OtherKind(_)
+        | RequestError::Session(_)
         | RequestError::NoSuchNode { .. }
         | RequestError::Unreachable { .. }
         | RequestError::TimedOut { .. }

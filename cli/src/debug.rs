@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use atoll_antientropy::Register;
+use atoll_antientropy::State;
 use atoll_client::{DumpedRow, ErrorCode, NodeId, RequestError};
 use clap::{Args, Subcommand};
 use data_encoding::BASE64;
@@ -150,8 +150,8 @@ pub fn no_such_partition(partition: u32, partitions: u32) -> Failed {
 }
 
 /// The state of a row, unless it is damaged.
-fn state(row: &DumpedRow) -> Option<Register> {
-    row.state.as_ref().and_then(|state| Register::decode(state).ok())
+fn state(row: &DumpedRow) -> Option<State> {
+    row.state.as_ref().and_then(|state| State::decode(state).ok())
 }
 
 fn row_document(row: &DumpedRow) -> RowDocument {
@@ -163,10 +163,10 @@ fn row_document(row: &DumpedRow) -> RowDocument {
         hint_for: row.hint_for.map(|node| NodeId(node).to_string()),
         damaged: known.is_none(),
         in_doubt: row.in_doubt,
-        deleted: state.is_some_and(Register::is_tombstone),
+        deleted: state.is_some_and(State::is_tombstone),
         values: state
             .into_iter()
-            .flat_map(Register::values)
+            .flat_map(State::values)
             .map(|(dot, value)| ValueDocument {
                 dot: dot.to_string(),
                 text: text_of(value),
@@ -189,11 +189,11 @@ fn line(row: &DumpedRow) -> Vec<String> {
     let state = state(row);
     let words = [
         (state.is_none(), "damaged"),
-        (state.as_ref().is_some_and(Register::is_tombstone), "deleted"),
+        (state.as_ref().is_some_and(State::is_tombstone), "deleted"),
         (row.in_doubt, "in doubt"),
     ];
     let words: Vec<&str> = words.iter().filter(|(so, _)| *so).map(|(_, word)| *word).collect();
-    let values = state.iter().flat_map(Register::values);
+    let values = state.iter().flat_map(State::values);
     let values: Vec<String> =
         values.map(|(dot, value)| format!("{dot}={}", shown(value))).collect();
     vec![

@@ -1,20 +1,19 @@
 //! `atoll del`: delete exactly what was seen.
 
-use atoll_client::{Client, ContextToken, Level, Options, QuorumRequest};
-use atoll_ring::Quorum;
+use atoll_client::{ContextToken, Operation};
 use clap::Args as ClapArgs;
 
 use crate::{
-    exit::{Exit, Failed},
+    caller::Caller,
+    exit::Failed,
     output::Format,
     put,
-    receipt::{self, Asked},
-    request::{Choices, connect, parse_context},
+    request::{Choices, parse_context},
 };
 
 /// Delete what is stored under a key.
 ///
-/// Reads the key first and deletes exactly what it saw: a value written meanwhile by somebody else stays. With --context
+/// The coordinator reads the key first, so many owners that every acknowledged write is seen, and deletes exactly what it saw: a value written meanwhile by somebody else stays. With --context
 /// it deletes what that context stands for.
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -35,41 +34,9 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
-    let options = args.choices.options()?;
-    let client = connect(cluster).await?;
-    let key = args.key.as_bytes();
-    let deleted = async {
-        let context = match args.context {
-            Some(context) => context,
-            None => {
-                let read = client.get(key, &seeing_all(&client, &options)?).await;
-                let read = read.map_err(|error| receipt::failure(Asked::Read, &error))?;
-                match read.context {
-                    Some(context) if !read.values.is_empty() => context,
-                    Some(_) | None => {
-                        let what = format!("`{}` has no value; nothing to delete", args.key);
-                        return Err(Failed::new(Exit::NotFound, what));
-                    }
-                }
-            }
-        };
-        client
-            .delete(key, &context, &options)
-            .await
-            .map_err(|error| receipt::failure(Asked::Write, &error))
-    };
-    let deleted = deleted.await;
-    client.close().await;
+    let caller = Caller::connect(&args.choices, cluster).await?;
+    let deleted = caller.change(&args.key, &Operation::Clear, args.context.as_ref()).await;
+    caller.close().await;
     put::show("atoll.del/v1", "deleted", &args.key, &deleted?, format);
     Ok(())
-}
-
-/// Choices for the read before a delete: enough owners to see every write that owners acknowledged at the same `w`, or it
-/// would survive its own deletion. If so many cannot be reached nothing is deleted.
-fn seeing_all(client: &Client, options: &Options) -> Result<Options, Failed> {
-    let quorum = Quorum::new(&options.quorum, client.view().bucket_n())
-        .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
-    let r = quorum.r().max(quorum.n() - quorum.w() + 1);
-    let quorum = QuorumRequest { r: Some(Level::Count(r)), sloppy: Some(false), ..options.quorum };
-    Ok(Options { quorum, ..options.clone() })
 }

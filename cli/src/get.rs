@@ -2,19 +2,19 @@
 
 use std::io::Write as _;
 
-use atoll_client::{GetReply, Options, Repair, Value};
+use atoll_client::{ReadReply, Reading, Repair};
 use clap::{
     Args as ClapArgs,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use data_encoding::BASE64;
-use serde::Serialize;
 
 use crate::{
+    caller::Caller,
     exit::{Exit, Failed},
-    output::{self, Format},
+    output::Format,
+    reading,
     receipt::{self, Asked},
-    request::{Choices, connect, context_text},
+    request::Choices,
 };
 
 /// Read all current values of a key.
@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long)]
     raw: bool,
 
+    /// Exit 8 if there is more than one value
+    #[arg(long)]
+    no_siblings: bool,
+
     /// What happens to owners that are behind: async repairs them after the answer, blocking before it, so that no later
     /// quorum read sees less, none leaves them
     #[arg(long, value_name = "MODE", default_value = "async", value_parser = repairs())]
@@ -43,23 +47,6 @@ pub struct Args {
 
     #[command(flatten)]
     choices: Choices,
-}
-
-#[derive(Serialize)]
-struct Document {
-    schema: &'static str,
-    key: String,
-    values: Vec<ValueDocument>,
-    context: Option<String>,
-    receipt: receipt::Document,
-}
-
-#[derive(Serialize)]
-struct ValueDocument {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
-    base64: String,
-    dot: String,
 }
 
 /// The repair modes, by their words.
@@ -72,81 +59,34 @@ fn repairs() -> impl TypedValueParser<Value = Repair> {
 
 /// Runs the command.
 pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
-    let options = Options { repair: args.repair, ..args.choices.options()? };
-    let client = connect(cluster).await?;
-    let read = client.get(args.key.as_bytes(), &options).await;
-    client.close().await;
-    let read = read.map_err(|error| receipt::failure(Asked::Read, &error))?;
-    if args.raw {
-        return raw(&args.key, &read);
+    let mut caller = Caller::connect(&args.choices, cluster).await?;
+    caller.options.repair = args.repair;
+    let read = caller.read(&args.key).await;
+    caller.close().await;
+    let read = read?;
+    if !args.raw && !args.no_siblings {
+        return reading::show("atoll.get/v1", &args.key, &read, format);
     }
-    match format {
-        Format::Json => output::json(&Document {
-            schema: "atoll.get/v1",
-            key: args.key.clone(),
-            values: read.values.iter().map(value_document).collect(),
-            context: read.context.as_ref().map(context_text),
-            receipt: receipt::of_read(&read.receipt),
-        }),
-        Format::Plain => {
-            for value in &read.values {
-                anstream::println!("{}\t{}", value.dot, shown(value));
-            }
-        }
-        Format::Table => table(&read),
+    let several = match &read.reading {
+        Reading::Register(siblings) => siblings.len(),
+        _ => 1,
+    };
+    if several > 1 {
+        let what = format!("`{}` has {several} values, and one was asked for", args.key);
+        return Err(Failed::new(Exit::Conflict, what).mend(format!("atoll siblings {}", args.key)));
     }
-    if read.values.is_empty() {
-        let why = if read.context.is_some() { "deleted" } else { "never written" };
-        return Err(match format {
-            Format::Json => Failed::silent(Exit::NotFound),
-            Format::Table | Format::Plain => {
-                Failed::new(Exit::NotFound, format!("`{}` has no value ({why})", args.key))
-            }
-        });
-    }
-    Ok(())
-}
-
-fn raw(key: &str, read: &GetReply) -> Result<(), Failed> {
-    match read.values.as_slice() {
-        [] => Err(Failed::new(Exit::NotFound, format!("`{key}` has no value"))),
-        [value] => std::io::stdout()
-            .write_all(&value.bytes)
-            .map_err(|error| Failed::new(Exit::Other, format!("cannot write: {error}"))),
-        several => {
-            let what = format!("`{key}` has {} values; --raw writes one", several.len());
-            Err(Failed::new(Exit::Conflict, what).mend(format!("atoll get {key}")))
-        }
+    match args.raw {
+        true => raw(&args.key, read),
+        false => reading::show("atoll.get/v1", &args.key, &read, format),
     }
 }
 
-fn table(read: &GetReply) {
-    match read.values.as_slice() {
-        [] => {}
-        [value] => anstream::println!("{}", shown(value)),
-        several => {
-            let rows: Vec<Vec<String>> =
-                several.iter().map(|value| vec![value.dot.to_string(), shown(value)]).collect();
-            output::rows(Format::Table, &["WRITTEN BY", "VALUE"], &rows);
-            anstream::println!("{} siblings: a put replaces them all", several.len());
-        }
-    }
-    anstream::eprintln!("\x1b[2m{}\x1b[0m", receipt::line(&read.receipt));
-    anstream::eprintln!("\x1b[2m{}\x1b[0m", receipt::promise(Asked::Read, &read.receipt));
-}
-
-fn value_document(value: &Value) -> ValueDocument {
-    ValueDocument {
-        text: std::str::from_utf8(&value.bytes).ok().map(str::to_owned),
-        base64: BASE64.encode(&value.bytes),
-        dot: value.dot.to_string(),
-    }
-}
-
-/// Text as it is, anything else in base64.
-fn shown(value: &Value) -> String {
-    match std::str::from_utf8(&value.bytes) {
-        Ok(text) if !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => text.into(),
-        _ => format!("base64:{}", BASE64.encode(&value.bytes)),
-    }
+fn raw(key: &str, read: ReadReply) -> Result<(), Failed> {
+    let read = read.into_values().map_err(|error| receipt::failure(Asked::Read, &error))?;
+    let Some(value) = read.values.first() else {
+        return Err(Failed::new(Exit::NotFound, format!("`{key}` has no value")));
+    };
+    std::io::stdout()
+        .write_all(&value.bytes)
+        .map_err(|error| Failed::new(Exit::Other, format!("cannot write: {error}")))
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
 mod bench;
+mod caller;
 mod change;
 mod cluster;
 mod debug;
@@ -17,14 +18,18 @@ mod ending;
 mod exit;
 mod faults;
 mod get;
+mod kinds;
+mod many;
 mod node;
 mod output;
 mod put;
+mod reading;
 mod receipt;
 mod repair;
 mod request;
 mod ring;
 mod shell;
+mod siblings;
 mod status;
 mod testnet;
 
@@ -66,6 +71,29 @@ enum Command {
     Get(get::Args),
     /// Delete what is stored under a key
     Del(del::Args),
+    /// Read several keys at once, each with its own outcome
+    Mget(many::MgetArgs),
+    /// Store several values at once, each with its own outcome
+    Mput(many::MputArgs),
+    /// Show values that were written without knowledge of each other
+    Siblings(siblings::SiblingsArgs),
+    /// Put one value in the place of all siblings
+    Resolve(siblings::ResolveArgs),
+    /// Counters: each increment counts once
+    #[command(subcommand)]
+    Counter(kinds::CounterCommand),
+    /// Sets: an add wins over a remove that had not seen it
+    #[command(subcommand)]
+    Set(kinds::SetCommand),
+    /// Flags: on wins over an off that had not seen it
+    #[command(subcommand)]
+    Flag(kinds::FlagCommand),
+    /// Maxima: the greatest number stays
+    #[command(subcommand)]
+    Max(kinds::MaxCommand),
+    /// Maps: fields of every kind, changed together
+    #[command(subcommand)]
+    Map(kinds::map::MapCommand),
     /// How the nodes of the cluster are, each asked itself; exits 5 if something is wrong
     #[command(after_help = "\
 `atoll status` shows how each node is, `atoll cluster status` who is a member and what moves,
@@ -152,6 +180,15 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Put(args) => put::run(args, cluster, output).await,
         Command::Get(args) => get::run(args, cluster, output).await,
         Command::Del(args) => del::run(args, cluster, output).await,
+        Command::Mget(args) => many::mget(args, cluster, output).await,
+        Command::Mput(args) => many::mput(args, cluster, output).await,
+        Command::Siblings(args) => siblings::siblings(args, cluster, output).await,
+        Command::Resolve(args) => siblings::resolve(args, cluster, output).await,
+        Command::Counter(command) => kinds::counter(command, cluster, output).await,
+        Command::Set(command) => kinds::set(command, cluster, output).await,
+        Command::Flag(command) => kinds::flag(command, cluster, output).await,
+        Command::Max(command) => kinds::max(command, cluster, output).await,
+        Command::Map(command) => kinds::map::run(command, cluster, output).await,
         Command::Status => status::run(cluster, output).await,
         Command::Ring(command) => ring::run(command, cluster, output).await,
         Command::Debug(command) => debug::run(command, cluster, output).await,

@@ -3,16 +3,18 @@
 use std::io::Read as _;
 
 use atoll_client::{
-    Client, ContextToken, ErrorCode, Level, Options, QuorumRequest, RequestError, WriteReply,
+    ContextToken, ErrorCode, Level, Operation, Options, QuorumRequest, RequestError, Ttl,
+    WriteReply,
 };
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use crate::{
+    caller::Caller,
     exit::{Exit, Failed},
     output::{self, Format},
     receipt::{self, Asked},
-    request::{Choices, connect, context_text, parse_context},
+    request::{Choices, context_text, parse_context, parse_ttl},
 };
 
 /// Store a value.
@@ -26,6 +28,7 @@ Examples:
   atoll put photo - < photo.jpg
   atoll put cart:7 'three pears' -w all --timeout 200ms
   atoll put cart:7 'four figs' --strict            only owners count: fails rather than let fallbacks stand in
+  atoll put otp:ann 4711 --ttl 5m                  is not shown any more after five minutes
   atoll put cart:7 x --context \"$(atoll get cart:7 -o json | jq -r .context)\"")]
 pub struct Args {
     /// The key
@@ -41,6 +44,10 @@ pub struct Args {
     /// Replace nothing: do not read first, make a sibling
     #[arg(long)]
     blind: bool,
+
+    /// How long it shall be shown, such as 1h, or never-ending: forever [default: as the bucket says]
+    #[arg(long, value_name = "DURATION|forever", value_parser = parse_ttl, default_value = "bucket", hide_default_value = true)]
+    ttl: Ttl,
 
     #[command(flatten)]
     choices: Choices,
@@ -58,7 +65,6 @@ pub struct Document {
 
 /// Runs the command.
 pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
-    let options = args.choices.options()?;
     let value = if args.value == "-" {
         let mut bytes = Vec::new();
         let most = atoll_wire::limits::VALUE_BYTES_MAX as u64 + 1; // one more, to be refused with its reason
@@ -74,21 +80,19 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
     } else {
         args.value.into_bytes()
     };
-    let client = connect(cluster).await?;
-    let key = args.key.as_bytes();
+    let mut caller = Caller::connect(&args.choices, cluster).await?;
+    caller.options.ttl = args.ttl;
     let written = async {
         let context = match (args.context, args.blind) {
             (Some(context), _) => Some(context),
             (None, true) => None,
-            (None, false) => seen(&client, key, &options).await?,
+            (None, false) => seen(&caller, args.key.as_bytes()).await?,
         };
-        client
-            .put(key, value, context.as_ref(), &options)
-            .await
-            .map_err(|error| receipt::failure(Asked::Write, &error))
+        let put = Operation::Put { value: value.into(), expires_ms: None };
+        caller.change(&args.key, &put, context.as_ref()).await
     };
     let written = written.await;
-    client.close().await;
+    caller.close().await;
     show("atoll.put/v1", "stored", &args.key, &written?, format);
     Ok(())
 }
@@ -97,11 +101,8 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
 ///
 /// A write goes on where a read fails: too few owners answer and no fallback has heard of the key. Then less is seen, and
 /// less replaced; what nobody could show stays as a sibling.
-async fn seen(
-    client: &Client,
-    key: &[u8],
-    options: &Options,
-) -> Result<Option<ContextToken>, Failed> {
+async fn seen(caller: &Caller, key: &[u8]) -> Result<Option<ContextToken>, Failed> {
+    let options = &caller.options;
     let few = |error: &RequestError| match error {
         RequestError::Failed(failure) => {
             matches!(failure.code, ErrorCode::ReadQuorumNotMet | ErrorCode::DeadlinePassed)
@@ -111,9 +112,9 @@ async fn seen(
     let one = QuorumRequest { n: options.quorum.n, r: Some(Level::Count(1)), ..Default::default() };
     let one = Options { quorum: one, ..options.clone() };
     let sloppy = options.quorum.sloppy.unwrap_or(true);
-    match client.get(key, options).await {
+    match caller.try_read_with(key, options).await {
         Ok(read) => Ok(read.context),
-        Err(error) if sloppy && few(&error) => match client.get(key, &one).await {
+        Err(error) if sloppy && few(&error) => match caller.try_read_with(key, &one).await {
             Ok(read) => {
                 anstream::eprintln!(
                     "too few owners answered the read before the put; values that only the others hold will stay as siblings"
@@ -147,9 +148,7 @@ pub fn show(schema: &'static str, deed: &str, key: &str, written: &WriteReply, f
         }
         Format::Table => {
             anstream::println!("{deed} `{key}` as {}", written.dot);
-            anstream::eprintln!("\x1b[2m{}\x1b[0m", receipt::line(&written.receipt));
-            let promise = receipt::promise(Asked::Write, &written.receipt);
-            anstream::eprintln!("\x1b[2m{promise}\x1b[0m");
+            receipt::print(Asked::Write, &written.receipt);
         }
     }
 }

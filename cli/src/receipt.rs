@@ -70,6 +70,12 @@ pub fn of_read(receipt: &Receipt) -> Document {
     }
 }
 
+/// A receipt below what was printed: who did what, and what the answer stands for.
+pub fn print(asked: Asked, receipt: &Receipt) {
+    anstream::eprintln!("\x1b[2m{}\x1b[0m", line(receipt));
+    anstream::eprintln!("\x1b[2m{}\x1b[0m", promise(asked, receipt));
+}
+
 /// What an answer stands for, for people.
 pub fn promise(asked: Asked, receipt: &Receipt) -> String {
     match (receipt.promise(), asked) {
@@ -152,9 +158,11 @@ pub enum Asked {
 /// A failed request as an error for people: what happened, who answered, what the state is now, what to do.
 pub fn failure(asked: Asked, error: &RequestError) -> Failed {
     let exit = match error {
-        RequestError::Quorum(_) | RequestError::Limit(_) | RequestError::NoSuchNode { .. } => {
-            Exit::Refused
-        }
+        RequestError::Quorum(_)
+        | RequestError::Limit(_)
+        | RequestError::OtherKind(_)
+        | RequestError::Session(_)
+        | RequestError::NoSuchNode { .. } => Exit::Refused,
         RequestError::Unreachable { .. } => Exit::CannotConnect,
         RequestError::TimedOut { .. } => Exit::Timeout,
         RequestError::Lost { .. } | RequestError::Nonsense { .. } => Exit::Other,
@@ -206,11 +214,20 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::ContextOtherCluster
         | ErrorCode::ContextNeeded
         | ErrorCode::UnknownBucket
+        | ErrorCode::WrongKind
+        | ErrorCode::BadOperation
+        | ErrorCode::KeepsItsValue
+        | ErrorCode::BadPage
         | ErrorCode::RingRejected => Exit::Refused,
-        ErrorCode::TooManySiblings => Exit::Conflict,
+        ErrorCode::TooManySiblings
+        | ErrorCode::TooManyElements
+        | ErrorCode::TooManySessions
+        | ErrorCode::CounterOverflow => Exit::Conflict,
+        ErrorCode::NothingThere => Exit::NotFound,
         ErrorCode::WriteQuorumNotMet
         | ErrorCode::ReadQuorumNotMet
         | ErrorCode::NoOwnerReachable
+        | ErrorCode::SessionNotSatisfied
         | ErrorCode::RingFrozen => Exit::QuorumNotMet,
         ErrorCode::DeadlinePassed => Exit::Timeout,
         ErrorCode::NotPermitted
@@ -224,6 +241,7 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::Corrupt
         | ErrorCode::ReadOnly
         | ErrorCode::Stopping
+        | ErrorCode::ClockOff
         | ErrorCode::Internal => Exit::Other,
     }
 }
@@ -263,8 +281,10 @@ fn mend(asked: Asked, error: &RequestError) -> Option<String> {
             }
             _ => None,
         },
+        RequestError::OtherKind(_) => Some("atoll get KEY reads every kind".into()),
         RequestError::Quorum(_)
         | RequestError::Limit(_)
+        | RequestError::Session(_)
         | RequestError::NoSuchNode { .. }
         | RequestError::Lost { .. }
         | RequestError::Nonsense { .. } => None,

@@ -1,9 +1,9 @@
 //! Which cluster is meant, and what is chosen for one request.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use atoll_client::{
-    Client, ConnectError, ContextToken, Level, NodeId, Options, Profile, QuorumRequest,
+    Client, ConnectError, ContextToken, Level, NodeId, Options, Profile, QuorumRequest, Ttl,
 };
 use atoll_ring::Quorum;
 use bytes::Bytes;
@@ -75,26 +75,51 @@ pub struct Choices {
     #[arg(long, value_name = "NODE")]
     via: Option<NodeId>,
 
-    /// The bucket; so far there is one
+    /// The bucket
     #[arg(long, value_name = "NAME", default_value = "default")]
     bucket: String,
+
+    /// A file that holds a session: what it has read and written is seen by whatever it reads next, whoever answers
+    #[arg(long, value_name = "FILE")]
+    pub session: Option<PathBuf>,
+
+    /// The number of the operation, 32 hex digits: give a repetition the same, and what was stored twice is shown once
+    #[arg(long, value_name = "HEX", value_parser = parse_operation)]
+    operation: Option<u128>,
 }
 
 impl Choices {
     /// As the client takes them.
     pub fn options(&self) -> Result<Options, Failed> {
-        if self.bucket != atoll_wire::bucket::DEFAULT_BUCKET {
-            let what =
-                format!("there is no bucket `{}`; so far there is only `default`", self.bucket);
-            return Err(Failed::new(Exit::Refused, what));
-        }
         if self.timeout.is_zero() || self.timeout > Duration::from_secs(60) {
             let what = "--timeout must be above 0 and at most 60s";
             return Err(Failed::new(Exit::Refused, what));
         }
         let quorum = self.quorum.request();
         Quorum::check(&quorum).map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
-        Ok(Options { quorum, timeout: self.timeout, via: self.via, ..Options::default() })
+        Ok(Options {
+            bucket: self.bucket.clone(),
+            quorum,
+            timeout: self.timeout,
+            via: self.via,
+            operation: self.operation,
+            ..Options::default()
+        })
+    }
+}
+
+impl Choices {
+    /// Refuses --session where there is no order in which a session could see things.
+    pub fn without_session(&self) -> Result<(), Failed> {
+        match &self.session {
+            None => Ok(()),
+            Some(_) => {
+                let what =
+                    "a session does one thing after the other; several keys at once have no order";
+                Err(Failed::new(Exit::Refused, what)
+                    .mend("put and get one by one, or leave --session out"))
+            }
+        }
     }
 }
 
@@ -143,6 +168,37 @@ pub fn parse_context(text: &str) -> Result<ContextToken, String> {
     token.peek().map_err(|error| error.to_string())?;
     Ok(token)
 }
+
+/// The number of an operation as it stands on the command line.
+fn parse_operation(text: &str) -> Result<u128, String> {
+    match u128::from_str_radix(text, 16) {
+        Ok(number) if number != 0 => Ok(number),
+        Ok(_) => Err("0 is no number of an operation; draw one at random".into()),
+        Err(_) => {
+            Err("up to 32 hexadecimal digits, such as those of `openssl rand -hex 16`".into())
+        }
+    }
+}
+
+/// A time to live as it stands on the command line: above 0, at most a hundred years.
+pub fn parse_ttl(text: &str) -> Result<Ttl, String> {
+    match text {
+        "bucket" => return Ok(Ttl::AsTheBucketSays),
+        "forever" => return Ok(Ttl::ForEver),
+        _ => {}
+    }
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time {
+        time if time.as_millis() == 0 => Err("a time to live is above 0".into()),
+        time if time > TTL_MAX => {
+            Err("a time to live is at most a hundred years; `forever` has no end".into())
+        }
+        time => Ok(Ttl::For(time)),
+    }
+}
+
+/// A hundred years of 365 days.
+const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A context as text.
 pub fn context_text(context: &ContextToken) -> String {

@@ -13,6 +13,7 @@
 //! hint_bytes_per_owner_max = 268435456   # optional: what is kept for an owner that is away
 //! hint_hours_max = 24             # optional: then it goes to the key's other owners
 //! scrub_days = 14                 # optional: how long it takes to read everything once, looking for damage
+//! clock_bound_ms = 500            # optional: further off than that a node takes no `lww` writes
 //! ```
 
 use std::{
@@ -30,7 +31,7 @@ use atoll_transport::{
 };
 use serde::Deserialize;
 
-use crate::{HintLimits, SCRUB_PERIOD};
+use crate::{CLOCK_BOUND, HintLimits, SCRUB_PERIOD};
 
 /// The settings of one node.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     /// In whole days, 14 by default. Fewer find damage earlier and read more; more is for large slow disks. Two copies of a
     /// key that are damaged within one period may be lost together with the third.
     pub scrub_period: Duration,
+    /// How far the node's wall clock may be from the others' until it takes no `lww` writes.
+    pub clock_bound: Duration,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +79,7 @@ struct Document {
     hint_bytes_per_owner_max: Option<u64>,
     hint_hours_max: Option<u32>,
     scrub_days: Option<u32>,
+    clock_bound_ms: Option<u64>,
 }
 
 /// The format of the file.
@@ -159,6 +163,11 @@ impl NodeConfig {
             Some(days) => Duration::from_secs(u64::from(days) * 24 * 60 * 60),
             None => SCRUB_PERIOD,
         };
+        let clock_bound = match read.clock_bound_ms {
+            Some(0) => return Err("clock_bound_ms = 0: no two clocks are that equal".into()),
+            Some(ms) => Duration::from_millis(ms),
+            None => CLOCK_BOUND,
+        };
         Ok(NodeConfig {
             node,
             listen: read.listen,
@@ -170,6 +179,7 @@ impl NodeConfig {
             key: folder.join(read.key),
             hint_limits,
             scrub_period,
+            clock_bound,
         })
     }
 
@@ -226,6 +236,7 @@ mod tests {
             ("format = 1", "format = 1\nhint_hours_max = 0", "hint_hours_max"),
             ("format = 1", "format = 1\nscrub_days = 0", "scrub_days"),
             ("format = 1", "format = 1\nscrub_days = 0.5", "scrub_days"),
+            ("format = 1", "format = 1\nclock_bound_ms = 0", "clock_bound_ms"),
             ("format = 1", "format = 1\nhint_bytes_per_owner_max = -1", "hint_bytes_per_owner_max"),
         ] {
             let text = GOOD.replace(from, to);

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_antientropy::{Context, ContextToken, INTERVALS_MAX, TokenError};
+use atoll_antientropy::{Context, ContextToken, INTERVALS_MAX, Kind, TokenError};
 use atoll_ring::{Epoch, NodeId, Owners, Partition, QuorumError, Token, View};
 use atoll_wire::{
     BucketId, Effect, Envelope, ErrorCode, Failure,
@@ -25,6 +25,9 @@ use crate::{
 mod ballot;
 pub(crate) mod get;
 mod hand_over;
+pub(crate) mod list;
+pub(crate) mod many;
+mod sight;
 mod spread;
 mod stand_ins;
 mod turn;
@@ -36,6 +39,8 @@ pub(crate) struct Place {
     pub(crate) view: Arc<View>,
     pub(crate) partition: Partition,
     pub(crate) bucket: BucketId,
+    /// What the bucket's values are.
+    pub(crate) kind: Kind,
     pub(crate) key: Bytes,
     pub(crate) row: Bytes,
 }
@@ -48,21 +53,29 @@ impl Place {
             return Err(Failure::refused(ErrorCode::KeyLength, detail));
         }
         let view = node.view();
-        if bucket != BucketId::default_bucket(view.bucket_n()) {
+        let Some(kind) = node.kind_of(bucket) else {
             let detail = "this cluster has no such bucket; there is only `default`";
             return Err(Failure::refused(ErrorCode::UnknownBucket, detail));
-        }
+        };
         let token = Token::of(&bucket.0, &key);
         let partition = view.partition(token);
         let row = rows::data(partition, token, bucket, &key);
-        Ok(Place { view, partition, bucket, key, row })
+        Ok(Place { view, partition, bucket, kind, key, row })
+    }
+
+    /// Where the keys of a bucket in this partition live.
+    pub(crate) fn of_partition(
+        node: &Node,
+        bucket: BucketId,
+        partition: Partition,
+    ) -> Result<Self, Failure> {
+        let place = Place::of(node, bucket, Bytes::from_static(b"any"))?;
+        Ok(Place { partition, key: Bytes::new(), row: Bytes::new(), ..place })
     }
 
     /// The same key as the node's present view sees it.
     pub(crate) fn anew(&self, node: &Node) -> Self {
-        let Place { partition, bucket, key, row, .. } = self;
-        let (key, row) = (key.clone(), row.clone());
-        Place { view: node.view(), partition: *partition, bucket: *bucket, key, row }
+        Place { view: node.view(), ..self.clone() }
     }
 
     /// With which view this was planned.

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_antientropy::{Note, Register};
+use atoll_antientropy::{Note, State};
 use atoll_ring::{NodeId, Token};
 use atoll_transport::CallError;
 use atoll_wire::{Ack, ErrorCode, Lane, Replicate, Reply, Request, limits::STATE_TAIL_BYTES_MAX};
@@ -133,11 +133,11 @@ impl Hints {
         &self,
         target: NodeId,
         data_row: &Bytes,
-        state: &Register,
+        state: &State,
     ) -> Result<Option<Ticket>, StoreError> {
         let (note, joined) = match self.read(target, data_row)?.record() {
             Some(record) => {
-                let mut earlier = record.register().expect("it was looked at");
+                let mut earlier = record.decoded().expect("it was looked at");
                 if earlier.covers(state) {
                     return Ok(Some(self.disk.settled()));
                 }
@@ -155,7 +155,7 @@ impl Hints {
         target: NodeId,
         data_row: &Bytes,
         note: Option<&Note>,
-        state: &Register,
+        state: &State,
     ) -> Result<Option<Ticket>, StoreError> {
         let row = rows::hint(target, data_row);
         let earlier = self.disk.get(Space::Hints, &row)?;
@@ -461,7 +461,7 @@ async fn send_to_others(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &B
     let owners = view.keepers(view.partition(Token::of(&bucket.0, &key))).all();
     for owner in owners.into_iter().filter(|owner| *owner != target) {
         if owner == node.id() {
-            let state = record.register().expect("it was looked at");
+            let state = record.decoded().expect("it was looked at");
             if let Ok(joined) = replica::join(node, &data_row, state, Ack::Durable)
                 && joined.done().await.is_ok()
             {

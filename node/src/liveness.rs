@@ -196,8 +196,10 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             }
             Ok(Ok((epoch, reply))) => {
                 node.heard_epoch(peer, epoch);
-                node.liveness().heard(peer, Some(node.clock().now() - asked));
+                let round_trip = node.clock().now() - asked;
+                node.liveness().heard(peer, Some(round_trip));
                 if let Reply::Pong(pong) = reply {
+                    node.hybrid().compare(peer, pong.wall_ms, round_trip, &**node.clock());
                     node.memory().heard(peer, pong.incarnation, pong.commit);
                     node.repair().heard(&node, peer, pong.roots, epoch);
                 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_antientropy::{Actor, Secret, Standing};
+use atoll_antientropy::{Actor, Kind, Secret, Standing, State};
 use atoll_ring::{NodeId, Partition, View};
 use atoll_transport::{CertificateState, Handler, Transport};
 use atoll_wire::{Ack, BucketId, Envelope, ErrorCode, Failure, Role, limits::TIMEOUT_MS_MAX};
@@ -30,6 +30,7 @@ use crate::{
     headroom::{self, Headroom},
     hedge::Hedge,
     hints::{self, HintLimits, Hints},
+    hybrid::HybridClock,
     leases::Leases,
     liveness::{self, Liveness},
     membership::{
@@ -79,6 +80,8 @@ pub struct Parts {
     pub hint_limits: HintLimits,
     /// How long it takes to read everything once in the background.
     pub scrub_period: Duration,
+    /// How far its wall clock may be from the others'.
+    pub clock_bound: Duration,
     /// What is known of its own certificate; shown in its status.
     pub certificate: Arc<CertificateState>,
 }
@@ -113,6 +116,7 @@ pub struct Node {
     transport: Arc<dyn Transport>,
     disk: Arc<Disk>,
     clock: Arc<dyn Clock>,
+    hybrid: HybridClock,
     certificate: Arc<CertificateState>,
     memory: Memory,
     headroom: Headroom,
@@ -161,7 +165,7 @@ impl Node {
     /// # Panics
     /// If the view does not know the node.
     pub async fn start(parts: Parts) -> Result<Arc<Node>, StoreError> {
-        let scrub_period = parts.scrub_period;
+        let (scrub_period, clock_bound) = (parts.scrub_period, parts.clock_bound);
         let Parts {
             id,
             view,
@@ -211,6 +215,7 @@ impl Node {
             started: clock.now(),
             disk,
             clock,
+            hybrid: HybridClock::new(clock_bound),
             certificate,
             counts: Counts::default(),
             tasks: Mutex::default(),
@@ -366,6 +371,10 @@ impl Node {
         &self.clock
     }
 
+    pub(crate) fn hybrid(&self) -> &HybridClock {
+        &self.hybrid
+    }
+
     pub(crate) fn leases(&self) -> &Leases {
         &self.life().leases
     }
@@ -452,6 +461,17 @@ impl Node {
 
     pub(crate) fn count_corrupt(&self) {
         self.counts.corrupt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the values of a bucket are; none for a bucket that this node has not heard of.
+    pub(crate) fn kind_of(&self, bucket: BucketId) -> Option<Kind> {
+        (bucket == BucketId::default_bucket(self.view().bucket_n())).then_some(Kind::Register)
+    }
+
+    /// A state of a key of this bucket, as another node has sent it; none if the bytes are anything else.
+    pub(crate) fn decoded(&self, bucket: BucketId, state: &Bytes) -> Option<State> {
+        let decoded = State::decode(state).ok()?;
+        (Some(decoded.kind()) == self.kind_of(bucket)).then_some(decoded)
     }
 
     /// The envelope of a message of ours about the default bucket.

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use atoll_antientropy::{Note, Register};
+use atoll_antientropy::{Note, State};
 use atoll_ring::{Epoch, NodeId, Partition, Token};
 use atoll_transport::Answer;
 use atoll_wire::{
@@ -93,7 +93,7 @@ impl Own {
     pub(crate) fn of(row: &[u8], value: Option<Bytes>) -> Own {
         match value.map(|value| Record::decode(row, &value)) {
             None => Own::Missing,
-            Some(Ok(record)) if record.register().is_ok() => Own::Known(record),
+            Some(Ok(record)) if record.decoded().is_ok() => Own::Known(record),
             Some(Ok(_) | Err(_)) => Own::Corrupt,
         }
     }
@@ -167,17 +167,23 @@ pub(crate) enum Known {
 pub(crate) fn hints_of(node: &Node, bucket: BucketId, key: &[u8]) -> Result<Known, StoreError> {
     let row = row_of(node, bucket, key);
     let view = node.view();
-    let mut joined = Register::default();
+    let mut joined: Option<State> = None;
     for owner in view.keepers(view.partition(Token::of(&bucket.0, key))).all() {
         match node.hints().read(owner, &row)? {
             Own::Missing => {}
-            Own::Known(record) => joined.join(record.register().expect("it was looked at")),
+            Own::Known(record) => {
+                let hint = record.decoded().expect("it was looked at");
+                match &mut joined {
+                    Some(joined) => joined.join(hint),
+                    None => joined = Some(hint),
+                }
+            }
             Own::Corrupt => return Ok(Known::Corrupt),
         }
     }
-    Ok(match joined.is_unknown() {
-        true => Known::Nothing,
-        false => Known::State(joined.encode().into()),
+    Ok(match joined {
+        Some(joined) if !joined.is_unknown() => Known::State(joined.encode().into()),
+        Some(_) | None => Known::Nothing,
     })
 }
 
@@ -206,8 +212,9 @@ pub(crate) async fn replicate(
     if node.disk().is_full() {
         return failed(overloaded());
     }
-    let Ok(incoming) = Register::decode(&replicate.state) else {
-        return failed(Failure::refused(ErrorCode::Malformed, "these bytes are no state"));
+    let Some(incoming) = node.decoded(envelope.bucket, &replicate.state) else {
+        let detail = "these bytes are no state of a key of this bucket";
+        return failed(Failure::refused(ErrorCode::Malformed, detail));
     };
     let partition = partition_of(&node, envelope.bucket, &replicate.key);
     let row = row_of(&node, envelope.bucket, &replicate.key);
@@ -237,12 +244,7 @@ pub(crate) async fn replicate(
 
 /// A fallback's part: keeps the state as a hint for an owner. It counts in an acknowledgement, so past the bound it is
 /// refused rather than dropped.
-fn stand_in(
-    node: &Node,
-    row: &Bytes,
-    incoming: &Register,
-    owner: NodeId,
-) -> Result<Ticket, Failure> {
+fn stand_in(node: &Node, row: &Bytes, incoming: &State, owner: NodeId) -> Result<Ticket, Failure> {
     node.takes_writes()?; // a hint takes room like any write
     let kept = node.hints().keep(owner, row, incoming);
     kept.map_err(|error| stopping(&error))?.ok_or_else(|| hints_full(node, owner))
@@ -250,18 +252,13 @@ fn stand_in(
 
 /// Joins a state into the own copy, on a node that owns the partition. The ticket is good when the result, or the equal copy
 /// that was there, is as safe as asked.
-pub(crate) fn join(
-    node: &Node,
-    row: &Bytes,
-    incoming: Register,
-    ack: Ack,
-) -> Result<Ticket, Failure> {
+pub(crate) fn join(node: &Node, row: &Bytes, incoming: State, ack: Ack) -> Result<Ticket, Failure> {
     let partition = rows::partition_of_data(row).expect("whoever names a row names its partition");
     fence::owners_only(node, partition)?;
     let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
         None => (None, None, incoming),
         Some(record) => {
-            let mut own = record.register().expect("read has looked");
+            let mut own = record.decoded().expect("read has looked");
             if own.covers(&incoming) {
                 return Ok(match ack {
                     Ack::Durable => node.disk().settled(),
@@ -269,7 +266,7 @@ pub(crate) fn join(
                 });
             }
             let before = Summary::of(&own);
-            let newest = |state: &Register| state.context().iter().map(|known| known.hi).max();
+            let newest = |state: &State| state.context().iter().map(|known| known.hi).max();
             match canary::is_on(Canary::NewerClockWins) {
                 true if newest(&incoming) > newest(&own) => own = incoming,
                 true => {}
@@ -289,7 +286,7 @@ pub(crate) fn store(
     row: &Bytes,
     note: Option<&Note>,
     before: Option<Summary>,
-    state: &Register,
+    state: &State,
     ack: Ack,
 ) -> Ticket {
     let value = Record::encode(row, note, &state.encode());

@@ -178,6 +178,7 @@ pub async fn run(
         },
         hint_limits: config.hint_limits,
         scrub_period: config.scrub_period,
+        clock_bound: config.clock_bound,
         certificate: renewal.state(),
     })
     .await

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atoll_antientropy::{Actor, Context, Event, Register, Secret};
+use atoll_antientropy::{Actor, Context, Event, Secret, State};
 use atoll_node::{
     FixedMembers, HintLimits, Node, Parts, Past, SimulatedClock, SystemClock,
     storage::{
@@ -132,6 +132,7 @@ async fn start(
     let inner = network.port(NodeId(id));
     let node = Node::start(Parts {
         scrub_period: atoll_node::SCRUB_PERIOD,
+        clock_bound: atoll_node::CLOCK_BOUND,
         id: NodeId(id),
         view: view.clone(),
         secret: Secret([3; 32]),
@@ -167,10 +168,10 @@ async fn bytes_until_it_is_known_what_differs() {
         let written = |number: u64, version: u64| {
             let row = &names[number as usize];
             let event = |version| Event::alone(Actor::new(1, 0), version * keys + number + 1);
-            let mut state = Register::put(&Context::new(), event(0), Bytes::new());
+            let mut state = State::put(&Context::new(), event(0), Bytes::new());
             if version > 0 {
                 let seen = state.context().clone();
-                state.join(Register::put(&seen, event(version), Bytes::new()));
+                state.join(State::put(&seen, event(version), Bytes::new()));
             }
             let value = Some(Record::encode(row, None, &state.encode()));
             let record = Write { space: Space::Data, row: row.clone(), value };
@@ -231,10 +232,10 @@ async fn time_until_nothing_differs() {
             if id == 1 && number % 2000 == 0 {
                 continue;
             }
-            let mut state = Register::put(&Context::new(), event(number + 1), value.clone());
+            let mut state = State::put(&Context::new(), event(number + 1), value.clone());
             if id == 2 && number % 2000 == 1000 {
                 let seen = state.context().clone();
-                state.join(Register::put(&seen, event(keys + number), value.clone()));
+                state.join(State::put(&seen, event(keys + number), value.clone()));
             }
             let row = row(&view, number);
             let record = Record::encode(&row, None, &state.encode());

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atoll_antientropy::{Actor, Context, Event, Register, Secret};
+use atoll_antientropy::{Actor, Context, Event, Secret, State};
 use atoll_node::{
     FixedMembers, HintLimits, Node, Parts, Past, SystemClock,
     storage::{
@@ -89,7 +89,7 @@ fn fill(store: &FjallStore, view: &View, value_bytes: usize) -> u64 {
         let mut value = vec![0; value_bytes];
         random.fill(&mut value);
         let event = Event::alone(Actor::new(1, 0), keys);
-        let state = Register::put(&Context::new(), event, value.into());
+        let state = State::put(&Context::new(), event, value.into());
         let row = rows::data(partition, token, bucket, key.as_bytes());
         let record = Record::encode(&row, None, &state.encode());
         queued += record.len();
@@ -129,6 +129,7 @@ impl Place {
         peers.set(&members);
         let node = Node::start(Parts {
             scrub_period: atoll_node::SCRUB_PERIOD,
+            clock_bound: atoll_node::CLOCK_BOUND,
             id,
             view: Arc::new(self.view),
             secret: Secret([3; 32]),

@@ -104,6 +104,11 @@ impl Home {
         Ok(Home { folder })
     }
 
+    /// Where it is. It need not exist yet.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// As the free function [`resolve`], in this home.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_antientropy::Register;
+use atoll_antientropy::{Kind, State};
 use atoll_check::{Event, Held, Written};
 use atoll_client::{Client, ErrorCode, NodeId, NodeStatus, RequestError};
 use atoll_ring::{Partition, Token};
@@ -202,8 +202,8 @@ fn not_settled(status: &NodeStatus) -> Option<String> {
 /// What a node holds of a key. Without a row it holds and knows nothing, and that can be read.
 fn held(node: NodeId, owner: bool, key: &Bytes, row: Option<&Option<Bytes>>) -> Held {
     let state = match row {
-        None => Some(Register::default()),
-        Some(state) => state.as_ref().and_then(|state| Register::decode(state).ok()),
+        None => Some(State::unknown(Kind::Register)),
+        Some(state) => state.as_ref().and_then(|state| State::decode(state).ok()),
     };
     let key = String::from_utf8_lossy(key).into_owned();
     let (values, context) = match &state {

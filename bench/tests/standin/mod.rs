@@ -12,15 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atoll_antientropy::{Actor, Context, ContextToken, Event, Register, Secret};
+use atoll_antientropy::{
+    Actor, Context, ContextToken, Event, Hybrid, Kind, Operation, Secret, Stamp, State,
+};
 use atoll_client::Profile;
 use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, Update, View};
 use atoll_transport::{Answer, Authority, Caller, Handler, Identity, Quic};
 use atoll_wire::{
-    Effect, Envelope, ErrorCode, Failure, Found, Get, NodeStatus, Put, Receipt, Reply, Request,
-    Role, Stored, ValueHead, ViewReply,
+    Effect, Envelope, ErrorCode, Failure, Found, Get, NodeStatus, Receipt, Reply, Request, Role,
+    Stored, ViewReply, Write,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 /// What the nodes do wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,18 +104,24 @@ fn bind(authority: &Authority, id: NodeId, at: &dyn Fn(&str) -> std::path::PathB
     Quic::bind("127.0.0.1:0".parse().unwrap(), &identity).unwrap()
 }
 
-#[derive(Default)]
 struct Record {
-    now: Register,
+    now: State,
     /// As the first write has left it.
-    first: Register,
+    first: State,
     /// As it was [`LAG`] ago and since then, with the moments from which on it was so.
-    versions: VecDeque<(Instant, Register)>,
+    versions: VecDeque<(Instant, State)>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        let nothing = || State::unknown(Kind::Register);
+        Record { now: nothing(), first: nothing(), versions: VecDeque::new() }
+    }
 }
 
 impl Record {
     /// The record as it was [`LAG`] ago.
-    fn late(&mut self) -> Option<&Register> {
+    fn late(&mut self) -> Option<&State> {
         let then = Instant::now() - LAG;
         while self.versions.get(1).is_some_and(|(since, _)| *since <= then) {
             self.versions.pop_front();
@@ -153,7 +161,7 @@ impl Handler for Node {
                 let update = Update::View(Box::new((*self.view).clone()));
                 Reply::View(ViewReply { view: postcard::to_stdvec(&update).unwrap().into() })
             }
-            Request::Put(put) => self.put(put),
+            Request::Write(write) => self.write(write),
             Request::Get(get) => Reply::Found(self.get(&get)),
             Request::Status(_) if self.fault != Fault::OneTellsNothing || self.id != NodeId(2) => {
                 Reply::Status(Box::new(self.status()))
@@ -164,17 +172,20 @@ impl Handler for Node {
 }
 
 impl Node {
-    fn put(&self, put: Put) -> Reply {
-        let mut seen = match put.context.is_empty() {
+    fn write(&self, write: Write) -> Reply {
+        let mut seen = match write.context.is_empty() {
             true => Context::new(),
-            false => open(&put.key, put.context),
+            false => open(&write.key, write.context),
         };
         let number = self.events.fetch_add(1, Ordering::Relaxed) + 1;
         let event = Event::alone(Actor::new(self.id.0, 0), number);
         let mut records = self.records.lock().unwrap();
-        let record = records.entry(put.key.clone()).or_default();
+        let record = records.entry(write.key.clone()).or_default();
         let first = record.now.is_unknown();
-        record.now.join(Register::put(&seen, event, put.value));
+        let operation = Operation::decode(&write.operation).unwrap();
+        let stamp = Stamp { event, at: Hybrid(0), wall_ms: 0, operation: number.into() };
+        let delta = record.now.change(&operation, Some(&seen), &stamp).unwrap();
+        record.now.join(delta);
         if self.fault == Fault::OneLagsBehind {
             record.late();
             record.versions.push_back((Instant::now(), record.now.clone()));
@@ -190,14 +201,15 @@ impl Node {
         }
         seen.add(&event);
         let dot = (event.actor.node, event.actor.incarnation, event.counter);
-        Reply::Put(Stored { context: seal(&put.key, &seen), dot, receipt: self.receipt() })
+        let (context, session) = (seal(&write.key, &seen), Bytes::new());
+        Reply::Written(Stored { context, session, dot, receipt: self.receipt() })
     }
 
     fn get(&self, get: &Get) -> Found {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.reads_of_all.fetch_add(1, Ordering::Relaxed);
         let mut records = self.records.lock().unwrap();
-        let nothing = Register::default();
+        let nothing = State::unknown(Kind::Register);
         let shown = match (records.get_mut(&get.key), self.fault) {
             (None, _) | (_, Fault::Amnesia) => &nothing,
             (Some(record), Fault::OneIsStuck) if self.id == NodeId(3) => &record.first,
@@ -206,21 +218,11 @@ impl Node {
             }
             (Some(record), _) => &record.now,
         };
-        let mut bytes = BytesMut::new();
-        let mut values = Vec::new();
-        for (dot, value) in shown.values() {
-            let length = u32::try_from(value.len()).unwrap();
-            values.push(ValueHead {
-                dot: (dot.actor.node, dot.actor.incarnation, dot.counter),
-                length,
-            });
-            bytes.extend_from_slice(value);
-        }
         let context = match shown.is_unknown() {
             true => Bytes::new(),
             false => seal(&get.key, shown.context()),
         };
-        Found { values, context, receipt: self.receipt(), bytes: bytes.freeze() }
+        Found { context, receipt: self.receipt(), reading: shown.read(0).encode().into() }
     }
 
     /// Every request has cost 50 µs, and every read has been hedged.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use atoll_antientropy::Kind;
 use atoll_ring::QuorumError;
 use atoll_wire::{Effect, Failure};
 
@@ -31,7 +32,7 @@ pub enum ConnectError {
 }
 
 /// Why a request has no answer, or a bad one.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RequestError {
     /// The settings contradict each other. Nothing was sent.
     #[error(transparent)]
@@ -39,6 +40,12 @@ pub enum RequestError {
     /// The key or value is over its limit. Nothing was sent.
     #[error("{0}")]
     Limit(String),
+    /// The bucket's values are of another kind than plain bytes.
+    #[error("the bucket holds values of the kind `{0}`; read them as such")]
+    OtherKind(Kind),
+    /// The session cannot go on. Nothing was sent.
+    #[error("{0}")]
+    Session(String),
     /// The node that shall coordinate is no member. Nothing was sent.
     #[error("there is no {node} in this cluster; its nodes are {members}")]
     NoSuchNode {
@@ -83,11 +90,29 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// The kind of the error in one or two words: the cluster's own word if it answered.
+    pub fn word(&self) -> &'static str {
+        match self {
+            RequestError::Quorum(_) => "bad quorum",
+            RequestError::Limit(_) => "over a limit",
+            RequestError::OtherKind(_) => "another kind",
+            RequestError::Session(_) => "session cannot go on",
+            RequestError::NoSuchNode { .. } => "no such node",
+            RequestError::Unreachable { .. } => "unreachable",
+            RequestError::TimedOut { .. } => "timed out",
+            RequestError::Lost { .. } => "connection lost",
+            RequestError::Failed(failure) => failure.code.word(),
+            RequestError::Nonsense { .. } => "nonsense answered",
+        }
+    }
+
     /// What a write that ended so has left behind.
     pub fn effect(&self) -> Effect {
         match self {
             RequestError::Quorum(_)
             | RequestError::Limit(_)
+            | RequestError::OtherKind(_)
+            | RequestError::Session(_)
             | RequestError::NoSuchNode { .. }
             | RequestError::Unreachable { .. } => Effect::NotApplied,
             RequestError::TimedOut { .. }

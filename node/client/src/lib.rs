@@ -18,14 +18,19 @@
 
 mod connect;
 mod error;
+mod many;
 mod operator;
 mod options;
 mod profile;
 mod request;
 mod retries;
 mod ring;
+mod session;
 
-pub use atoll_antientropy::{Actor, Context, ContextToken, Dot};
+pub use atoll_antientropy::{
+    Actor, Context, ContextToken, Dot, Field, FieldChange, Increment, Kind, Operation, Reading,
+    Sibling,
+};
 pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
 pub use atoll_wire::{
     Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, MoveReport, MovesReport, NodeStatus,
@@ -34,7 +39,12 @@ pub use atoll_wire::{
 
 pub use connect::Client;
 pub use error::{ConnectError, RequestError};
-pub use options::Options;
+pub use many::KeyChange;
+pub use options::{Options, Ttl};
 pub use profile::{Profile, ProfileError};
-pub use request::{GetReply, Value, WriteReply};
+pub use request::{GetReply, ReadReply, Value, WriteReply};
 pub use ring::ProposeError;
+pub use session::{
+    SESSION_KEYS_MAX, Session, SessionState,
+    file::{SessionFile, SessionFileError},
+};

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use atoll_antientropy::{Actor, ContextToken, Dot};
+use atoll_antientropy::{Actor, ContextToken, Dot, Operation, Reading};
 use atoll_ring::{NodeId, Quorum, Token};
 use atoll_transport::CallError;
 use atoll_wire::{
-    BucketId, Delete, DotParts, Effect, Envelope, ErrorCode, Get, Lane, NodeStatus, Put, Receipt,
-    Reply, Request, Role, StatusQuery, Stored,
+    BucketId, DotParts, Effect, Envelope, ErrorCode, Found, Get, Lane, NodeStatus, Receipt, Reply,
+    Request, Role, StatusQuery, Stored, Write,
     limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
 };
 use bytes::Bytes;
@@ -20,7 +20,41 @@ use tokio::time::Instant;
 
 use crate::{Client, Options, RequestError};
 
-/// What a read found. No values and no context: never written. No values but a context: deleted.
+/// What a read found.
+#[derive(Clone, Debug)]
+pub struct ReadReply {
+    /// What there is. Nothing and no context: never written; nothing and a context: deleted, or expired.
+    pub reading: Reading,
+    /// What this reply stands for; hand it back with a change to say what was seen.
+    pub context: Option<ContextToken>,
+    /// Who answered.
+    pub receipt: Receipt,
+}
+
+impl ReadReply {
+    /// The same for values that are plain bytes.
+    ///
+    /// # Errors
+    /// [`RequestError::OtherKind`] for others.
+    pub fn into_values(self) -> Result<GetReply, RequestError> {
+        let siblings = match self.reading {
+            Reading::Register(siblings) => siblings,
+            Reading::Lww(value) => value.into_iter().collect(),
+            other => return Err(RequestError::OtherKind(other.kind())),
+        };
+        let values = siblings.into_iter().map(|sibling| Value {
+            dot: sibling.dot,
+            written_ms: sibling.written_ms,
+            expires_ms: sibling.expires_ms,
+            bytes: sibling.value,
+        });
+        let (context, receipt) = (self.context, self.receipt);
+        Ok(GetReply { values: values.collect(), context, receipt })
+    }
+}
+
+/// What a read found under a key whose values are plain bytes. No values and no context: never written. No values but a
+/// context: deleted, or expired.
 #[derive(Clone, Debug)]
 pub struct GetReply {
     /// The siblings, in the order of their dots. More than one means that they were written concurrently.
@@ -36,6 +70,10 @@ pub struct GetReply {
 pub struct Value {
     /// The write that made it.
     pub dot: Dot,
+    /// When its coordinator wrote it, in milliseconds since 1970 by that node's clock.
+    pub written_ms: u64,
+    /// From when on it is not shown any more; none = always shown.
+    pub expires_ms: Option<u64>,
     /// The bytes.
     pub bytes: Bytes,
 }
@@ -45,6 +83,8 @@ pub struct Value {
 pub struct WriteReply {
     /// The request's context and the write's own event, and never more: a sibling that was not seen stays unseen.
     pub context: ContextToken,
+    /// All that the session has seen of the key by now, if it is in one.
+    pub(crate) session: Option<ContextToken>,
     /// The write's own event.
     pub dot: Dot,
     /// Who acknowledged.
@@ -52,23 +92,20 @@ pub struct WriteReply {
 }
 
 impl Client {
-    /// Reads all current values of a key.
+    /// Reads what there is under a key, of whatever kind it is.
     ///
     /// # Errors
     /// See [`RequestError`].
+    pub async fn read(&self, key: &[u8], options: &Options) -> Result<ReadReply, RequestError> {
+        self.read_after(key, None, options).await
+    }
+
+    /// Reads all current values of a key whose values are plain bytes: of a `register`, and of an `lww`, which has one.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; a bucket of another kind is read with [`Client::read`].
     pub async fn get(&self, key: &[u8], options: &Options) -> Result<GetReply, RequestError> {
-        self.check(key, 0, options)?;
-        let key = Bytes::copy_from_slice(key);
-        let request =
-            Request::Get(Get { key: key.clone(), quorum: options.quorum, repair: options.repair });
-        let (node, reply) = self.send(&key, &request, options).await?;
-        let Reply::Found(found) = reply else { return Err(nonsense(node, "no read")) };
-        let siblings = found.siblings().ok_or_else(|| nonsense(node, "lengths do not add up"))?;
-        Ok(GetReply {
-            values: siblings.into_iter().map(|(at, bytes)| Value { dot: dot(at), bytes }).collect(),
-            context: (!found.context.is_empty()).then(|| ContextToken::from(found.context)),
-            receipt: found.receipt,
-        })
+        self.read(key, options).await?.into_values()
     }
 
     /// Stores a value in place of everything that `context` covers. Without a context it becomes a sibling of whatever
@@ -83,34 +120,79 @@ impl Client {
         context: Option<&ContextToken>,
         options: &Options,
     ) -> Result<WriteReply, RequestError> {
-        let value = value.into();
-        self.check(key, value.len(), options)?;
-        let key = Bytes::copy_from_slice(key);
-        let context = token_bytes(context);
-        let put = Put { key: key.clone(), context, quorum: options.quorum, hops: 0, value };
-        match self.send(&key, &Request::Put(put), options).await? {
-            (_, Reply::Put(stored)) => Ok(written(stored)),
-            (node, _) => Err(nonsense(node, "no write")),
-        }
+        let put = Operation::Put { value: value.into(), expires_ms: None };
+        self.change(key, &put, context, options).await
     }
 
-    /// Deletes everything that `context` covers, and nothing else.
+    /// Deletes everything that `context` covers, and nothing else. Without a context the coordinator first reads so many
+    /// owners that every write acknowledged at the same `w` is seen, strictly, and what it found goes.
     ///
     /// # Errors
     /// See [`RequestError`]; [`RequestError::effect`] says what a failed delete has left behind.
     pub async fn delete(
         &self,
         key: &[u8],
-        context: &ContextToken,
+        context: Option<&ContextToken>,
         options: &Options,
     ) -> Result<WriteReply, RequestError> {
+        self.change(key, &Operation::Clear, context, options).await
+    }
+
+    /// Does what an operation says, on `w` of the key's owners. The context is what the caller has seen; without one, an
+    /// operation that takes something away is preceded by a strict read.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; [`RequestError::effect`] says what a failed change has left behind.
+    pub async fn change(
+        &self,
+        key: &[u8],
+        operation: &Operation,
+        context: Option<&ContextToken>,
+        options: &Options,
+    ) -> Result<WriteReply, RequestError> {
+        self.change_after(key, operation, context, None, options).await
+    }
+
+    /// A read whose answer knows all of this, if it is in a session.
+    pub(crate) async fn read_after(
+        &self,
+        key: &[u8],
+        session: Option<Bytes>,
+        options: &Options,
+    ) -> Result<ReadReply, RequestError> {
         self.check(key, 0, options)?;
         let key = Bytes::copy_from_slice(key);
-        let context = token_bytes(Some(context));
-        let delete = Delete { key: key.clone(), context, quorum: options.quorum, hops: 0 };
-        match self.send(&key, &Request::Delete(delete), options).await? {
-            (_, Reply::Deleted(stored)) => Ok(written(stored)),
-            (node, _) => Err(nonsense(node, "no delete")),
+        let (quorum, repair) = (options.quorum, options.repair);
+        let get = Request::Get(Get { key: key.clone(), session, quorum, repair });
+        let (node, reply) = self.send(&key, &get, options).await?;
+        let Reply::Found(found) = reply else { return Err(nonsense(node, "no read")) };
+        read_reply(node, found)
+    }
+
+    /// A change that comes after all of this, if it is in a session.
+    pub(crate) async fn change_after(
+        &self,
+        key: &[u8],
+        operation: &Operation,
+        context: Option<&ContextToken>,
+        session: Option<Bytes>,
+        options: &Options,
+    ) -> Result<WriteReply, RequestError> {
+        let value_bytes = match operation {
+            Operation::Put { value, .. } => value.len(),
+            _ => 0,
+        };
+        self.check(key, value_bytes, options)?;
+        let key = Bytes::copy_from_slice(key);
+        let write = Write {
+            context: token_bytes(context),
+            session,
+            ttl_ms: options.ttl_ms(),
+            ..Write::new(key.clone(), options.quorum, operation)
+        };
+        match self.send(&key, &Request::Write(write), options).await? {
+            (_, Reply::Written(stored)) => Ok(written(stored)),
+            (node, _) => Err(nonsense(node, "no write")),
         }
     }
 
@@ -131,7 +213,12 @@ impl Client {
     }
 
     /// What can be refused without asking the cluster.
-    fn check(&self, key: &[u8], value_bytes: usize, options: &Options) -> Result<(), RequestError> {
+    pub(crate) fn check(
+        &self,
+        key: &[u8],
+        value_bytes: usize,
+        options: &Options,
+    ) -> Result<(), RequestError> {
         Quorum::new(&options.quorum, self.view().bucket_n())?;
         if key.is_empty() {
             return Err(RequestError::Limit("the key is empty".into()));
@@ -159,8 +246,8 @@ impl Client {
         let timeout_ms = options.timeout_ms();
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let (lane, repeatable) = match request {
-            Request::Get(_) => (Lane::Request, true),
-            Request::Put(_) | Request::Delete(_) => (Lane::Request, false),
+            Request::Get(_) | Request::List(_) => (Lane::Request, true),
+            Request::Write(_) | Request::Many(_) => (Lane::Request, false),
             Request::Hello(_)
             | Request::Ping(_)
             | Request::View(_)
@@ -176,7 +263,8 @@ impl Client {
             | Request::Entries(_)
             | Request::Moves(_)
             | Request::Copy(_)
-            | Request::Covered(_) => (Lane::Control, true),
+            | Request::Covered(_)
+            | Request::Scan(_) => (Lane::Control, true),
             Request::Propose(_) | Request::Raft(_) => (Lane::Control, false),
         };
         let role = match (self.speaks_for, Role::Client.may_send(request.kind())) {
@@ -184,7 +272,7 @@ impl Client {
             (None, true) => Role::Client,
             (None, false) => Role::Operator, // if our certificate does not say so, the answer will
         };
-        let operation = rand::random();
+        let operation = options.operation.unwrap_or_else(rand::random);
         let view = self.view();
         if let Some(node) = options.via
             && view.member(node).is_none()
@@ -303,7 +391,7 @@ impl Client {
 }
 
 /// Whether a failure is one of the node that was asked, so that another may do better.
-fn only_there(code: ErrorCode) -> bool {
+pub(crate) fn only_there(code: ErrorCode) -> bool {
     match code {
         ErrorCode::NoOwnerReachable
         | ErrorCode::Overloaded
@@ -312,6 +400,8 @@ fn only_there(code: ErrorCode) -> bool {
         | ErrorCode::Removed
         | ErrorCode::Corrupt
         | ErrorCode::ReadOnly
+        | ErrorCode::ClockOff
+        | ErrorCode::SessionNotSatisfied
         | ErrorCode::Stopping => true,
         ErrorCode::BadQuorum
         | ErrorCode::KeyLength
@@ -325,6 +415,14 @@ fn only_there(code: ErrorCode) -> bool {
         | ErrorCode::Malformed
         | ErrorCode::OtherCluster
         | ErrorCode::TooManySiblings
+        | ErrorCode::WrongKind
+        | ErrorCode::BadOperation
+        | ErrorCode::TooManyElements
+        | ErrorCode::TooManySessions
+        | ErrorCode::CounterOverflow
+        | ErrorCode::KeepsItsValue
+        | ErrorCode::NothingThere
+        | ErrorCode::BadPage
         | ErrorCode::WriteQuorumNotMet
         | ErrorCode::ReadQuorumNotMet
         | ErrorCode::DeadlinePassed
@@ -341,13 +439,23 @@ const GRACE: Duration = Duration::from_millis(250);
 /// How long a first connection may take even if the request wants to be faster.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
-fn token_bytes(context: Option<&ContextToken>) -> Bytes {
+pub(crate) fn token_bytes(context: Option<&ContextToken>) -> Bytes {
     context.map_or_else(Bytes::new, |token| Bytes::copy_from_slice(token.as_bytes()))
 }
 
-fn written(stored: Stored) -> WriteReply {
+pub(crate) fn read_reply(node: NodeId, found: Found) -> Result<ReadReply, RequestError> {
+    Ok(ReadReply {
+        reading: Reading::decode(&found.reading)
+            .map_err(|error| nonsense(node, &format!("no reading: {error}")))?,
+        context: (!found.context.is_empty()).then(|| ContextToken::from(found.context)),
+        receipt: found.receipt,
+    })
+}
+
+pub(crate) fn written(stored: Stored) -> WriteReply {
     WriteReply {
         context: ContextToken::from(stored.context),
+        session: (!stored.session.is_empty()).then(|| ContextToken::from(stored.session)),
         dot: dot(stored.dot),
         receipt: stored.receipt,
     }

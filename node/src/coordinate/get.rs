@@ -11,18 +11,21 @@
 //! An owner in doubt ([`crate::doubt`]) may have lost something of the key. What it holds is joined, and its answer does
 //! not count: somebody else is asked in its place.
 //!
+//! In a session the answer must know all that the session has seen ([`Reader::to_know`]): as long as it does not, further
+//! owners are asked, then fallbacks, then all of them again until time is over.
+//!
 //! Owners that were behind get the joined state: afterwards, or before the client hears anything (`repair = blocking`), or
 //! not at all. An owner in doubt that has nothing but a damaged record gives no answer. It gets the joined state like
 //! everybody.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use atoll_antientropy::Register;
+use atoll_antientropy::{Context, State};
 use atoll_ring::{NodeId, Outcome as Verdict, Quorum, Tally, Vote};
 use atoll_transport::{Boxed, CallError};
 use atoll_wire::{
-    Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome, Repair, ReplicaReport, Reply,
-    Request,
+    Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome as Did, Repair, ReplicaReport,
+    Reply, Request,
 };
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -53,26 +56,98 @@ pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
 }
 
 async fn try_get(node: &Arc<Node>, get: Get, due: Due) -> Result<Found, Failure> {
-    for _ in 0..PLANS_MAX {
-        let place = Place::of(node, due.bucket, get.key.clone())?;
-        let quorum = Quorum::new(&get.quorum, place.bucket_n()).map_err(bad_quorum)?;
-        let read = Read::start(node, place, quorum, due, get.repair);
-        match read.outcome().await {
-            Some(outcome) => return outcome,
-            None if node.clock().now() >= due.deadline => break,
-            None => tracing::debug!("a read is planned anew"),
-        }
-    }
-    Err(planned_in_vain(Effect::NotApplied))
+    let place = Place::of(node, due.bucket, get.key.clone())?;
+    let quorum = Quorum::new(&get.quorum, place.bucket_n()).map_err(bad_quorum)?;
+    let in_session = get.session.is_some();
+    let to_know = place.open(node, get.session.unwrap_or_default())?;
+    let reader = Reader { quorum, repair: get.repair, in_session, to_know };
+    let (read, joined) = read(node, place, reader, due).await?;
+    node.count_read();
+    Ok(read.found(joined))
 }
+
+/// The joined state of so many owners, for whoever coordinates a change.
+pub(super) async fn read_state(
+    node: &Arc<Node>,
+    place: &Place,
+    reader: Reader,
+    due: Due,
+) -> Result<State, Failure> {
+    let (read, joined) = read(node, place.clone(), reader, due).await?;
+    let heard = joined.clone();
+    drop(read.found(joined)); // whoever was behind is mended as after any read
+    Ok(heard)
+}
+
+/// Reads until the answer is good, or time is over: with every view that comes meanwhile, and again if what the session
+/// has seen is still on its way.
+async fn read(
+    node: &Arc<Node>,
+    mut place: Place,
+    reader: Reader,
+    due: Due,
+) -> Result<(Read, State), Failure> {
+    let mut plans = 1;
+    loop {
+        match Read::start(node, place.clone(), reader.clone(), due).outcome().await {
+            Outcome::Read(read, joined) => return Ok((*read, joined)),
+            Outcome::Failed(failure) => return Err(failure),
+            Outcome::KnowsTooLittle(failure) => {
+                if node.clock().now() + KNOW_MORE_SOON >= due.deadline {
+                    return Err(failure);
+                }
+                tokio::time::sleep(KNOW_MORE_SOON).await;
+            }
+            Outcome::PlanIsOver => {
+                if plans == PLANS_MAX || node.clock().now() >= due.deadline {
+                    return Err(planned_in_vain(Effect::NotApplied));
+                }
+                plans += 1;
+                tracing::debug!("a read is planned anew");
+            }
+        }
+        place = place.anew(node);
+    }
+}
+
+/// How a read is asked.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) quorum: Quorum,
+    pub(super) repair: Repair,
+    /// Replicas answer after the commit that holds what they answer: what a session has seen once stays.
+    pub(super) in_session: bool,
+    /// What the answer must know.
+    pub(super) to_know: Context,
+}
+
+impl Reader {
+    /// Whether what replicas answer must be on their disks.
+    fn durable(&self) -> bool {
+        self.in_session || self.repair == Repair::Blocking
+    }
+}
+
+/// What came of one plan of a read.
+enum Outcome {
+    /// Enough have answered, and this is what they know.
+    Read(Box<Read>, State),
+    Failed(Failure),
+    /// Everybody who could be asked knows less than the session has seen.
+    KnowsTooLittle(Failure),
+    /// The partition has changed its owners meanwhile.
+    PlanIsOver,
+}
+
+/// How long until everybody is asked again for what a session has seen: a write or a hint is on its way.
+const KNOW_MORE_SOON: Duration = Duration::from_millis(20);
 
 /// A read under way.
 struct Read {
     node: Arc<Node>,
     place: Place,
-    quorum: Quorum,
+    reader: Reader,
     due: Due,
-    repair: Repair,
     started: Instant,
     tally: Tally,
     /// The owner sets in which it counts: one, or two while the partition moves.
@@ -91,6 +166,8 @@ struct Read {
     repaired: Vec<u32>,
     /// Somebody has refused because of a view that we have not seen.
     left_behind: bool,
+    /// What the answers know that came so far; kept only if something must be known.
+    known: Context,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,7 +199,8 @@ enum Fetched {
 }
 
 impl Read {
-    fn start(node: &Arc<Node>, place: Place, quorum: Quorum, due: Due, repair: Repair) -> Self {
+    fn start(node: &Arc<Node>, place: Place, reader: Reader, due: Due) -> Self {
+        let quorum = reader.quorum;
         let owners = place.owners_to_read(quorum.n());
         let (all, sets) = (owners.all(), sets(owners));
         let mut order = all.clone();
@@ -136,7 +214,7 @@ impl Read {
         let report = |owner: NodeId| ReplicaReport {
             node: owner.0,
             stands_in_for: None,
-            outcome: Outcome::NotAsked,
+            outcome: Did::NotAsked,
             micros: 0,
         };
         let mut read = Read {
@@ -154,11 +232,11 @@ impl Read {
             answers: Vec::new(),
             repaired: Vec::new(),
             left_behind: false,
+            known: Context::new(),
             started: node.clock().now(),
             place,
-            quorum,
+            reader,
             due,
-            repair,
         };
         for _ in 0..at_once {
             if let Some(owner) = read.reserve.pop_front() {
@@ -173,43 +251,59 @@ impl Read {
         fence::of_own(&self.node, self.place.partition, self.place.epoch()).is_err()
     }
 
-    /// What the client hears; nothing, if the partition has changed meanwhile.
-    async fn outcome(mut self) -> Option<Result<Found, Failure>> {
+    async fn outcome(mut self) -> Outcome {
         self.until_decided().await;
         let verdict = self.tally.outcome();
         if self.is_stale() {
-            return None;
+            return Outcome::PlanIsOver;
         }
-        Some(match verdict {
+        let failure = match verdict {
+            Verdict::Won if !self.knows_enough() => {
+                return Outcome::KnowsTooLittle(self.knows_too_little());
+            }
             Verdict::Won => {
                 let joined = match self.joined() {
                     Ok(joined) => joined,
-                    Err(failure) => return Some(Err(failure)),
+                    Err(failure) => return Outcome::Failed(failure),
                 };
-                if self.repair == Repair::Blocking {
+                if self.reader.repair == Repair::Blocking {
                     let sure = self.make_sure(&joined).await;
                     if self.is_stale() {
-                        return None;
+                        return Outcome::PlanIsOver;
                     }
                     if let Err(failure) = sure {
-                        return Some(Err(failure));
+                        return Outcome::Failed(failure);
                     }
                 }
-                self.node.count_read();
-                Ok(self.found(joined))
+                return Outcome::Read(Box::new(self), joined);
             }
             Verdict::Lost => {
-                if self.reports.iter().any(|report| report.outcome == Outcome::Corrupt) {
+                if self.reports.iter().any(|report| report.outcome == Did::Corrupt) {
                     self.hear_the_others().await; // whether every copy is damaged makes a difference to whoever reads
                 }
                 let code = match self.left_behind {
                     true => ErrorCode::StaleView,
                     false => ErrorCode::ReadQuorumNotMet,
                 };
-                Err(self.not_met(code))
+                self.not_met(code)
             }
-            Verdict::Pending => Err(self.not_met(ErrorCode::DeadlinePassed)),
-        })
+            Verdict::Pending => self.not_met(ErrorCode::DeadlinePassed),
+        };
+        Outcome::Failed(failure)
+    }
+
+    /// Whether what was answered is all that must be known.
+    fn knows_enough(&self) -> bool {
+        self.known.covers(&self.reader.to_know)
+    }
+
+    /// Whether it goes on: it is not decided, or it is won and something is missing that the session has seen.
+    fn is_open(&self) -> bool {
+        match self.tally.outcome() {
+            Verdict::Pending => true,
+            Verdict::Won => !self.knows_enough(),
+            Verdict::Lost => false,
+        }
     }
 
     async fn until_decided(&mut self) {
@@ -220,8 +314,8 @@ impl Read {
             true => None,
             false => self.node.hedge().begin().map(|patience| self.started + patience),
         };
-        while self.tally.is_pending() && !self.is_stale() {
-            if self.asked.is_empty() && !self.ask_another(None) {
+        while self.is_open() && !self.is_stale() {
+            if self.asked.is_empty() && !self.ask_another(None) && !self.ask_for_more() {
                 return;
             }
             let next = hedge_at.unwrap_or(silence_ends).min(silence_ends);
@@ -259,7 +353,7 @@ impl Read {
 
     /// Puts the question to somebody. The own copy answers at once.
     fn ask(&mut self, who: Who) {
-        self.note(who, Outcome::Pending);
+        self.note(who, Did::Pending);
         let node = who.node();
         if node == self.node.id() {
             self.ask_ourselves(who);
@@ -267,7 +361,7 @@ impl Read {
             // a killed process leaves a connection that looks alive for a while; a call on it would use up our time
             self.count(who, Fetched::Down);
         } else {
-            self.asked.push(fetch(&self.node, who, &self.place, self.due, self.repair));
+            self.asked.push(fetch(&self.node, who, &self.place, self.due, self.reader.durable()));
         }
     }
 
@@ -291,7 +385,7 @@ impl Read {
             (Ok((Known::Corrupt, _)), _) => Fetched::Corrupt,
             (Err(_), _) => Fetched::Refused,
         };
-        if self.repair == Repair::Blocking {
+        if self.reader.durable() {
             let settled = self.node.disk().settled(); // what was read may lie in the queue only
             self.asked.push(Box::pin(async move {
                 (who, if settled.done().await.is_ok() { fetched } else { Fetched::Refused })
@@ -321,6 +415,27 @@ impl Read {
         (asked, everywhere)
     }
 
+    /// All owners have answered, and the session has seen more: what is missing may be a hint that a fallback holds.
+    fn ask_for_more(&mut self) -> bool {
+        if self.tally.is_pending() || !self.vacant.is_empty() {
+            return false;
+        }
+        let Some(fallback) = self.stand_ins.next(&self.node) else { return false };
+        let owner = self.place.first_owner();
+        self.report_fallback(fallback, owner);
+        self.ask(Who::StandIn(fallback, owner));
+        true
+    }
+
+    fn report_fallback(&mut self, fallback: NodeId, owner: NodeId) {
+        self.reports.push(ReplicaReport {
+            node: fallback.0,
+            stands_in_for: Some(owner.0),
+            outcome: Did::NotAsked,
+            micros: 0,
+        });
+    }
+
     fn ask_fallback(&mut self) -> bool {
         let Some(owner) = self.vacant.pop_front() else { return false };
         let Some(fallback) = self.stand_ins.next(&self.node) else {
@@ -334,22 +449,17 @@ impl Read {
             }
             return false;
         };
-        self.reports.push(ReplicaReport {
-            node: fallback.0,
-            stands_in_for: Some(owner.0),
-            outcome: Outcome::NotAsked,
-            micros: 0,
-        });
+        self.report_fallback(fallback, owner);
         self.ask(Who::StandIn(fallback, owner));
         true
     }
 
     /// Nobody waits any longer for those alone who have been asked and are silent. Their answers still count.
     fn give_up_the_silent(&mut self) {
-        let pending = self.reports.iter_mut().filter(|report| report.outcome == Outcome::Pending);
+        let pending = self.reports.iter_mut().filter(|report| report.outcome == Did::Pending);
         let mut silent = Vec::new();
         for report in pending {
-            report.outcome = Outcome::Silent;
+            report.outcome = Did::Silent;
             self.node.liveness().silent(NodeId(report.node));
             silent.push(NodeId(report.stands_in_for.unwrap_or(report.node)));
         }
@@ -362,7 +472,8 @@ impl Read {
     fn count(&mut self, who: Who, fetched: Fetched) {
         match fetched {
             Fetched::State(state) => {
-                self.note(who, Outcome::Current); // or behind, which is seen when all are joined
+                self.note(who, Did::Current); // or behind, which is seen when all are joined
+                self.learn(&state);
                 self.answers.push((who, state));
                 match who {
                     Who::Owner(owner) => self.tally.add(owner, Vote::Durable),
@@ -373,23 +484,33 @@ impl Read {
                 self.count(who, Fetched::State(state));
             }
             Fetched::InDoubt(state) => {
+                self.learn(&state);
                 self.answers.push((who, state));
-                self.refused(who, Outcome::InDoubt);
+                self.refused(who, Did::InDoubt);
             }
-            Fetched::Nothing => self.refused(who, Outcome::KnowsNothing),
-            Fetched::Corrupt => self.refused(who, Outcome::Corrupt),
-            Fetched::Down => self.refused(who, Outcome::Down),
-            Fetched::Refused => self.refused(who, Outcome::Refused),
-            Fetched::Stale if self.is_stale() => self.note(who, Outcome::Refused), // the plan is over
+            Fetched::Nothing => self.refused(who, Did::KnowsNothing),
+            Fetched::Corrupt => self.refused(who, Did::Corrupt),
+            Fetched::Down => self.refused(who, Did::Down),
+            Fetched::Refused => self.refused(who, Did::Refused),
+            Fetched::Stale if self.is_stale() => self.note(who, Did::Refused), // the plan is over
             Fetched::Stale => {
                 self.left_behind = true;
-                self.refused(who, Outcome::Refused);
+                self.refused(who, Did::Refused);
             }
         }
     }
 
-    fn refused(&mut self, who: Who, outcome: Outcome) {
-        let given_up = self.outcome_of(who) == Some(Outcome::Silent);
+    /// What an answer knows, if that matters.
+    fn learn(&mut self, state: &Bytes) {
+        if !self.reader.to_know.is_empty()
+            && let Some(state) = self.node.decoded(self.place.bucket, state)
+        {
+            self.known.join(state.context());
+        }
+    }
+
+    fn refused(&mut self, who: Who, outcome: Did) {
+        let given_up = self.outcome_of(who) == Some(Did::Silent);
         self.note(who, outcome);
         match who {
             Who::Owner(owner) => {
@@ -407,12 +528,12 @@ impl Read {
         }
     }
 
-    fn outcome_of(&self, who: Who) -> Option<Outcome> {
+    fn outcome_of(&self, who: Who) -> Option<Did> {
         let report = self.reports.iter().find(|report| report.node == who.node().0);
         report.map(|report| report.outcome)
     }
 
-    fn note(&mut self, who: Who, outcome: Outcome) {
+    fn note(&mut self, who: Who, outcome: Did) {
         let micros = micros(self.started, self.node.clock().now());
         if let Some(report) = self.reports.iter_mut().find(|report| report.node == who.node().0) {
             report.outcome = outcome;
@@ -422,7 +543,7 @@ impl Read {
 }
 
 /// Canonical bytes; none for a key nobody has heard of.
-fn encoded(state: &Register) -> Bytes {
+fn encoded(state: &State) -> Bytes {
     if state.is_unknown() { Bytes::new() } else { Bytes::from(state.encode()) }
 }
 
@@ -431,12 +552,12 @@ fn fetch(
     who: Who,
     place: &Place,
     due: Due,
-    repair: Repair,
+    durable: bool,
 ) -> Boxed<(Who, Fetched)> {
     let node = node.clone();
     let request = Request::Fetch(Fetch {
         key: place.key.clone(),
-        durable: repair == Repair::Blocking,
+        durable,
         hints: matches!(who, Who::StandIn(..)),
     });
     let (envelope, planned) = (place.envelope(&node, due.deadline, due.operation), place.epoch());
@@ -445,7 +566,7 @@ fn fetch(
     Box::pin(async move {
         let answer = call.await;
         node.liveness().learn(who.node(), &answer);
-        if answer.is_ok() && repair != Repair::Blocking {
+        if answer.is_ok() && !durable {
             node.hedge().answered(node.clock().now() - asked);
         }
         let fetched = match (answer, who) {

@@ -6,13 +6,9 @@
 use std::sync::Arc;
 
 use atoll_ring::{NodeId, Quorum};
-use atoll_wire::{Delete, Effect, ErrorCode, Failure, Lane, Put, Reply, Request};
+use atoll_wire::{Effect, ErrorCode, Failure, Lane, Reply, Request, Write};
 
-use super::{
-    HOP_LIMIT, Place, sets,
-    stand_ins::StandIns,
-    write::{Change, What},
-};
+use super::{HOP_LIMIT, Place, sets, stand_ins::StandIns, write::Change};
 use crate::{Node, fence, node::Due, replica};
 
 /// How often a request may be handed from node to node. Once is usual; more only while views differ, or when owners
@@ -36,14 +32,15 @@ pub(crate) async fn hand_over(
     due: Due,
 ) -> Result<HandOver, Failure> {
     let is_owner = place.owners(place.bucket_n()).contains(node.id());
-    if change.hops >= HOPS_MAX {
+    if change.request.hops >= HOPS_MAX {
         if quorum.sloppy() && !is_owner {
             return Ok(HandOver::Here);
         }
         let detail = "no owner with an undamaged record was found";
         return Err(Failure::refused(ErrorCode::NoOwnerReachable, detail));
     }
-    let request = request(change);
+    let hops = change.request.hops + 1;
+    let request = Request::Write(Write { hops, ..change.request.clone() });
     let mut tried = Tried::default();
 
     let mut owners = place.owners(quorum.n()).all();
@@ -107,16 +104,6 @@ impl Tried {
     }
 }
 
-fn request(change: &Change) -> Request {
-    let hops = change.hops + 1;
-    let (key, context) = (change.key.clone(), change.context.clone());
-    let quorum = change.quorum;
-    match &change.what {
-        What::Put(value) => Request::Put(Put { key, context, quorum, hops, value: value.clone() }),
-        What::Delete => Request::Delete(Delete { key, context, quorum, hops }),
-    }
-}
-
 /// The answer of one node, or nothing if it has certainly not begun the request.
 async fn ask(
     node: &Arc<Node>,
@@ -168,6 +155,7 @@ fn takes_none(failure: &Failure) -> bool {
         failure.code,
         ErrorCode::HintsFull
             | ErrorCode::ReadOnly
+            | ErrorCode::ClockOff
             | ErrorCode::Stopping
             | ErrorCode::Rising
             | ErrorCode::Overloaded

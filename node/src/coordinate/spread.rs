@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use atoll_antientropy::{Event, Register};
+use atoll_antientropy::{Context, Event, State};
 use atoll_ring::{NodeId, Outcome as Verdict, Quorum, Vote};
 use atoll_transport::{Boxed, CallError};
 use atoll_wire::{
@@ -75,6 +75,13 @@ pub(super) struct Ways {
     pub(super) stand_ins: StandIns,
 }
 
+/// What the writer says that it has seen.
+pub(super) struct Told {
+    pub(super) context: Context,
+    /// What its session has seen of the key, if it is in one.
+    pub(super) session: Option<Context>,
+}
+
 /// The delta on its way to all owners.
 pub(super) struct Spread {
     node: Arc<Node>,
@@ -85,7 +92,7 @@ pub(super) struct Spread {
     patience: Duration,
     silence_ends: Instant,
     ballot: Ballot,
-    delta: Register,
+    delta: State,
     state: Bytes,
     steps: FuturesUnordered<Boxed<Step>>,
     ways: Ways,
@@ -120,7 +127,7 @@ impl Spread {
         quorum: Quorum,
         due: Due,
         ballot: Ballot,
-        delta: Register,
+        delta: State,
         on_disk: Ticket,
         ways: Ways,
     ) -> Self {
@@ -257,7 +264,11 @@ impl Spread {
     }
 
     /// Counts answers until the write is won or lost, or time is over; the rest goes on in the background.
-    pub(super) async fn until_decided(mut self, event: Event) -> Result<Stored, Failure> {
+    pub(super) async fn until_decided(
+        mut self,
+        told: Told,
+        event: Event,
+    ) -> Result<Stored, Failure> {
         let mut won_early = false;
         for plan in 1..=PLANS_MAX {
             while self.ballot.tally.is_pending() && !won_early && !self.is_stale() {
@@ -291,17 +302,23 @@ impl Spread {
             Verdict::Pending => self.ballot.time_is_over(),
         }
         let receipt = self.ballot.receipt(&self.node, &self.quorum);
-        let mut known = self.delta.context().clone();
+        // never more than the client has been shown, and its own event
+        let Told { context: mut known, session } = told;
+        known.add(&event);
+        let session = session.map(|mut session| {
+            session.join(&known);
+            self.place.seal(&self.node, &session)
+        });
         if canary::is_on(Canary::ReplyWithRecord)
             && let Ok(Some(record)) = replica::read(&self.node, &self.place.row)
         {
-            record.register().iter().for_each(|own| known.join(own.context()));
+            record.decoded().iter().for_each(|own| known.join(own.context()));
         }
         let context = self.place.seal(&self.node, &known);
         let answer = match verdict {
             Verdict::Won => {
                 let dot = (event.actor.node, event.actor.incarnation, event.counter);
-                Ok(Stored { context, dot, receipt })
+                Ok(Stored { context, session: session.unwrap_or_default(), dot, receipt })
             }
             Verdict::Lost if self.left_behind => Err(self.not_met(ErrorCode::StaleView, receipt)),
             Verdict::Lost => Err(self.not_met(ErrorCode::WriteQuorumNotMet, receipt)),

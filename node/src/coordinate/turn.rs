@@ -5,19 +5,18 @@
 
 use std::sync::Arc;
 
-use atoll_antientropy::{Context, Event, Register};
+use atoll_antientropy::{Context, Event, Kind, Operation, Refused, Stamp, State};
 use atoll_ring::{NodeId, Partition, Quorum};
 use atoll_wire::{Ack, ErrorCode, Failure, limits::SIBLINGS_MAX};
 use tokio::time::Instant;
 
-use super::{
-    Place,
-    write::{Change, What},
-};
+use super::{Place, sight::Sight, write::Change};
 use crate::{
     Node,
     canary::{self, Canary},
-    fence, replica,
+    fence,
+    node::Due,
+    replica,
     storage::{StoreError, commit::Ticket, record::Record, summary::Summary},
 };
 
@@ -61,7 +60,7 @@ pub(super) async fn lease(
 /// What came of the key's turn.
 pub(super) struct Turn {
     pub(super) event: Event,
-    pub(super) delta: Register,
+    pub(super) delta: State,
     pub(super) on_disk: Ticket,
 }
 
@@ -79,12 +78,14 @@ pub(super) fn own_copy(
 
 /// The key's turn: no await in here, so nobody else reads the record between our read and our write.
 /// (`too_early` is a deliberate bug's: see [`Canary::DotOutsideTurn`].)
+#[expect(clippy::too_many_arguments, reason = "the parts of one write, each made by a step before")]
 pub(super) fn take_turn(
     node: &Node,
     place: &Place,
     quorum: &Quorum,
-    seen: &Context,
+    sight: Sight,
     change: &Change,
+    due: Due,
     seat: Seat,
     too_early: Option<Option<Record>>,
 ) -> Result<Turn, Failure> {
@@ -98,11 +99,15 @@ pub(super) fn take_turn(
         None => own_copy(node, place, seat).map_err(stop)?,
     };
     let (note, mut state) = match own {
-        None => (None, Register::default()),
-        Some(record) => (record.note, record.register().expect("whoever read it has looked")),
+        None => (None, State::unknown(place.kind)),
+        Some(record) => (record.note, record.decoded().expect("whoever read it has looked")),
     };
     let siblings_before = state.siblings();
     let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
+    if let Some(others) = sight.others {
+        state.join(others);
+    }
+    let seen = sight.seen;
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
@@ -111,7 +116,8 @@ pub(super) fn take_turn(
         let own = state.context().iter().filter(|known| known.actor == event.actor);
         event.after = own.last().map_or(0, |known| known.hi);
     }
-    if seen.contains(&event.dot()) || state.context().contains(&event.dot()) {
+    let known = |context: &Context| context.contains(&event.dot());
+    if seen.as_ref().is_some_and(known) || known(state.context()) {
         // somebody knows an event we are only now giving out: this directory is older than its incarnation. Whoever
         // remembers the first use of a dot drops the second without a word
         let error = StoreError(format!(
@@ -121,10 +127,16 @@ pub(super) fn take_turn(
         node.disk().give_up(error.clone());
         return Err(stop(error));
     }
-    let delta = match &change.what {
-        What::Put(value) => Register::put(seen, event, value.clone()),
-        What::Delete if canary::is_on(Canary::DeleteWithoutEvent) => without_event(seen),
-        What::Delete => Register::delete(seen, event),
+    let wall_ms = node.clock().wall_ms();
+    let at = node.hybrid().stamp(wall_ms);
+    let stamp = Stamp { event, at, wall_ms, operation: due.operation };
+    let delta = match (&change.operation, &seen) {
+        (Operation::Clear, Some(seen)) if canary::is_on(Canary::DeleteWithoutEvent) => {
+            without_event(place.kind, seen)
+        }
+        (operation, seen) => {
+            state.change(operation, seen.as_ref(), &stamp).map_err(refused)? // the counter is skipped: nothing carries it
+        }
     };
     state.join(delta.clone());
     if state.siblings() > SIBLINGS_MAX.max(siblings_before) {
@@ -149,11 +161,29 @@ pub(super) fn take_turn(
 }
 
 /// A deliberate bug: a delete that says only what is gone.
-fn without_event(seen: &Context) -> Register {
-    let mut bytes = vec![Register::default().encode()[0]];
+fn without_event(kind: Kind, seen: &Context) -> State {
+    let mut bytes = vec![State::unknown(kind).encode()[0]];
     seen.encode_into(&mut bytes);
     bytes.push(0);
-    Register::decode(&bytes.into()).expect("a context and no values are a register")
+    State::decode(&bytes.into()).expect("a context and no values are a register")
+}
+
+/// A change that the value itself does not allow.
+fn refused(refused: Refused) -> Failure {
+    let code = match refused {
+        Refused::WrongKind { .. } => ErrorCode::WrongKind,
+        Refused::TooManyElements { .. } | Refused::TooManyFields { .. } => {
+            ErrorCode::TooManyElements
+        }
+        Refused::TooManySessions { .. } => ErrorCode::TooManySessions,
+        Refused::CounterOverflow => ErrorCode::CounterOverflow,
+        Refused::MaxKeepsItsValue => ErrorCode::KeepsItsValue,
+        Refused::TooDeep { .. }
+        | Refused::NameTooLong { .. }
+        | Refused::FieldTwice
+        | Refused::Nothing => ErrorCode::BadOperation,
+    };
+    Failure::refused(code, refused.to_string())
 }
 
 /// What an owner is asked for first. If fewer fsynced acks than acks are needed, the fast one comes first and the

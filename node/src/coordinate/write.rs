@@ -16,16 +16,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_ring::{Quorum, QuorumRequest};
-use atoll_wire::{Effect, ErrorCode, Failure, Reply, Stored};
-use bytes::Bytes;
+use atoll_antientropy::Operation;
+use atoll_ring::Quorum;
+use atoll_wire::{Effect, ErrorCode, Failure, Reply, Stored, Write};
 
 use super::{
     PLANS_MAX, Place, bad_quorum,
     ballot::Ballot,
     hand_over::{HandOver, hand_over},
     planned_in_vain,
-    spread::{Spread, Ways},
+    sight::look,
+    spread::{Spread, Told, Ways},
     stand_ins::StandIns,
     turn::{Seat, Turn, lease, own_copy, take_turn},
 };
@@ -38,36 +39,39 @@ use crate::{
 
 /// A change somebody wants.
 pub(crate) struct Change {
-    pub(crate) key: Bytes,
-    pub(crate) context: Bytes,
-    pub(crate) quorum: QuorumRequest,
-    pub(crate) hops: u8,
-    pub(crate) what: What,
+    pub(crate) request: Write,
+    pub(crate) operation: Operation,
 }
 
 impl Change {
+    fn of(request: Write, node: &Node) -> Result<Self, Failure> {
+        let mut operation = Operation::decode(&request.operation).map_err(|error| {
+            let detail = format!("the operation cannot be read: {error}");
+            Failure::refused(ErrorCode::BadOperation, detail)
+        })?;
+        if let (Operation::Put { expires_ms, .. }, Some(ttl)) = (&mut operation, request.ttl_ms)
+            && ttl != Write::FOR_EVER
+        {
+            *expires_ms = Some(node.clock().wall_ms().saturating_add(ttl));
+        }
+        Ok(Change { request, operation })
+    }
+
     /// About as many bytes as a state of it alone has.
     pub(crate) fn bytes(&self) -> usize {
-        let value = match &self.what {
-            What::Put(value) => value.len(),
-            What::Delete => 0,
-        };
-        self.key.len() + self.context.len() + value
+        let Write { key, context, operation, .. } = &self.request;
+        key.len() + context.len() + operation.len()
     }
 }
 
-/// What shall take the place of what the client had seen.
-pub(crate) enum What {
-    Put(Bytes),
-    Delete,
-}
-
 /// Makes the change on `w` of the key's owners. Answers as soon as that is certain or has become impossible.
-pub(crate) async fn write(node: Arc<Node>, change: Change, due: Due) -> Reply {
-    let deleted = matches!(change.what, What::Delete);
-    match try_write(&node, change, due).await {
-        Ok(Answer::Stored(stored)) if deleted => Reply::Deleted(stored),
-        Ok(Answer::Stored(stored)) => Reply::Put(stored),
+pub(crate) async fn write(node: Arc<Node>, request: Write, due: Due) -> Reply {
+    let outcome = match Change::of(request, &node) {
+        Ok(change) => try_write(&node, change, due).await,
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(Answer::Stored(stored)) => Reply::Written(stored),
         Ok(Answer::Elsewhere(reply)) => reply,
         Err(failure) => crate::node::failed(failure),
     }
@@ -93,16 +97,16 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
 
 /// Makes the change as the present view says. Stale and not applied, if the view has changed before there was an event.
 async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answer, Failure> {
-    let place = Place::of(node, due.bucket, change.key.clone())?;
-    if let What::Put(value) = &change.what {
-        super::check_value(value)?;
-    }
-    let quorum = Quorum::new(&change.quorum, place.bucket_n()).map_err(bad_quorum)?;
-    let seen = place.open(node, change.context.clone())?;
-    if matches!(change.what, What::Delete) && seen.is_empty() {
-        let detail = "a delete must carry the context of what it deletes; read the key first";
-        return Err(Failure::refused(ErrorCode::ContextNeeded, detail));
-    }
+    let place = Place::of(node, due.bucket, change.request.key.clone())?;
+    check(&place, &change.operation)?;
+    let quorum = Quorum::new(&change.request.quorum, place.bucket_n()).map_err(bad_quorum)?;
+    let told = Told {
+        context: place.open(node, change.request.context.clone())?,
+        session: match change.request.session.clone() {
+            Some(token) => Some(place.open(node, token)?),
+            None => None,
+        },
+    };
     let mut seat = Seat::Owner;
     if !place.owners(quorum.n()).contains(node.id()) {
         match hand_over(node, &place, &quorum, change, due).await? {
@@ -110,8 +114,12 @@ async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answ
             HandOver::Here => seat = Seat::StandsInFor(place.first_owner()),
         }
     }
-    if let Err(failure) = node.takes_writes() {
-        if failure.code != ErrorCode::ReadOnly {
+    let stamps = match change.operation.goes_by_time(place.kind) {
+        true => node.hybrid().check(node.id(), &**node.clock()),
+        false => Ok(()),
+    };
+    if let Err(failure) = node.takes_writes().and(stamps) {
+        if !matches!(failure.code, ErrorCode::ReadOnly | ErrorCode::ClockOff) {
             return Err(failure);
         }
         // another node may; if none does, this is the reason
@@ -126,6 +134,7 @@ async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answ
         false => StandIns::none(),
     };
     let ballot = Ballot::open(node, &place, &quorum, seat.of(node.id()), &mut stand_ins)?;
+    let sight = look(node, &place, &told, change, &quorum, seat, due).await?;
     if node.disk().is_full() {
         return Err(replica::overloaded());
     }
@@ -139,9 +148,24 @@ async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answ
         false => None,
     };
     let Turn { event, delta, on_disk } =
-        take_turn(node, &place, &quorum, &seen, change, seat, too_early)?;
+        take_turn(node, &place, &quorum, sight, change, due, seat, too_early)?;
     node.count_write();
     let ways = Ways { seat, stand_ins };
     let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);
-    write.until_decided(event).await.map(Answer::Stored)
+    write.until_decided(told, event).await.map(Answer::Stored)
+}
+
+/// Whether an operation is one for this bucket, and not too large.
+fn check(place: &Place, operation: &Operation) -> Result<(), Failure> {
+    if !operation.suits(place.kind) {
+        let detail = format!(
+            "the bucket holds values of the kind `{}`, and this is no operation on one; the values of a bucket are of one kind",
+            place.kind
+        );
+        return Err(Failure::refused(ErrorCode::WrongKind, detail));
+    }
+    match operation {
+        Operation::Put { value, .. } => super::check_value(value),
+        _ => Ok(()), // the frame's cap bounds the rest, and the operation its parts
+    }
 }

@@ -1,6 +1,5 @@
 //! A page is joined into the own copy: all its rows in one batch.
 
-use atoll_antientropy::Register;
 use atoll_ring::Token;
 use atoll_wire::{Ack, DumpedRow, limits::KEY_BYTES_MAX};
 
@@ -33,7 +32,8 @@ pub(super) fn join(node: &Node, job: &Job, page: &[DumpedRow]) -> Result<Ticket,
         if !is_of(node, job, row) || incoming.last().is_some_and(|(last, _)| *last >= row) {
             return Err(Refused::Nonsense);
         }
-        incoming.push((row, Register::decode(state).map_err(|_| Refused::Nonsense)?));
+        let (bucket, _) = rows::bucket_and_key(row).ok_or(Refused::Nonsense)?;
+        incoming.push((row, node.decoded(bucket, state).ok_or(Refused::Nonsense)?));
     }
     let mut writes = Vec::with_capacity(2 * incoming.len());
     for (row, incoming) in incoming {
@@ -41,7 +41,7 @@ pub(super) fn join(node: &Node, job: &Job, page: &[DumpedRow]) -> Result<Ticket,
         let (note, before, state) = match own {
             None => (None, None, incoming),
             Some(record) => {
-                let mut own = record.register().expect("read has looked");
+                let mut own = record.decoded().expect("read has looked");
                 if own.covers(&incoming) {
                     continue;
                 }

@@ -14,7 +14,9 @@ use super::Node;
 use crate::{
     coordinate::{
         get::get,
-        write::{Change, What, write},
+        list::{list, scan},
+        many::many,
+        write::write,
     },
     dump, fence,
     membership::{self, catch_up},
@@ -81,9 +83,15 @@ impl Handler for Node {
             self.repair.served(now); // what nodes ask for themselves has no number
         }
         let key = match &request {
-            Request::Put(put) => &put.key,
+            Request::Write(write) => &write.key,
             Request::Get(get) => &get.key,
-            Request::Delete(delete) => &delete.key,
+            Request::Many(_) if envelope.left_ms == 0 => return Answer::Now(failed(too_late())),
+            Request::List(_) if envelope.left_ms == 0 => return Answer::Now(failed(too_late())),
+            Request::List(page) => return Answer::Later(Box::pin(list(self, page.clone(), due))),
+            Request::Scan(asked) => return Answer::Now(scan(&self, &envelope, asked)),
+            Request::Many(requests) => {
+                return Answer::Later(Box::pin(many(self, requests.clone(), due)));
+            }
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
             Request::Ping(ping) => {
@@ -103,6 +111,7 @@ impl Handler for Node {
                     incarnation: actor.incarnation,
                     commit: self.memory.to_tell(NodeId(ping.node)),
                     roots,
+                    wall_ms: self.clock.wall_ms(),
                 }));
             }
             Request::Recall(recall) if self.is_about(&caller, recall.node) => {
@@ -170,9 +179,7 @@ impl Handler for Node {
             }
         };
         if envelope.left_ms == 0 {
-            let detail = "the time of the request was over when it arrived";
-            let failure = Failure::refused(ErrorCode::DeadlinePassed, detail);
-            return Answer::Now(failed(failure));
+            return Answer::Now(failed(too_late()));
         }
         if envelope.role == Role::Node && self.is_behind(&envelope, &request, key) {
             return Answer::Later(Box::pin(async move {
@@ -192,26 +199,7 @@ impl Node {
     /// the fence where it is done.
     fn serve(self: Arc<Self>, envelope: Envelope, request: Request, due: Due) -> Answer {
         match request {
-            Request::Put(put) => {
-                let change = Change {
-                    key: put.key,
-                    context: put.context,
-                    quorum: put.quorum,
-                    hops: put.hops,
-                    what: What::Put(put.value),
-                };
-                Answer::Later(Box::pin(write(self, change, due)))
-            }
-            Request::Delete(delete) => {
-                let change = Change {
-                    key: delete.key,
-                    context: delete.context,
-                    quorum: delete.quorum,
-                    hops: delete.hops,
-                    what: What::Delete,
-                };
-                Answer::Later(Box::pin(write(self, change, due)))
-            }
+            Request::Write(change) => Answer::Later(Box::pin(write(self, change, due))),
             Request::Get(request) => Answer::Later(Box::pin(get(self, request, due))),
             Request::Fetch(fetch) => replica::fetch(&self, &envelope, &fetch, due.deadline),
             Request::Replicate(request) => {
@@ -221,6 +209,9 @@ impl Node {
             | Request::Ping(_)
             | Request::View(_)
             | Request::Status(_)
+            | Request::Many(_)
+            | Request::List(_)
+            | Request::Scan(_)
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)
@@ -264,6 +255,11 @@ impl Node {
         };
         envelope.epoch > view.epoch() && !fits
     }
+}
+
+fn too_late() -> Failure {
+    let detail = "the time of the request was over when it arrived";
+    Failure::refused(ErrorCode::DeadlinePassed, detail)
 }
 
 /// A failure as a reply.

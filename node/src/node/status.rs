@@ -17,6 +17,8 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: u64::try_from((self.clock.now() - self.started).as_millis()).unwrap_or(0),
             wall_ms: self.clock.wall_ms(),
+            clock_ahead_ms: self.hybrid.ahead_ms(&*self.clock),
+            clock_problem: self.hybrid.why_not(&*self.clock),
             resident_bytes: resident_bytes(),
             cpu_micros: cpu_micros(),
             keys: self.disk.rows(Space::Data),

@@ -81,6 +81,7 @@ impl Node {
             members.iter().map(|(id, _)| *id).filter(|id| *id != self.id).collect();
         self.liveness.follow(&others);
         self.memory.follow(&next);
+        self.hybrid.follow(&others);
         self.repair.follow(&next)?;
         for other in others.into_iter().filter(|other| before.member(*other).is_none()) {
             self.spawn(liveness::watch(self.clone(), other));

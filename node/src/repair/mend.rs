@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use atoll_antientropy::Register;
+use atoll_antientropy::{Kind, State};
 use atoll_ring::Partition;
 use atoll_wire::{Ack, ErrorCode, Fetch, Replicate, Reply, Request, limits::VALUE_BYTES_MAX};
 use bytes::Bytes;
@@ -113,13 +113,16 @@ impl Exchange<'_> {
     /// Gives the bytes of the states that travelled, too.
     async fn mend(&self, partition: Partition, row: Bytes) -> Result<(Outcome, usize), Broken> {
         let (bucket, key) = rows::bucket_and_key(&row).expect("only rows of keys are found");
+        let Some(kind) = self.node.kind_of(bucket) else { return Ok((Outcome::Later, 0)) };
         let fetch = Fetch { key: key.clone(), durable: true, hints: false };
         let (theirs, fetched) = match self.call_about(bucket, Request::Fetch(fetch)).await? {
-            Reply::Fetched(fetched) if fetched.known => match Register::decode(&fetched.state) {
-                Ok(state) => (state, fetched.state.len()),
-                Err(_) => return Err(Broken("what was fetched is no state".into())),
-            },
-            Reply::Fetched(_) => (Register::default(), 0),
+            Reply::Fetched(fetched) if fetched.known => {
+                match self.node.decoded(bucket, &fetched.state) {
+                    Some(state) => (state, fetched.state.len()),
+                    None => return Err(Broken("what was fetched is no state".into())),
+                }
+            }
+            Reply::Fetched(_) => (State::unknown(kind), 0),
             Reply::Failed(failure) if failure.code == ErrorCode::Corrupt => {
                 return Ok((self.doubt_if_doubted(partition, &row), 0));
             }
@@ -127,7 +130,7 @@ impl Exchange<'_> {
             _ => return Err(Broken("a fetch was answered with something else".into())),
         };
         // from here to the queued join nobody else runs
-        let ours = self.own(&row)?;
+        let ours = self.own(&row, kind)?;
         if ours == theirs {
             self.check_summary(&row, &ours)?;
             return Ok((Outcome::WasInFlight, fetched));
@@ -150,11 +153,10 @@ impl Exchange<'_> {
     }
 
     /// Our own copy. One that turns out to be damaged is set aside and counts as missing.
-    fn own(&self, row: &Bytes) -> Result<Register, Broken> {
+    fn own(&self, row: &Bytes, kind: Kind) -> Result<State, Broken> {
         let own = replica::read(self.node, row).map_err(|error| Broken(error.to_string()))?;
-        Ok(own.map_or_else(Register::default, |record| {
-            record.register().expect("whoever read it has looked")
-        }))
+        let decoded = own.map(|record| record.decoded().expect("whoever read it has looked"));
+        Ok(decoded.unwrap_or_else(|| State::unknown(kind)))
     }
 
     /// The peer's record is damaged. Usually it is mended there, and the key found again later. While we doubt the
@@ -171,7 +173,7 @@ impl Exchange<'_> {
 
     /// The states are equal and were said not to be. If what is said of ours is wrong (nothing guards those rows), it is
     /// said anew.
-    fn check_summary(&self, row: &Bytes, ours: &Register) -> Result<(), Broken> {
+    fn check_summary(&self, row: &Bytes, ours: &State) -> Result<(), Broken> {
         let trees = &self.node.repair().trees;
         let said = trees.summary(row).map_err(|error| Broken(error.to_string()))?;
         let right = (!ours.is_unknown()).then(|| Summary::of(ours));

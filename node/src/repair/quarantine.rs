@@ -13,7 +13,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use atoll_antientropy::Register;
+use atoll_antientropy::State;
 use atoll_ring::{NodeId, Owners};
 use atoll_transport::Boxed;
 use atoll_wire::{Ack, BucketId, ErrorCode, Fetch, Lane, Reply, Request};
@@ -155,7 +155,7 @@ async fn compare_all(
 /// What another owner says.
 enum Answer {
     /// A state, or none, and whether it may be less than the owner once knew.
-    Says(Option<Register>, bool),
+    Says(Option<State>, bool),
     /// Its record is damaged too.
     Damaged,
     Silent,
@@ -178,14 +178,18 @@ async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> 
     let asked = others.iter().map(|owner| ask(node, *owner, bucket, key.clone()));
     let answers = join_all(asked).await;
 
-    let mut joined = Register::default();
+    let mut joined: Option<State> = None;
     let (mut all_answered, mut any_sure) = (true, false);
     for (owner, answer) in others.iter().zip(answers) {
         match answer {
             Answer::Says(state, in_doubt) => {
                 // that one who only joins holds nothing says nothing
                 any_sure |= !in_doubt && (state.is_some() || settled.contains(owner));
-                joined.join(state.unwrap_or_default());
+                match (&mut joined, state) {
+                    (_, None) => {}
+                    (Some(joined), Some(state)) => joined.join(state),
+                    (None, state) => joined = state,
+                }
             }
             Answer::Damaged => {}
             Answer::Silent => all_answered = false,
@@ -194,7 +198,10 @@ async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> 
     // What only owners in doubt have stays with them for now. With it here, our trees would be equal to those of an owner
     // that has lost its memory and compares with us: it would end its doubt without ever hearing of this key.
     let may_keep = any_sure || node.doubt().is_accepted(row);
-    if !joined.is_unknown() && may_keep {
+    if let Some(joined) = joined
+        && !joined.is_unknown()
+        && may_keep
+    {
         match replica::join(node, row, joined, Ack::Durable) {
             Ok(kept) => kept.done().await?,
             Err(_) => return Ok(Compared::Incomplete), // no room on the disk; later perhaps
@@ -224,9 +231,9 @@ fn ask(node: &Arc<Node>, owner: NodeId, bucket: BucketId, key: Bytes) -> Boxed<A
             Ok((_, Reply::Fetched(fetched))) if !fetched.known => {
                 Answer::Says(None, fetched.in_doubt)
             }
-            Ok((_, Reply::Fetched(fetched))) => match Register::decode(&fetched.state) {
-                Ok(state) => Answer::Says(Some(state), fetched.in_doubt),
-                Err(_) => Answer::Silent,
+            Ok((_, Reply::Fetched(fetched))) => match node.decoded(bucket, &fetched.state) {
+                Some(state) => Answer::Says(Some(state), fetched.in_doubt),
+                None => Answer::Silent,
             },
             Ok((_, Reply::Failed(failure))) if failure.code == ErrorCode::Corrupt => {
                 Answer::Damaged

@@ -11,7 +11,7 @@
 //! The engine's own checksums do not cover everything (a flipped bit in a journal header goes unnoticed), so each read
 //! verifies ours. The row's name is part of it: a record under another key's name is damaged too.
 
-use atoll_antientropy::{Note, Register};
+use atoll_antientropy::{Note, State};
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 const FORMAT: u8 = 1;
@@ -76,8 +76,8 @@ impl Record {
     ///
     /// # Errors
     /// [`Damaged`] if the bytes are no state; their checksum was right, so that is a bug of ours.
-    pub fn register(&self) -> Result<Register, Damaged> {
-        Register::decode(&self.state).map_err(|_| Damaged)
+    pub fn decoded(&self) -> Result<State, Damaged> {
+        State::decode(&self.state).map_err(|_| Damaged)
     }
 }
 
@@ -97,11 +97,11 @@ mod tests {
 
     use super::*;
 
-    fn sample() -> (Note, Register) {
+    fn sample() -> (Note, State) {
         let actor = Actor { node: 1, incarnation: 0 };
         let event = Event::alone(actor, 5);
         let note = Note { actor, last: 5, unclean_starts: 1, role_changes: 0 };
-        (note, Register::put(&Context::new(), event, Bytes::from_static(b"value")))
+        (note, State::put(&Context::new(), event, Bytes::from_static(b"value")))
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
             let value = Record::encode(b"row", note.as_ref(), &state.encode());
             let record = Record::decode(b"row", &value).expect("untouched");
             assert_eq!(record.note, note);
-            assert_eq!(record.register().expect("a state"), state);
+            assert_eq!(record.decoded().expect("a state"), state);
         }
     }
 

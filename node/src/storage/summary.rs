@@ -12,7 +12,7 @@
 //! them. It has no checksum of its own: a damaged one makes a key look different that is not, and whoever looks at the key
 //! then writes it anew.
 
-use atoll_antientropy::{Digest, Register};
+use atoll_antientropy::{Digest, State};
 use atoll_wire::Ack;
 use bytes::Bytes;
 
@@ -29,7 +29,7 @@ pub struct Summary {
 
 impl Summary {
     /// Of a state.
-    pub fn of(state: &Register) -> Summary {
+    pub fn of(state: &State) -> Summary {
         Summary { digest: state.digest(), tombstone: state.is_tombstone() }
     }
 
@@ -73,7 +73,7 @@ pub async fn complete(disk: &Disk) -> Result<(), StoreError> {
         after = Some(last.clone());
         let mut said = Vec::new();
         for (row, value) in &page {
-            let record = Record::decode(row, value).and_then(|record| record.register());
+            let record = Record::decode(row, value).and_then(|record| record.decoded());
             // whoever reads a damaged one sets it aside
             if let Ok(state) = record
                 && disk.get(Space::Digests, row)?.is_none()
@@ -100,7 +100,7 @@ mod tests {
     async fn an_older_store_is_completed_once() {
         let store = Arc::new(MemoryStore::new());
         let event = Event::alone(Actor::new(1, 0), 1);
-        let state = Register::put(&Context::new(), event, Bytes::from_static(b"v"));
+        let state = State::put(&Context::new(), event, Bytes::from_static(b"v"));
         let write = |number: u8| {
             let row = Bytes::from(vec![0, number]);
             let record = Record::encode(&row, None, &state.encode());

@@ -3,11 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use atoll_antientropy::{Register, Secret};
+use atoll_antientropy::{Kind, Operation, Reading, Secret, Sibling, State};
 use atoll_node::{
     HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     membership::seeded::SeededLog,
@@ -27,9 +30,9 @@ use atoll_ring::{
 };
 use atoll_transport::memory::Network;
 use atoll_wire::{
-    BucketId, Delete, Dump, DumpedRow, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane,
-    NodeStatus, Outcome, PartitionRepair, Put, Receipt, Repair, RepairQuery, RepairRun,
-    ReplicaReport, Reply, Request, Role, StatusQuery, Stored,
+    BucketId, Dump, DumpedRow, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane, NodeStatus,
+    Outcome, PartitionRepair, Receipt, Repair, RepairQuery, RepairRun, ReplicaReport, Reply,
+    Request, Role, StatusQuery, Stored,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -56,6 +59,7 @@ pub struct Cluster {
     /// Nodes whose disk was emptied since they last ran.
     emptied: BTreeSet<NodeId>,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
+    operations: Arc<AtomicU64>,
 }
 
 /// Who we are on the network. No node has this number.
@@ -71,6 +75,8 @@ pub struct Client {
     bucket: BucketId,
     /// Of the view that it plans with.
     epoch: Epoch,
+    /// The cluster's count of operations: each has a number of its own.
+    operations: Arc<AtomicU64>,
 }
 
 /// How long a client waits beyond the time it gave its request. Nobody should need it.
@@ -174,6 +180,7 @@ impl Cluster {
             exchange_held: true,
             emptied: BTreeSet::new(),
             running: BTreeMap::new(),
+            operations: Arc::default(),
             hint_limits,
             scrub_period: SCRUB_PERIOD,
         };
@@ -218,6 +225,7 @@ impl Cluster {
             past,
             hint_limits: self.hint_limits,
             scrub_period: self.scrub_period,
+            clock_bound: atoll_node::CLOCK_BOUND,
             id,
             view: self.stored_view(id).unwrap_or_else(|| self.view.clone()),
             secret: Secret([3; 32]),
@@ -437,25 +445,25 @@ impl Cluster {
     }
 
     /// What a node's disk holds of a key, without the note beside it.
-    pub fn state(&self, id: NodeId, key: &str) -> Option<Register> {
+    pub fn state(&self, id: NodeId, key: &str) -> Option<State> {
         let record = Record::decode(&self.row(key), &self.on_disk(id, key)?);
-        Some(record.and_then(|record| record.register()).expect("undamaged"))
+        Some(record.and_then(|record| record.decoded()).expect("undamaged"))
     }
 
     /// What a node's disk holds of a key for an owner.
-    pub fn hint(&self, id: NodeId, target: NodeId, key: &str) -> Option<Register> {
+    pub fn hint(&self, id: NodeId, target: NodeId, key: &str) -> Option<State> {
         let row = rows::hint(target, &self.row(key));
         let value = self.stores[&id].get(Space::Hints, &row).expect("memory")?;
         let record = Record::decode(&row, &value);
-        Some(record.and_then(|record| record.register()).expect("undamaged"))
+        Some(record.and_then(|record| record.decoded()).expect("undamaged"))
     }
 
     /// The owners of a key hold the same state, with these values, and nobody holds a hint.
     pub async fn assert_whole(&self, key: &str, expected: &[&str]) {
         for owner in self.owners(key) {
-            let state = self.state(owner, key).unwrap_or_default();
+            let state = self.state(owner, key).unwrap_or_else(unknown);
             assert_eq!(texts(&state), expected, "{key} at {owner}");
-            let first = self.state(self.owners(key)[0], key).unwrap_or_default();
+            let first = self.state(self.owners(key)[0], key).unwrap_or_else(unknown);
             assert_eq!(state, first, "{key} at {owner}");
         }
         assert_eq!(self.hints().await, 0, "hints");
@@ -480,7 +488,8 @@ impl Cluster {
 
     pub fn client(&self) -> Client {
         let (bucket, epoch) = (self.bucket(), self.view.epoch());
-        Client { network: self.network.clone(), bucket, epoch }
+        let operations = self.operations.clone();
+        Client { network: self.network.clone(), bucket, epoch, operations }
     }
 
     pub async fn put(
@@ -567,7 +576,7 @@ impl Client {
         let envelope = Envelope {
             epoch: self.epoch,
             left_ms,
-            operation: 1,
+            operation: u128::from(self.operations.fetch_add(1, Ordering::Relaxed)) + 1,
             bucket: self.bucket,
             role: Role::Client,
         };
@@ -593,17 +602,9 @@ impl Client {
         context: &Bytes,
         with: &With,
     ) -> Result<Stored, Failure> {
-        let put = Put {
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            context: context.clone(),
-            quorum: with.quorum(),
-            hops: 0,
-            value: Bytes::copy_from_slice(value.as_bytes()),
-        };
-        match self.call(via, Request::Put(put), with.timeout_ms).await? {
-            Reply::Put(stored) => Ok(stored),
-            other => panic!("a put was answered with {other:?}"),
-        }
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        let put = Operation::Put { value, expires_ms: None };
+        self.change(via, key, &put, context, with).await
     }
 
     pub async fn delete(
@@ -613,21 +614,30 @@ impl Client {
         context: &Bytes,
         with: &With,
     ) -> Result<Stored, Failure> {
-        let delete = Delete {
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            context: context.clone(),
-            quorum: with.quorum(),
-            hops: 0,
-        };
-        match self.call(via, Request::Delete(delete), with.timeout_ms).await? {
-            Reply::Deleted(stored) => Ok(stored),
-            other => panic!("a delete was answered with {other:?}"),
+        self.change(via, key, &Operation::Clear, context, with).await
+    }
+
+    pub async fn change(
+        &self,
+        via: NodeId,
+        key: &str,
+        operation: &Operation,
+        context: &Bytes,
+        with: &With,
+    ) -> Result<Stored, Failure> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let write = atoll_wire::Write::new(key, with.quorum(), operation);
+        let write = atoll_wire::Write { context: context.clone(), ..write };
+        match self.call(via, Request::Write(write), with.timeout_ms).await? {
+            Reply::Written(stored) => Ok(stored),
+            other => panic!("a write was answered with {other:?}"),
         }
     }
 
     pub async fn get(&self, via: NodeId, key: &str, with: &With) -> Result<Found, Failure> {
         let get = Get {
             key: Bytes::copy_from_slice(key.as_bytes()),
+            session: None,
             quorum: with.quorum(),
             repair: with.repair,
         };
@@ -638,6 +648,11 @@ impl Client {
     }
 }
 
+/// A key that nobody has heard of.
+pub fn unknown() -> State {
+    State::unknown(Kind::Register)
+}
+
 /// No context: concurrent with everything.
 pub fn blind() -> Bytes {
     Bytes::new()
@@ -645,17 +660,18 @@ pub fn blind() -> Bytes {
 
 /// The values of a read, as text, sorted.
 pub fn values(found: &Found) -> Vec<String> {
-    let siblings = found.siblings().expect("lengths add up");
-    let mut values: Vec<String> =
-        siblings.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect();
-    values.sort();
-    values
+    texts_of(Reading::decode(&found.reading).expect("a reading"))
 }
 
 /// The values in a state, as text, sorted.
-pub fn texts(state: &Register) -> Vec<String> {
-    let mut texts: Vec<String> =
-        state.values().map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect();
+pub fn texts(state: &State) -> Vec<String> {
+    texts_of(state.read(0))
+}
+
+fn texts_of(reading: Reading) -> Vec<String> {
+    let Reading::Register(siblings) = reading else { panic!("no register: {reading:?}") };
+    let text = |one: &Sibling| String::from_utf8_lossy(&one.value).into_owned();
+    let mut texts: Vec<String> = siblings.iter().map(text).collect();
     texts.sort();
     texts
 }

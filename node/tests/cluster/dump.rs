@@ -1,6 +1,6 @@
 //! What an operator sees of one node's disk.
 
-use atoll_antientropy::Register;
+use atoll_antientropy::State;
 use atoll_node::storage::Space;
 use atoll_wire::{Dump, DumpedRow, ErrorCode, Request};
 use bytes::Bytes;
@@ -21,7 +21,7 @@ async fn a_dump_shows_what_lies_there() {
     }
     cluster.put(owners[0], "elsewhere", "v", &blind(), &w(2)).await.expect("two are up");
     let value = |row: &DumpedRow| {
-        let state = Register::decode(row.state.as_ref().expect("undamaged")).expect("a state");
+        let state = State::decode(row.state.as_ref().expect("undamaged")).expect("a state");
         texts(&state)
     };
     let (rows, _) = cluster.dump(owners[0], partition, false).await;

@@ -13,7 +13,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use atoll_antientropy::{Actor, Context, Event, Register};
+use atoll_antientropy::{Actor, Context, Event, State};
 use atoll_ring::{Command, Entry, Epoch, NodeId, Token, View, Wish};
 use atoll_wire::{
     Ack, Effect, Envelope, ErrorCode, Failure, Fetch, Get, Lane, Outcome, Repair, Replicate, Reply,
@@ -21,7 +21,9 @@ use atoll_wire::{
 };
 use bytes::Bytes;
 
-use crate::cluster::{Cluster, DEFAULT, SYNC, With, blind, lines, r, sloppy_w, texts, values, w};
+use crate::cluster::{
+    Cluster, DEFAULT, SYNC, With, blind, lines, r, sloppy_w, texts, unknown, values, w,
+};
 
 /// A cluster of four with one key whose partition moves, and the views of it.
 struct Moving {
@@ -78,12 +80,12 @@ impl Moving {
     }
 
     fn values_at(&self, node: NodeId) -> Vec<String> {
-        texts(&self.cluster.state(node, "k").unwrap_or_default())
+        texts(&self.cluster.state(node, "k").unwrap_or_else(unknown))
     }
 
     /// Events of the key that a node knows.
     fn events_at(&self, node: NodeId) -> u64 {
-        let state = self.cluster.state(node, "k").unwrap_or_default();
+        let state = self.cluster.state(node, "k").unwrap_or_else(unknown);
         state.context().iter().map(|known| known.hi - known.lo).sum()
     }
 
@@ -111,9 +113,9 @@ impl Moving {
 }
 
 /// A state of the key as some other node made it.
-fn state(value: &str) -> Register {
+fn state(value: &str) -> State {
     let actor = Actor { node: 77, incarnation: 0 };
-    Register::put(&Context::new(), Event { actor, after: 0, counter: 1 }, value.to_owned().into())
+    State::put(&Context::new(), Event { actor, after: 0, counter: 1 }, value.to_owned().into())
 }
 
 fn replicate(hint_for: Option<NodeId>) -> Request {
@@ -594,7 +596,7 @@ async fn clients_with_an_old_view_are_served() {
                 let (bucket, role) = (moving.cluster.bucket(), Role::Client);
                 let envelope = Envelope { epoch, left_ms: 1000, operation: 1, bucket, role };
                 let (key, quorum) = (Bytes::from_static(b"k"), Default::default());
-                let get = Request::Get(Get { key, quorum, repair: Repair::Async });
+                let get = Request::Get(Get { key, session: None, quorum, repair: Repair::Async });
                 let port = moving.cluster.network.port(NodeId(98));
                 let (_, reply) = port.call(via, Lane::Request, envelope, get).await.expect("up");
                 let Reply::Found(found) = reply else { panic!("{reply:?}") };

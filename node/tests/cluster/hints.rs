@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use atoll_antientropy::{Actor, Context, Event, Register};
+use atoll_antientropy::{Actor, Context, Event, State};
 use atoll_node::{
     HintLimits,
     storage::{Space, Store as _, Write, record::Record, rows},
@@ -290,7 +290,7 @@ async fn a_new_hint_does_not_wait_for_one_that_is_refused() {
 /// A hint that is too large to be sent, which nobody would keep today.
 fn unsendable(target: NodeId, data_row: &Bytes) -> Write {
     let event = Event::alone(Actor::new(9, 0), 1);
-    let state = Register::put(&Context::new(), event, vec![0; STATE_TAIL_BYTES_MAX].into());
+    let state = State::put(&Context::new(), event, vec![0; STATE_TAIL_BYTES_MAX].into());
     let row = rows::hint(target, data_row);
     let value = Some(Record::encode(&row, None, &state.encode()));
     Write { space: Space::Hints, row, value }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use atoll_antientropy::{Actor, Context, Event, Register};
+use atoll_antientropy::{Actor, Context, Event, State};
 use atoll_node::{
     Faults,
     storage::{Space, Store as _, Write, faulty::Step, record::Record, summary::Summary},
@@ -195,7 +195,7 @@ impl Ring {
     }
 
     /// Puts a state under a key directly onto the disk of a node that does not run.
-    fn plant(&self, place: usize, key: &str, state: &Register) {
+    fn plant(&self, place: usize, key: &str, state: &State) {
         let row = self.cluster.row(key);
         let value = Some(Record::encode(&row, None, &state.encode()));
         let said = Summary::of(state).write(&row);
@@ -206,9 +206,9 @@ impl Ring {
 }
 
 /// A state that nobody else has.
-fn alone(counter: u64) -> Register {
+fn alone(counter: u64) -> State {
     let event = Event::alone(Actor::new(77, 0), counter);
-    Register::put(&Context::new(), event, Bytes::from_static(b"alone"))
+    State::put(&Context::new(), event, Bytes::from_static(b"alone"))
 }
 
 /// Clients write before, during and after: everything arrives, and nothing is left behind.

@@ -1,6 +1,6 @@
 //! Concurrent writes are kept, and a put replaces exactly what its writer had seen.
 
-use atoll_wire::{ErrorCode, limits::SIBLINGS_MAX};
+use atoll_wire::{Effect, ErrorCode, limits::SIBLINGS_MAX};
 use bytes::Bytes;
 
 use crate::cluster::{Cluster, DEFAULT, blind, r, values, w};
@@ -69,9 +69,38 @@ async fn bad_contexts_are_named() {
         let failure = cluster.put(via, "k", "x", context, &DEFAULT).await.expect_err("bad context");
         assert_eq!(failure.code, code);
     }
-    let failure = cluster.delete(via, "k", &blind(), &DEFAULT).await.expect_err("no context");
-    assert_eq!(failure.code, ErrorCode::ContextNeeded);
     assert_eq!(values(&cluster.get(via, "k", &r(3)).await.expect("up")), ["v"]);
+}
+
+/// A delete without a context is preceded by a read of so many owners that it sees every write acknowledged at the same w, and
+/// what that found is gone. If so many cannot be reached nothing happens, and neither if there is nothing.
+#[tokio::test(start_paused = true)]
+async fn a_delete_without_a_context_reads_first() {
+    let mut cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    let failure = cluster.delete(owners[0], "k", &blind(), &DEFAULT).await;
+    let failure = failure.expect_err("there is nothing");
+    assert_eq!((failure.code, failure.effect), (ErrorCode::NothingThere, Effect::NotApplied));
+
+    for value in ["tea", "milk"] {
+        cluster.put(owners[0], "k", value, &blind(), &DEFAULT).await.expect("all are up");
+    }
+    cluster.delete(owners[1], "k", &blind(), &DEFAULT).await.expect("all are up");
+    assert!(values(&cluster.get(owners[2], "k", &r(3)).await.expect("up")).is_empty());
+
+    cluster.put(owners[0], "k", "again", &blind(), &w(3)).await.expect("all are up");
+    cluster.crash(owners[2]);
+    cluster.settle().await;
+    let failure = cluster.delete(owners[1], "k", &blind(), &w(1)).await;
+    let failure =
+        failure.expect_err("what one owner has acknowledged, all three must be asked for");
+    assert_eq!(failure.effect, Effect::NotApplied);
+    assert_eq!(values(&cluster.get(owners[1], "k", &r(2)).await.expect("two")), ["again"]);
+    cluster
+        .delete(owners[1], "k", &blind(), &w(2))
+        .await
+        .expect("two have acknowledged, two are there");
+    assert!(values(&cluster.get(owners[0], "k", &r(2)).await.expect("two")).is_empty());
 }
 
 /// Past the limit a put that could only add a sibling is refused; one that replaces them is welcome.
@@ -85,7 +114,7 @@ async fn siblings_have_a_limit() {
     let failure = cluster.put(via, "k", "more", &blind(), &w(3)).await.expect_err("one too many");
     assert_eq!(failure.code, ErrorCode::TooManySiblings);
     let all = cluster.get(via, "k", &r(3)).await.expect("up");
-    assert_eq!(all.values.len(), SIBLINGS_MAX);
+    assert_eq!(values(&all).len(), SIBLINGS_MAX);
     let one = cluster.put(via, "k", "one", &all.context, &w(3)).await.expect("replaces them");
     assert_eq!(values(&cluster.get(via, "k", &r(3)).await.expect("up")), ["one"]);
 
@@ -97,7 +126,7 @@ async fn siblings_have_a_limit() {
     assert_eq!(late.code, ErrorCode::TooManySiblings);
     cluster.put(via, "k", "two", &one.context, &w(3)).await.expect("takes the place of one");
     let all = cluster.get(via, "k", &r(3)).await.expect("up");
-    assert_eq!(all.values.len(), SIBLINGS_MAX);
+    assert_eq!(values(&all).len(), SIBLINGS_MAX);
     cluster.put(via, "k", "one", &all.context, &w(3)).await.expect("replaces them");
     assert_eq!(values(&cluster.get(via, "k", &r(3)).await.expect("up")), ["one"]);
 }

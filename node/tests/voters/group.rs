@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_antientropy::Secret;
+use atoll_antientropy::{Reading, Secret};
 use atoll_node::{
     HintLimits, LogStanding, MembershipLog as _, Node, NotProposed, Parts, Past, SCRUB_PERIOD,
     SimulatedClock,
@@ -19,8 +19,8 @@ use atoll_ring::{
 };
 use atoll_transport::memory::Network;
 use atoll_wire::{
-    BucketId, Envelope, Failure, Get, Lane, NodeStatus, Propose, Proposed, Put, Repair, Reply,
-    Request, Role, StatusQuery,
+    BucketId, Envelope, Failure, Get, Lane, NodeStatus, Propose, Proposed, Repair, Reply, Request,
+    Role, StatusQuery, Write,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -111,6 +111,7 @@ impl Group {
             past,
             hint_limits: HintLimits::default(),
             scrub_period: SCRUB_PERIOD,
+            clock_bound: atoll_node::CLOCK_BOUND,
             certificate: Arc::default(),
         };
         let node = Node::start(parts).await.expect("memory does not fail");
@@ -244,14 +245,15 @@ impl Group {
         let quorum =
             QuorumRequest { w: one, r: one, sloppy: Some(true), ..QuorumRequest::default() };
         let (key, value) = (Bytes::from_static(key.as_bytes()), Bytes::from_static(b"value"));
-        let put = Put { key: key.clone(), context: Bytes::new(), quorum, hops: 0, value };
-        if let Reply::Failed(failure) = self.call(id, Role::Client, Request::Put(put)).await {
+        let put = Request::Write(Write::put(key.clone(), quorum, value));
+        if let Reply::Failed(failure) = self.call(id, Role::Client, put).await {
             return Err(*failure);
         }
-        let get = Request::Get(Get { key, quorum, repair: Repair::None });
+        let get = Request::Get(Get { key, session: None, quorum, repair: Repair::None });
         match self.call(id, Role::Client, get).await {
             Reply::Found(found) => {
-                assert!(!found.values.is_empty());
+                let reading = Reading::decode(&found.reading).expect("a reading");
+                assert!(!reading.is_nothing());
                 Ok(())
             }
             Reply::Failed(failure) => Err(*failure),

@@ -403,6 +403,7 @@ mod tests {
             incarnation: 0,
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
+            wall_ms: 1_700_000_000_001,
         });
         let bytes = encode_reply(Kind::Ping, id, Epoch(3), &reply).unwrap().concat();
         Frame::parse(&bytes.into()).unwrap()

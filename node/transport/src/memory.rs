@@ -305,13 +305,15 @@ fn may_repeat(envelope: &Envelope, request: &Request) -> bool {
             | Request::Entries(_)
             | Request::Moves(_)
             | Request::Copy(_)
-            | Request::Covered(_) => true,
+            | Request::Covered(_)
+            | Request::Scan(_) => true,
             Request::Hello(_)
             | Request::View(_)
             | Request::Status(_)
-            | Request::Put(_)
+            | Request::Write(_)
             | Request::Get(_)
-            | Request::Delete(_)
+            | Request::Many(_)
+            | Request::List(_)
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)

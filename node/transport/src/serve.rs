@@ -377,8 +377,10 @@ impl Guest {
             | Kind::Entries
             | Kind::Moves
             | Kind::Copy
-            | Kind::Covered => Effect::NotApplied,
-            Kind::Put | Kind::Delete | Kind::Replicate | Kind::Propose | Kind::Raft => {
+            | Kind::Covered
+            | Kind::List
+            | Kind::Scan => Effect::NotApplied,
+            Kind::Write | Kind::Many | Kind::Replicate | Kind::Propose | Kind::Raft => {
                 Effect::Unknown
             }
         };

@@ -8,15 +8,16 @@ use std::{
     time::Duration,
 };
 
-use atoll_ring::{ClusterId, Epoch, NodeId};
+use atoll_ring::{ClusterId, Epoch, NodeId, QuorumRequest};
 use atoll_transport::{
     Answer, CallError, Caller, Handler,
     memory::{Network, Weather},
 };
 use atoll_wire::{
-    BucketId, Commit, Envelope, Fetch, FrameError, Lane, Ping, Pong, Put, Reply, Request, Role,
-    Roots, limits::VALUE_BYTES_MAX,
+    BucketId, Commit, Envelope, Fetch, FrameError, Lane, Ping, Pong, Reply, Request, Role, Roots,
+    Write, limits::OPERATION_TAIL_BYTES_MAX,
 };
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 const ONE: NodeId = NodeId(1);
@@ -66,6 +67,7 @@ impl Handler for Host {
             incarnation: 0,
             commit: Commit::default(),
             roots: Roots::default(),
+            wall_ms: 1_700_000_000_001,
         });
         if let Request::Ping(_) = request {
             self.done.fetch_add(1, Ordering::SeqCst);
@@ -128,7 +130,8 @@ async fn calls_are_answered() {
                 node: 2,
                 incarnation: 0,
                 commit: Commit::default(),
-                roots: Roots::default()
+                roots: Roots::default(),
+                wall_ms: 1_700_000_000_001,
             })
         )
     );
@@ -142,13 +145,9 @@ async fn calls_are_answered() {
 async fn the_caps_hold_here_too() {
     let (network, host) = (Network::new(), Host::new(TWO, 5));
     network.plug(host.clone());
-    let put = Request::Put(Put {
-        key: "key".into(),
-        context: Default::default(),
-        quorum: Default::default(),
-        hops: 0,
-        value: vec![0; VALUE_BYTES_MAX + 1].into(),
-    });
+    let write = Write::put("key".into(), QuorumRequest::default(), Bytes::new());
+    let operation = vec![0; OPERATION_TAIL_BYTES_MAX + 1].into();
+    let put = Request::Write(Write { operation, ..write });
     let refused = ask(&network, put).await;
     assert!(matches!(refused, Err(CallError::Unsendable(FrameError::TooLong { .. }))));
     assert_eq!(host.begun(), 0);

@@ -49,7 +49,7 @@ codes! {
     ContextOtherKey = 5, "context of another key";
     /// The context was given out by another cluster.
     ContextOtherCluster = 6, "context of another cluster";
-    /// A delete must say what it deletes.
+    /// What is taken away must be named by a context. (Not given out any more: the coordinator reads first.)
     ContextNeeded = 7, "context needed";
     /// No such bucket.
     UnknownBucket = 8, "unknown bucket";
@@ -65,6 +65,22 @@ codes! {
     RingRejected = 13, "ring change refused";
     /// The caller was removed from the ring and cannot come back under its id.
     Removed = 14, "removed from the ring";
+    /// The bucket holds another kind of value than the operation is for.
+    WrongKind = 15, "wrong kind";
+    /// The operation says nothing, lies too deep, or names something too long.
+    BadOperation = 18, "bad operation";
+    /// A set or map has as many elements as it may.
+    TooManyElements = 19, "too many elements";
+    /// A counter knows as many sessions as it may.
+    TooManySessions = 20, "too many sessions";
+    /// The counter would leave the numbers there are.
+    CounterOverflow = 21, "counter overflow";
+    /// A maximum is never taken back.
+    KeepsItsValue = 22, "a maximum is never taken back";
+    /// There is nothing that a delete without a context could delete.
+    NothingThere = 23, "nothing there";
+    /// This is no page of that listing.
+    BadPage = 24, "bad page";
     /// Fewer owners than needed stored the write in time.
     WriteQuorumNotMet = 100, "write quorum not met";
     /// Fewer owners than needed answered the read in time.
@@ -83,12 +99,16 @@ codes! {
     Rising = 107, "starting";
     /// No majority of the voters can be reached: the ring cannot be changed. Data is read and written as ever.
     RingFrozen = 108, "ring frozen";
+    /// Nobody who can be reached knows all that the session has seen of this key.
+    SessionNotSatisfied = 109, "session not satisfied";
     /// The node's own copy of this key is damaged.
     Corrupt = 200, "corrupt";
     /// The node accepts no writes.
     ReadOnly = 201, "read-only";
     /// The node is stopping.
     Stopping = 202, "stopping";
+    /// The node's clock is too far from the others' for writes that go by time.
+    ClockOff = 204, "clock off";
     /// Our own mistake.
     Internal = 203, "internal error";
 }
@@ -197,6 +217,14 @@ mod tests {
             (12, "too many siblings"),
             (13, "ring change refused"),
             (14, "removed from the ring"),
+            (15, "wrong kind"),
+            (18, "bad operation"),
+            (19, "too many elements"),
+            (20, "too many sessions"),
+            (21, "counter overflow"),
+            (22, "a maximum is never taken back"),
+            (23, "nothing there"),
+            (24, "bad page"),
             (100, "write quorum not met"),
             (101, "read quorum not met"),
             (102, "no owner reachable"),
@@ -206,9 +234,11 @@ mod tests {
             (106, "hint store full"),
             (107, "starting"),
             (108, "ring frozen"),
+            (109, "session not satisfied"),
             (200, "corrupt"),
             (201, "read-only"),
             (202, "stopping"),
+            (204, "clock off"),
             (203, "internal error"),
         ];
         assert_eq!(all, frozen);

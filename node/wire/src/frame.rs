@@ -17,8 +17,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::{
-    COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX,
-    VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+    COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, KEYS_TAIL_BYTES_MAX,
+    MANY_TAIL_BYTES_MAX, OPERATION_TAIL_BYTES_MAX, STATE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
 };
 use crate::{Envelope, Failure, Reply, Request};
 
@@ -51,12 +51,14 @@ pub enum Kind {
     Propose,
     /// See [`crate::MovesQuery`].
     Moves,
-    /// See [`crate::Put`].
-    Put,
+    /// See [`crate::Write`].
+    Write,
     /// See [`crate::Get`].
     Get,
-    /// See [`crate::Delete`].
-    Delete,
+    /// See [`crate::Many`].
+    Many,
+    /// See [`crate::List`].
+    List,
     /// See [`crate::Replicate`].
     Replicate,
     /// See [`crate::Fetch`].
@@ -75,11 +77,13 @@ pub enum Kind {
     Copy,
     /// See [`crate::Covered`].
     Covered,
+    /// See [`crate::Scan`].
+    Scan,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
@@ -89,9 +93,10 @@ impl Kind {
         Kind::Dump,
         Kind::Propose,
         Kind::Moves,
-        Kind::Put,
+        Kind::Write,
         Kind::Get,
-        Kind::Delete,
+        Kind::Many,
+        Kind::List,
         Kind::Replicate,
         Kind::Fetch,
         Kind::Recall,
@@ -101,10 +106,11 @@ impl Kind {
         Kind::Raft,
         Kind::Copy,
         Kind::Covered,
+        Kind::Scan,
     ];
 
-    /// The number on the wire: below 16 about the cluster, from 16 from clients, from 32 between nodes. 35 was
-    /// a node's new incarnation before the membership log knew it, and stays free.
+    /// The number on the wire: below 16 about the cluster, from 16 from clients, from 32 between nodes. 18 was
+    /// a delete before it became an operation, 35 a node's new incarnation before the membership log knew it; they stay free.
     pub fn number(self) -> u8 {
         match self {
             Kind::Hello => 1,
@@ -116,9 +122,10 @@ impl Kind {
             Kind::Dump => 7,
             Kind::Propose => 8,
             Kind::Moves => 9,
-            Kind::Put => 16,
+            Kind::Write => 16,
             Kind::Get => 17,
-            Kind::Delete => 18,
+            Kind::Many => 19,
+            Kind::List => 20,
             Kind::Replicate => 32,
             Kind::Fetch => 33,
             Kind::Recall => 34,
@@ -128,6 +135,7 @@ impl Kind {
             Kind::Raft => 39,
             Kind::Copy => 40,
             Kind::Covered => 41,
+            Kind::Scan => 42,
         }
     }
 
@@ -138,8 +146,11 @@ impl Kind {
     /// Most bytes a tail of this kind may have, for a request and for a reply.
     fn tail_bytes_max(self, reply: bool) -> usize {
         match (self, reply) {
-            (Kind::Put, false) => VALUE_TAIL_BYTES_MAX,
+            (Kind::Write, false) => OPERATION_TAIL_BYTES_MAX,
             (Kind::Get | Kind::Fetch, true) | (Kind::Replicate, false) => STATE_TAIL_BYTES_MAX,
+            (Kind::Many, _) => MANY_TAIL_BYTES_MAX,
+            (Kind::List | Kind::Scan, true) => KEYS_TAIL_BYTES_MAX,
+            (Kind::List | Kind::Scan, false) => 0,
             (Kind::View | Kind::RepairStatus, true) => VIEW_TAIL_BYTES_MAX,
             (Kind::Propose, false) | (Kind::Moves, true) | (Kind::Raft, _) => VIEW_TAIL_BYTES_MAX,
             (Kind::Dump | Kind::Copy, true) => DUMP_TAIL_BYTES_MAX,
@@ -147,10 +158,10 @@ impl Kind {
                 COMPARE_TAIL_BYTES_MAX
             }
             (Kind::Propose, true) | (Kind::Moves | Kind::Copy, false) => 0,
-            (Kind::Hello | Kind::Ping | Kind::Status | Kind::Delete, _) => 0,
+            (Kind::Hello | Kind::Ping | Kind::Status, _) => 0,
             (Kind::RepairRun | Kind::Recall, _) => 0,
             (Kind::View | Kind::RepairStatus | Kind::Dump, false) => 0,
-            (Kind::Put | Kind::Replicate, true) | (Kind::Get | Kind::Fetch, false) => 0,
+            (Kind::Write | Kind::Replicate, true) | (Kind::Get | Kind::Fetch, false) => 0,
         }
     }
 
@@ -309,7 +320,6 @@ impl Frame {
             Kind::View => self.body(Request::View)?,
             Kind::Status => self.body(Request::Status)?,
             Kind::Get => self.body(Request::Get)?,
-            Kind::Delete => self.body(Request::Delete)?,
             Kind::Fetch => self.body(Request::Fetch)?,
             Kind::RepairStatus => self.body(Request::RepairStatus)?,
             Kind::RepairRun => self.body(Request::RepairRun)?,
@@ -322,6 +332,8 @@ impl Frame {
                 self.body(|_: crate::Raft| Request::Raft(crate::Raft { message: tail }))?
             }
             Kind::Copy => self.body(Request::Copy)?,
+            Kind::List => self.body(Request::List)?,
+            Kind::Scan => self.body(Request::Scan)?,
             Kind::Covered => {
                 self.body(|asked| Request::Covered(crate::Covered { rows: tail, ..asked }))?
             }
@@ -335,7 +347,12 @@ impl Frame {
             Kind::Entries => self.body(|entries| {
                 Request::Entries(crate::Entries { fingerprints: tail, ..entries })
             })?,
-            Kind::Put => self.body(|put| Request::Put(crate::Put { value: tail, ..put }))?,
+            Kind::Write => {
+                self.body(|write| Request::Write(crate::Write { operation: tail, ..write }))?
+            }
+            Kind::Many => {
+                self.body(|_: crate::Many| Request::Many(crate::Many { requests: tail }))?
+            }
             Kind::Replicate => self.body(|replicate| {
                 Request::Replicate(crate::Replicate { state: tail, ..replicate })
             })?,
@@ -358,10 +375,20 @@ impl Frame {
                 self.body(|_: crate::ViewReply| Reply::View(crate::ViewReply { view: tail }))?
             }
             Kind::Status => self.body(|status| Reply::Status(Box::new(status)))?,
-            Kind::Put => self.body(Reply::Put)?,
-            Kind::Delete => self.body(Reply::Deleted)?,
+            Kind::Write => self.body(Reply::Written)?,
+            Kind::Many => {
+                self.body(|_: crate::ManyReply| Reply::Many(crate::ManyReply { replies: tail }))?
+            }
+            Kind::List => {
+                self.body(|listed| Reply::Listed(crate::Listed { keys: tail, ..listed }))?
+            }
+            Kind::Scan => {
+                self.body(|scanned| Reply::Scanned(crate::Scanned { rows: tail, ..scanned }))?
+            }
             Kind::Replicate => self.body(Reply::Replicated)?,
-            Kind::Get => self.body(|found| Reply::Found(crate::Found { bytes: tail, ..found }))?,
+            Kind::Get => {
+                self.body(|found| Reply::Found(crate::Found { reading: tail, ..found }))?
+            }
             Kind::Fetch => {
                 self.body(|fetched| Reply::Fetched(crate::Fetched { state: tail, ..fetched }))?
             }
@@ -426,9 +453,11 @@ pub fn encode_request(
         Request::Ping(body) => encode(Kind::Ping, 0, id, &(envelope, body), &none),
         Request::View(body) => encode(Kind::View, 0, id, &(envelope, body), &none),
         Request::Status(body) => encode(Kind::Status, 0, id, &(envelope, body), &none),
-        Request::Put(body) => encode(Kind::Put, 0, id, &(envelope, body), &body.value),
+        Request::Write(body) => encode(Kind::Write, 0, id, &(envelope, body), &body.operation),
+        Request::List(body) => encode(Kind::List, 0, id, &(envelope, body), &none),
+        Request::Scan(body) => encode(Kind::Scan, 0, id, &(envelope, body), &none),
+        Request::Many(body) => encode(Kind::Many, 0, id, &(envelope, body), &body.requests),
         Request::Get(body) => encode(Kind::Get, 0, id, &(envelope, body), &none),
-        Request::Delete(body) => encode(Kind::Delete, 0, id, &(envelope, body), &none),
         Request::Replicate(body) => encode(Kind::Replicate, 0, id, &(envelope, body), &body.state),
         Request::Fetch(body) => encode(Kind::Fetch, 0, id, &(envelope, body), &none),
         Request::RepairStatus(body) => encode(Kind::RepairStatus, 0, id, &(envelope, body), &none),
@@ -469,11 +498,18 @@ pub fn encode_reply(
         (Kind::Ping, Reply::Pong(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
         (Kind::View, Reply::View(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &body.view),
         (Kind::Status, Reply::Status(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
-        (Kind::Put, Reply::Put(body)) | (Kind::Delete, Reply::Deleted(body)) => {
-            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
-        }
+        (Kind::Write, Reply::Written(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
         (Kind::Get, Reply::Found(body)) => {
-            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.bytes)
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.reading)
+        }
+        (Kind::Many, Reply::Many(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.replies)
+        }
+        (Kind::List, Reply::Listed(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.keys)
+        }
+        (Kind::Scan, Reply::Scanned(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.rows)
         }
         (Kind::Replicate, Reply::Replicated(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
@@ -519,9 +555,10 @@ pub fn encode_reply(
             | Kind::Ping
             | Kind::View
             | Kind::Status
-            | Kind::Put
+            | Kind::Write
             | Kind::Get
-            | Kind::Delete
+            | Kind::Many
+            | Kind::List
             | Kind::Replicate
             | Kind::Fetch
             | Kind::RepairStatus
@@ -535,7 +572,8 @@ pub fn encode_reply(
             | Kind::Moves
             | Kind::Raft
             | Kind::Copy
-            | Kind::Covered,
+            | Kind::Covered
+            | Kind::Scan,
             _,
         ) => Err(FrameError::Direction),
     }

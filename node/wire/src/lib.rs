@@ -10,7 +10,9 @@
 pub mod bucket;
 pub mod failure;
 pub mod frame;
+pub mod keys;
 pub mod limits;
+pub mod many;
 pub mod membership;
 mod receipt;
 pub mod reply;
@@ -21,19 +23,21 @@ pub mod tails;
 pub use bucket::BucketId;
 pub use failure::{Effect, ErrorCode, Failure};
 pub use frame::{Frame, FrameError, Kind};
+pub use keys::{List, Listed, PageError, PageToken, Scan, Scanned, ScannedRow};
+pub use many::{Ask, Many, ManyReply, One};
 pub use membership::{
     Copy, Covered, Covering, MoveReport, MovesQuery, MovesReport, Propose, Proposed, Raft,
     RaftReply,
 };
 pub use reply::{
     Differing, DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise, Recalled,
-    Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched, ValueHead,
-    ViewReply, Welcome,
+    Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched, ViewReply,
+    Welcome,
 };
 pub use request::{
-    Ack, Commit, Compare, CompareRoots, Delete, Dump, Entries, Envelope, Fetch, Get, Hello, Lane,
-    Ping, Put, Recall, Repair, RepairQuery, RepairRun, Replicate, Request, Roots, StatusQuery,
-    ViewQuery,
+    Ack, Commit, Compare, CompareRoots, Dump, Entries, Envelope, Fetch, Get, Hello, Lane, Ping,
+    Recall, Repair, RepairQuery, RepairRun, Replicate, Request, Roots, StatusQuery, ViewQuery,
+    Write,
 };
 pub use role::{Role, Roles};
 pub use tails::{Dumped, DumpedRow, PartitionRepair, RepairReport};

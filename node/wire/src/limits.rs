@@ -21,8 +21,26 @@ pub const HEADER_BYTES_MAX: usize = 32 << 10;
 /// `tests/hostile` measures this: 589 KB at most so far.
 pub const HEADER_MEMORY_BYTES_MAX: usize = 1 << 20;
 
-/// Largest tail of a frame that carries one value.
-pub const VALUE_TAIL_BYTES_MAX: usize = VALUE_BYTES_MAX;
+/// Largest tail of a frame that carries an operation: one value of the largest size, or a thousand elements of a set, or
+/// fields of a map with as many bytes of values; and what stands around them.
+pub const OPERATION_TAIL_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
+
+/// Most requests about keys in one frame. Each is work of its own, so a frame must not be a way around what a connection may
+/// have in work; whoever has more sends several.
+pub const MANY_MAX: usize = 256;
+
+/// Largest tail of a frame with several requests, and of the answers. Answers that do not fit any more are refused, and asked
+/// for again alone.
+pub const MANY_TAIL_BYTES_MAX: usize = 8 << 20;
+
+/// Most keys in a page of a listing.
+pub const LIST_KEYS_MAX: usize = 1000;
+
+/// Most rows that an owner tells of a partition at once.
+pub const SCAN_ROWS_MAX: usize = 1000;
+
+/// Largest tail of a frame with a page of keys, or of rows: the longest there may be, and their digests.
+pub const KEYS_TAIL_BYTES_MAX: usize = 2 << 20;
 
 /// Largest tail of a frame that carries the state of a key: all siblings, their dots and the context.
 pub const STATE_TAIL_BYTES_MAX: usize = (SIBLINGS_MAX + 2) * VALUE_BYTES_MAX;

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Commit, Covering, Dumped, Failure, MovesReport, Proposed, RaftReply, RepairReport, Role, Roots,
+    Commit, Covering, Dumped, Failure, Listed, ManyReply, MovesReport, Proposed, RaftReply,
+    RepairReport, Role, Roots, Scanned,
 };
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
@@ -25,12 +26,14 @@ pub enum Reply {
     View(ViewReply),
     /// To a status query.
     Status(Box<NodeStatus>),
-    /// To a put.
-    Put(Stored),
+    /// To a write.
+    Written(Stored),
     /// To a get.
     Found(Found),
-    /// To a delete.
-    Deleted(Stored),
+    /// To many.
+    Many(ManyReply),
+    /// To a list.
+    Listed(Listed),
     /// To a replicate.
     Replicated(Replicated),
     /// To a fetch.
@@ -51,6 +54,8 @@ pub enum Reply {
     Copied(Dumped),
     /// To a question about rows.
     Covering(Covering),
+    /// To a scan.
+    Scanned(Scanned),
     /// To a recall.
     Recalled(Recalled),
     /// To a comparison of roots, or of places in a tree.
@@ -83,6 +88,8 @@ pub struct Pong {
     pub commit: Commit,
     /// What it holds of the partitions that both own.
     pub roots: Roots,
+    /// Milliseconds since 1970 by its wall clock.
+    pub wall_ms: u64,
 }
 
 /// A view.
@@ -106,8 +113,12 @@ pub struct NodeStatus {
     pub version: String,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
-    /// Milliseconds since 1970 by its wall clock. Decides nothing; shown so that a clock that is off can be seen.
+    /// Milliseconds since 1970 by its wall clock; shown so that a clock that is off can be seen.
     pub wall_ms: u64,
+    /// By how many milliseconds it is ahead of the middle of all clocks that the node has compared.
+    pub clock_ahead_ms: i64,
+    /// Why the node takes no writes that go by time; empty = it does.
+    pub clock_problem: String,
     /// Resident memory in bytes; 0 where the system does not tell.
     pub resident_bytes: u64,
     /// Microseconds of processor time this process has used; 0 where the system does not tell.
@@ -185,50 +196,24 @@ pub struct PeerStatus {
 pub struct Stored {
     /// Token of the request's context plus the write's own event, never more.
     pub context: Bytes,
+    /// The same and what the session had seen before; empty without a session.
+    pub session: Bytes,
     /// The write's own event.
     pub dot: DotParts,
     /// Who answered.
     pub receipt: Receipt,
 }
 
-/// What a read found. No values and an empty context: never written; no values and a context: deleted.
+/// What a read found. Nothing to be shown and an empty context: never written; nothing and a context: deleted, or over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// The siblings, in the order of their dots.
-    pub values: Vec<ValueHead>,
-    /// Token of the joined context: covers all values here and all they replaced.
+    /// Token of the joined context: covers everything shown here and all that it replaced.
     pub context: Bytes,
     /// Who answered.
     pub receipt: Receipt,
-    /// Tail: the values, one behind the other.
+    /// Tail: the canonical bytes of a reading; `antientropy` says how.
     #[serde(skip)]
-    pub bytes: Bytes,
-}
-
-/// One sibling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ValueHead {
-    /// The write that made it.
-    pub dot: DotParts,
-    /// Bytes of the value.
-    pub length: u32,
-}
-
-impl Found {
-    /// The siblings with their bytes. `None` if the lengths do not add up to the tail.
-    pub fn siblings(&self) -> Option<Vec<(DotParts, Bytes)>> {
-        let mut at = 0usize;
-        let mut out = Vec::with_capacity(self.values.len());
-        for head in &self.values {
-            let end = at.checked_add(head.length as usize)?;
-            if end > self.bytes.len() {
-                return None;
-            }
-            out.push((head.dot, self.bytes.slice(at..end)));
-            at = end;
-        }
-        (at == self.bytes.len()).then_some(out)
-    }
+    pub reading: Bytes,
 }
 
 /// A state is joined.

@@ -3,11 +3,12 @@
 //! Every request travels with an [`Envelope`]: what is true of all of them. Fields marked "tail" are the raw bytes
 //! behind the header and are never copied by the codec.
 
+use atoll_antientropy::Operation;
 use atoll_ring::{Epoch, QuorumRequest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketId, Copy, Covered, Kind, MovesQuery, Propose, Raft, Role};
+use crate::{BucketId, Copy, Covered, Kind, List, Many, MovesQuery, Propose, Raft, Role, Scan};
 
 /// What every request carries, whatever it asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,12 +36,14 @@ pub enum Request {
     View(ViewQuery),
     /// How are you?
     Status(StatusQuery),
-    /// Store a value.
-    Put(Put),
-    /// Read all current values.
+    /// Change a key.
+    Write(Write),
+    /// Read what there is.
     Get(Get),
-    /// Delete what I have seen.
-    Delete(Delete),
+    /// Several of these, each about a key of its own.
+    Many(Many),
+    /// Which keys have a value?
+    List(List),
     /// Join this state into yours.
     Replicate(Replicate),
     /// Give me your state of a key.
@@ -69,6 +72,8 @@ pub enum Request {
     Copy(Copy),
     /// Which of these do you hold?
     Covered(Covered),
+    /// What do you hold of this bucket?
+    Scan(Scan),
 }
 
 impl Request {
@@ -79,9 +84,10 @@ impl Request {
             Request::Ping(_) => Kind::Ping,
             Request::View(_) => Kind::View,
             Request::Status(_) => Kind::Status,
-            Request::Put(_) => Kind::Put,
+            Request::Write(_) => Kind::Write,
             Request::Get(_) => Kind::Get,
-            Request::Delete(_) => Kind::Delete,
+            Request::Many(_) => Kind::Many,
+            Request::List(_) => Kind::List,
             Request::Replicate(_) => Kind::Replicate,
             Request::Fetch(_) => Kind::Fetch,
             Request::RepairStatus(_) => Kind::RepairStatus,
@@ -92,6 +98,7 @@ impl Request {
             Request::Raft(_) => Kind::Raft,
             Request::Copy(_) => Kind::Copy,
             Request::Covered(_) => Kind::Covered,
+            Request::Scan(_) => Kind::Scan,
             Request::Recall(_) => Kind::Recall,
             Request::CompareRoots(_) => Kind::CompareRoots,
             Request::Compare(_) => Kind::Compare,
@@ -173,20 +180,50 @@ pub struct ViewQuery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusQuery {}
 
-/// Stores a value.
+/// Changes a key: a put, a delete, or whatever its kind of value allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Put {
+pub struct Write {
     /// The key, 1 to [`crate::limits::KEY_BYTES_MAX`] bytes.
     pub key: Bytes,
-    /// The context token of what the writer has seen; empty = nothing, so the value becomes a sibling of whatever is there.
+    /// The context token of what the writer has seen; empty = it says nothing, so a value becomes a sibling of whatever is
+    /// there, and what takes something away is preceded by a strict read.
     pub context: Bytes,
-    /// n, w, pw, dw, sloppy.
+    /// The context token of what the writer's session has seen of the key, empty = nothing yet: the change comes after all of
+    /// that. None = no session.
+    pub session: Option<Bytes>,
+    /// n, w, pw, dw, sloppy; r for the read that precedes what takes something away.
     pub quorum: QuorumRequest,
+    /// How long the value shall be shown, in milliseconds from its coordinator's receipt; none = as the bucket says,
+    /// [`Write::FOR_EVER`] = without an end whatever the bucket says.
+    pub ttl_ms: Option<u64>,
     /// How often the request was handed from node to node.
     pub hops: u8,
-    /// Tail: the value.
+    /// Tail: the canonical bytes of an operation; `antientropy` says how.
     #[serde(skip)]
-    pub value: Bytes,
+    pub operation: Bytes,
+}
+
+impl Write {
+    /// A value that is shown without an end.
+    pub const FOR_EVER: u64 = u64::MAX;
+
+    /// A change by somebody who says nothing of what was seen.
+    pub fn new(key: Bytes, quorum: QuorumRequest, operation: &Operation) -> Self {
+        Write {
+            key,
+            context: Bytes::new(),
+            session: None,
+            quorum,
+            ttl_ms: None,
+            hops: 0,
+            operation: operation.encode().into(),
+        }
+    }
+
+    /// A put by somebody who says nothing of what was seen.
+    pub fn put(key: Bytes, quorum: QuorumRequest, value: Bytes) -> Self {
+        Self::new(key, quorum, &Operation::Put { value, expires_ms: None })
+    }
 }
 
 /// Reads a key.
@@ -194,6 +231,9 @@ pub struct Put {
 pub struct Get {
     /// The key.
     pub key: Bytes,
+    /// The context token of what the reader's session has seen of the key, empty = nothing yet: the answer knows all of that,
+    /// and no crash takes it back. None = no session.
+    pub session: Option<Bytes>,
     /// n, r, pr, sloppy.
     pub quorum: QuorumRequest,
     /// What happens to owners that turn out to be behind.
@@ -227,19 +267,6 @@ impl Repair {
             Repair::None => "none",
         }
     }
-}
-
-/// Deletes what the writer has seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delete {
-    /// The key.
-    pub key: Bytes,
-    /// The context token of what shall go. Never empty: a delete without a context is an error.
-    pub context: Bytes,
-    /// n, w, pw, dw, sloppy.
-    pub quorum: QuorumRequest,
-    /// How often the request was handed from node to node.
-    pub hops: u8,
 }
 
 /// When a replica shall acknowledge.

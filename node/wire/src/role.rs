@@ -29,13 +29,18 @@ impl Role {
     /// | kind | node | client | operator |
     /// |---|---|---|---|
     /// | hello, view, status | yes | yes | yes |
-    /// | put, get, delete | yes (handing over) | yes | yes |
+    /// | write, get | yes (handing over) | yes | yes |
+    /// | many, list | no | yes | yes |
     /// | propose, moves | yes | no | yes |
     /// | repair status, repair run, dump | no | no | yes |
-    /// | ping, replicate, fetch, recall, compare roots, compare, entries, raft, copy, covered | yes | no | no |
+    /// | ping, replicate, fetch, recall, compare roots, compare, entries, raft, copy, covered, scan | yes | no | no |
     pub fn may_send(self, kind: Kind) -> bool {
         match kind {
-            Kind::Hello | Kind::View | Kind::Status | Kind::Put | Kind::Get | Kind::Delete => true,
+            Kind::Hello | Kind::View | Kind::Status | Kind::Write | Kind::Get => true,
+            Kind::Many | Kind::List => match self {
+                Role::Client | Role::Operator => true,
+                Role::Node => false,
+            },
             Kind::Propose | Kind::Moves => match self {
                 Role::Node | Role::Operator => true,
                 Role::Client => false,
@@ -53,7 +58,8 @@ impl Role {
             | Kind::Entries
             | Kind::Raft
             | Kind::Copy
-            | Kind::Covered => match self {
+            | Kind::Covered
+            | Kind::Scan => match self {
                 Role::Node => true,
                 Role::Client | Role::Operator => false,
             },
@@ -110,9 +116,10 @@ mod tests {
             (Kind::Ping, [true, false, false]),
             (Kind::View, [true, true, true]),
             (Kind::Status, [true, true, true]),
-            (Kind::Put, [true, true, true]),
+            (Kind::Write, [true, true, true]),
             (Kind::Get, [true, true, true]),
-            (Kind::Delete, [true, true, true]),
+            (Kind::Many, [false, true, true]),
+            (Kind::List, [false, true, true]),
             (Kind::Replicate, [true, false, false]),
             (Kind::Fetch, [true, false, false]),
             (Kind::RepairStatus, [false, false, true]),
@@ -127,6 +134,7 @@ mod tests {
             (Kind::Raft, [true, false, false]),
             (Kind::Copy, [true, false, false]),
             (Kind::Covered, [true, false, false]),
+            (Kind::Scan, [true, false, false]),
         ];
         assert_eq!(expected.len(), Kind::ALL.len(), "a new kind needs its line here");
         for (kind, may) in expected {

@@ -153,14 +153,15 @@ impl Dumped {
 }
 
 /// Reads something small from the beginning, and takes it off.
-fn head<T: DeserializeOwned>(left: &mut Bytes) -> Option<T> {
+pub(crate) fn head<T: DeserializeOwned>(left: &mut Bytes) -> Option<T> {
     let (read, rest) = postcard::take_from_bytes::<T>(left).ok()?;
     let taken = left.len() - rest.len();
     left.advance(taken);
     Some(read)
 }
 
-fn cut(left: &mut Bytes, bytes: u32) -> Option<Bytes> {
+/// Takes so many bytes off; they are no copy.
+pub(crate) fn cut(left: &mut Bytes, bytes: u32) -> Option<Bytes> {
     let bytes = bytes as usize;
     (bytes <= left.len()).then(|| left.split_to(bytes))
 }

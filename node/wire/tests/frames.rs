@@ -2,17 +2,17 @@
 
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
-    Dumped, DumpedRow, Effect, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
-    FrameError, Get, Hello, Kind, Lane, MovesQuery, MovesReport, NodeStatus, Outcome,
-    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply, Recall,
-    Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport,
-    Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ValueHead,
-    ViewQuery, ViewReply, Welcome,
+    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped,
+    DumpedRow, Effect, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
+    FrameError, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply, MovesQuery, MovesReport,
+    NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft,
+    RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun,
+    RepairStarted, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, Scan,
+    Scanned, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{
-        COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX,
-        VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+        COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, KEYS_TAIL_BYTES_MAX,
+        MANY_TAIL_BYTES_MAX, OPERATION_TAIL_BYTES_MAX, STATE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
     },
 };
 use bytes::Bytes;
@@ -159,23 +159,6 @@ proptest! {
         let twice = RepairReport { partitions: twice.into() };
         prop_assert_eq!(twice.read().is_some(), partitions.is_empty());
     }
-
-    /// The lengths of a read's siblings either add up to its tail or it has none to show.
-    #[test]
-    fn siblings_add_up_or_are_not_shown(
-        lengths in vec(prop_oneof![0u32..20, any::<u32>()], 0..6),
-        tail in 0usize..60,
-    ) {
-        let fits = lengths.iter().map(|length| u64::from(*length)).sum::<u64>() == tail as u64;
-        let values = lengths.iter().map(|length| ValueHead { dot: (1, 0, 1), length: *length });
-        let found = Found {
-            values: values.collect(),
-            context: Bytes::new(),
-            receipt: empty_receipt(),
-            bytes: vec![0; tail].into(),
-        };
-        prop_assert_eq!(found.siblings().is_some(), fits);
-    }
 }
 
 /// One version, the kinds we have, two flags. Everything else is refused, before a length is believed.
@@ -234,28 +217,27 @@ fn a_tail_over_its_cap_is_refused_at_both_doors() {
 /// The cap of a header, at both doors.
 #[test]
 fn a_header_over_its_cap_is_refused_at_both_doors() {
-    let delete = |length: usize| {
-        let (key, context) = (Bytes::new(), vec![0; length].into());
-        let body = Delete { key, context, quorum: QuorumRequest::default(), hops: 0 };
-        encode_request(1, &plain_envelope(), &Request::Delete(body))
+    let write = |length: usize| {
+        let body = Write { context: vec![0; length].into(), ..plain_write() };
+        encode_request(1, &plain_envelope(), &Request::Write(body))
     };
-    let spent = delete(HEADER_BYTES_MAX - 100).expect("fits")[0].len() - FIXED_BYTES;
+    let spent = write(HEADER_BYTES_MAX - 100).expect("fits")[0].len() - FIXED_BYTES;
     let room = HEADER_BYTES_MAX - spent + HEADER_BYTES_MAX - 100;
-    assert!(delete(room).is_ok());
+    assert!(write(room).is_ok());
     let over = FrameError::TooLong { length: HEADER_BYTES_MAX + 1, cap: HEADER_BYTES_MAX };
-    assert_eq!(delete(room + 1), Err(over));
+    assert_eq!(write(room + 1), Err(over));
 
     // only a kind with a tail leaves room for a header that claims too much
-    let frame = raw(Kind::Put, 0, &vec![0; HEADER_BYTES_MAX + 1], &[]);
+    let frame = raw(Kind::Write, 0, &vec![0; HEADER_BYTES_MAX + 1], &[]);
     assert_eq!(Frame::parse(&frame.into()), Err(over));
-    let frame = raw(Kind::Put, 0, &vec![0; HEADER_BYTES_MAX], &[]);
+    let frame = raw(Kind::Write, 0, &vec![0; HEADER_BYTES_MAX], &[]);
     assert!(Frame::parse(&frame.into()).is_ok());
 }
 
 /// A header may claim to end behind its frame. It is not followed there.
 #[test]
 fn a_header_ends_inside_its_frame() {
-    let mut frame = raw(Kind::Put, 0, &[0; 10], &[]);
+    let mut frame = raw(Kind::Write, 0, &[0; 10], &[]);
     frame[HEADER_LENGTH_AT] = 11;
     assert_eq!(Frame::parse(&frame.into()), Err(FrameError::Short));
 }
@@ -278,16 +260,6 @@ fn a_hostile_header_cannot_take_much_memory() {
     let Ok((_, Reply::Status(status))) = frame.reply() else { panic!("peers of zeros are peers") };
     assert_eq!(status.peers.len(), peers);
     assert!(status.peers.capacity() * size_of::<PeerStatus>() <= budget);
-
-    // a read full of siblings of four bytes each, with lengths that add up to no bytes at all
-    let values = (HEADER_BYTES_MAX - 64) / 4;
-    let receipt = postcard::to_stdvec(&(Bytes::new(), empty_receipt())).expect("in memory");
-    let header = [&[0], &varint(values as u64)[..], &vec![0; values * 4], &receipt].concat();
-    let frame = Frame::parse(&raw(Kind::Get, FLAG_REPLY, &header, &[]).into()).expect("a frame");
-    let Ok((_, Reply::Found(found))) = frame.reply() else { panic!("heads of zeros are heads") };
-    assert_eq!(found.values.len(), values);
-    assert!(found.values.capacity() * size_of::<ValueHead>() <= budget);
-    assert!(found.siblings().is_some_and(|siblings| siblings.len() == values));
 }
 
 /// A full header in which every length is a lie, for every kind and both directions.
@@ -310,12 +282,17 @@ fn swallow(bytes: Vec<u8>) {
         if let Ok((_, Request::Covered(asked))) = frame.request() {
             drop(asked.read());
         }
+        if let Ok((_, Request::Many(many))) = frame.request() {
+            drop(many.read());
+        }
         match frame.reply() {
-            Ok((_, Reply::Found(found))) => drop(found.siblings()),
             Ok((_, Reply::Dumped(dumped))) => drop(dumped.read()),
             Ok((_, Reply::RepairStatus(report))) => drop(report.read()),
             Ok((_, Reply::Moves(report))) => drop(report.read()),
             Ok((_, Reply::Copied(page))) => drop(page.read()),
+            Ok((_, Reply::Many(many))) => drop(many.read()),
+            Ok((_, Reply::Listed(page))) => drop(page.read()),
+            Ok((_, Reply::Scanned(page))) => drop(page.read()),
             _ => (),
         }
     }
@@ -335,13 +312,27 @@ fn raw(kind: Kind, flags: u16, header: &[u8], tail: &[u8]) -> Vec<u8> {
     frame
 }
 
+fn plain_write() -> Write {
+    Write {
+        key: Bytes::new(),
+        context: Bytes::new(),
+        session: None,
+        quorum: QuorumRequest::default(),
+        ttl_ms: None,
+        hops: 0,
+        operation: Bytes::new(),
+    }
+}
+
 fn varint(number: u64) -> Vec<u8> {
     postcard::to_stdvec(&number).expect("in memory")
 }
 
 fn tail_cap(kind: Kind, flags: u16) -> usize {
     match (kind, flags) {
-        (Kind::Put, 0) => VALUE_TAIL_BYTES_MAX,
+        (Kind::Write, 0) => OPERATION_TAIL_BYTES_MAX,
+        (Kind::Many, 0 | FLAG_REPLY) => MANY_TAIL_BYTES_MAX,
+        (Kind::List | Kind::Scan, FLAG_REPLY) => KEYS_TAIL_BYTES_MAX,
         (Kind::Replicate, 0) | (Kind::Get | Kind::Fetch, FLAG_REPLY) => STATE_TAIL_BYTES_MAX,
         (Kind::View | Kind::RepairStatus | Kind::Moves, FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
         (Kind::Propose, 0) | (Kind::Raft, 0 | FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
@@ -361,21 +352,28 @@ fn write_with_tail(
 ) -> Option<Result<atoll_wire::frame::Encoded, FrameError>> {
     let request = |request| Some(encode_request(1, &plain_envelope(), &request));
     let reply = |reply| Some(encode_reply(kind, 1, Epoch(1), &reply));
-    let (key, quorum) = (Bytes::new(), QuorumRequest::default());
+    let key = Bytes::new();
     match (kind, flags) {
-        (Kind::Put, 0) => {
-            request(Request::Put(Put { key, context: Bytes::new(), quorum, hops: 0, value: tail }))
+        (Kind::Write, 0) => request(Request::Write(Write { operation: tail, ..plain_write() })),
+        (Kind::List, FLAG_REPLY) => {
+            let page = Bytes::new();
+            reply(Reply::Listed(Listed { page, scanned: 0, partitions: (0, 0), keys: tail }))
         }
+        (Kind::Scan, FLAG_REPLY) => {
+            let last = Bytes::new();
+            reply(Reply::Scanned(Scanned { last, looked_at: 0, in_doubt: false, rows: tail }))
+        }
+        (Kind::Many, 0) => request(Request::Many(Many { requests: tail })),
+        (Kind::Many, FLAG_REPLY) => reply(Reply::Many(ManyReply { replies: tail })),
         (Kind::Replicate, 0) => {
             let (ack, hint_for, state) = (Ack::Written, None, tail);
             request(Request::Replicate(Replicate { key, ack, hint_for, state }))
         }
         (Kind::View, FLAG_REPLY) => reply(Reply::View(ViewReply { view: tail })),
         (Kind::Get, FLAG_REPLY) => reply(Reply::Found(Found {
-            values: Vec::new(),
             context: Bytes::new(),
             receipt: empty_receipt(),
-            bytes: tail,
+            reading: tail,
         })),
         (Kind::Fetch, FLAG_REPLY) => {
             reply(Reply::Fetched(Fetched { known: true, in_doubt: false, state: tail }))
@@ -487,22 +485,28 @@ fn request() -> impl Strategy<Value = Request> {
                 roots
             })
         ),
+        (bytes(), bytes(), any::<u16>(), quorum()).prop_map(|(prefix, page, limit, quorum)| {
+            Request::List(List { prefix, page, limit, quorum })
+        }),
+        (any::<u16>(), bytes(), any::<u16>()).prop_map(|(partition, after, limit)| {
+            Request::Scan(Scan { partition, after, limit })
+        }),
+        bytes().prop_map(|requests| Request::Many(Many { requests })),
         any::<u64>().prop_map(|have| Request::View(ViewQuery { have })),
         Just(Request::Status(StatusQuery {})),
-        (bytes(), bytes(), quorum(), any::<u8>(), bytes()).prop_map(
-            |(key, context, quorum, hops, value)| Request::Put(Put {
-                key,
-                context,
-                quorum,
-                hops,
-                value
-            })
+        (
+            (bytes(), bytes(), option::of(bytes())),
+            quorum(),
+            option::of(any::<u64>()),
+            any::<u8>(),
+            bytes()
+        )
+            .prop_map(|((key, context, session), quorum, ttl_ms, hops, operation)| {
+                Request::Write(Write { key, context, session, quorum, ttl_ms, hops, operation })
+            }),
+        (bytes(), option::of(bytes()), quorum(), select(&Repair::ALL[..])).prop_map(
+            |(key, session, quorum, repair)| Request::Get(Get { key, session, quorum, repair })
         ),
-        (bytes(), quorum(), select(&Repair::ALL[..]))
-            .prop_map(|(key, quorum, repair)| Request::Get(Get { key, quorum, repair })),
-        (bytes(), bytes(), quorum(), any::<u8>()).prop_map(|(key, context, quorum, hops)| {
-            Request::Delete(Delete { key, context, quorum, hops })
-        }),
         (bytes(), ack, option::of(any::<u32>()), bytes()).prop_map(
             |(key, ack, hint_for, state)| {
                 Request::Replicate(Replicate { key, ack, hint_for, state })
@@ -598,17 +602,16 @@ fn receipt() -> BoxedStrategy<Receipt> {
 }
 
 fn stored() -> impl Strategy<Value = Stored> {
-    (bytes(), any::<(u32, u32, u64)>(), receipt()).prop_map(|(context, dot, receipt)| Stored {
-        context,
-        dot,
-        receipt,
-    })
+    (bytes(), bytes(), any::<(u32, u32, u64)>(), receipt())
+        .prop_map(|(context, session, dot, receipt)| Stored { context, session, dot, receipt })
 }
 
 fn found() -> impl Strategy<Value = Found> {
-    let head = any::<((u32, u32, u64), u32)>().prop_map(|(dot, length)| ValueHead { dot, length });
-    (vec(head, 0..5), bytes(), receipt(), bytes())
-        .prop_map(|(values, context, receipt, bytes)| Found { values, context, receipt, bytes })
+    (bytes(), receipt(), bytes()).prop_map(|(context, receipt, reading)| Found {
+        context,
+        receipt,
+        reading,
+    })
 }
 
 fn status() -> BoxedStrategy<NodeStatus> {
@@ -617,7 +620,7 @@ fn status() -> BoxedStrategy<NodeStatus> {
         PeerStatus { node, up, round_trip_micros, hints, reason }
     });
     let ids = any::<(u32, u32, u64, String, String, String)>();
-    let of_repair = any::<(String, String, u32)>();
+    let of_repair = any::<(String, String, u32, i64, String)>();
     (ids, of_repair, any::<[u64; 24]>(), vec(peer, 0..4))
         .prop_map(|(ids, of_repair, counts, peers)| NodeStatus {
             node: ids.0,
@@ -626,6 +629,8 @@ fn status() -> BoxedStrategy<NodeStatus> {
             version: ids.3,
             uptime_ms: counts[0],
             wall_ms: counts[1],
+            clock_ahead_ms: of_repair.3,
+            clock_problem: of_repair.4,
             resident_bytes: counts[11],
             cpu_micros: counts[12],
             keys: counts[2],
@@ -677,9 +682,9 @@ fn failure() -> impl Strategy<Value = Failure> {
 fn reply() -> impl Strategy<Value = (Kind, Reply)> {
     let welcome = (any::<u32>(), any::<[u8; 16]>(), select(&Role::ALL[..]))
         .prop_map(|(node, cluster, role)| Reply::Welcome(Welcome { node, cluster, role }));
-    let pong = (any::<(u32, u32)>(), commit(), roots()).prop_map(
-        |((node, incarnation), commit, roots)| {
-            Reply::Pong(Pong { node, incarnation, commit, roots })
+    let pong = (any::<(u32, u32, u64)>(), commit(), roots()).prop_map(
+        |((node, incarnation, wall_ms), commit, roots)| {
+            Reply::Pong(Pong { node, incarnation, commit, roots, wall_ms })
         },
     );
     let fetched = (any::<(bool, bool)>(), bytes())
@@ -691,9 +696,19 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
         pong.prop_map(of(Kind::Ping)),
         bytes().prop_map(|view| (Kind::View, Reply::View(ViewReply { view }))),
         status().prop_map(|status| (Kind::Status, Reply::Status(Box::new(status)))),
-        stored().prop_map(|stored| (Kind::Put, Reply::Put(stored))),
+        (bytes(), any::<u32>(), any::<(u32, u32)>(), bytes()).prop_map(
+            |(page, scanned, partitions, keys)| {
+                (Kind::List, Reply::Listed(Listed { page, scanned, partitions, keys }))
+            }
+        ),
+        (bytes(), any::<u32>(), any::<bool>(), bytes()).prop_map(
+            |(last, looked_at, in_doubt, rows)| {
+                (Kind::Scan, Reply::Scanned(Scanned { last, looked_at, in_doubt, rows }))
+            }
+        ),
+        bytes().prop_map(|replies| (Kind::Many, Reply::Many(ManyReply { replies }))),
+        stored().prop_map(|stored| (Kind::Write, Reply::Written(stored))),
         found().prop_map(|found| (Kind::Get, Reply::Found(found))),
-        stored().prop_map(|stored| (Kind::Delete, Reply::Deleted(stored))),
         replicated.prop_map(of(Kind::Replicate)),
         fetched.prop_map(of(Kind::Fetch)),
         about_repair(),

@@ -12,15 +12,16 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 
+use atoll_antientropy::Digest;
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
+    Ack, Ask, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump,
     Dumped, DumpedRow, Effect, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
-    Get, Hello, Kind, Lane, MoveReport, MovesQuery, MovesReport, NodeStatus, Outcome,
-    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply, Recall,
-    Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport,
-    Replicate, Replicated, Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ValueHead,
-    ViewQuery, ViewReply, Welcome,
+    Get, Hello, Kind, Lane, List, Listed, Many, ManyReply, MoveReport, MovesQuery, MovesReport,
+    NodeStatus, One, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft,
+    RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun,
+    RepairStarted, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, Scan,
+    Scanned, ScannedRow, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     frame::{encode_reply, encode_request},
 };
 use bytes::Bytes;
@@ -130,7 +131,10 @@ fn messages() -> Vec<(String, Message)> {
     }
     for (name, failure) in failures() {
         let reply = Reply::Failed(Box::new(failure));
-        all.push((format!("failure.{name}.bin"), Message::Reply(9, Kind::Put, Epoch(301), reply)));
+        all.push((
+            format!("failure.{name}.bin"),
+            Message::Reply(9, Kind::Write, Epoch(301), reply),
+        ));
     }
     all
 }
@@ -157,6 +161,13 @@ fn requests() -> Vec<Request> {
     };
     let key = Bytes::from_static(b"the key");
     let context = Bytes::from_static(b"what was seen");
+    let session = Some(Bytes::from_static(b"what the session has seen"));
+    let get = Get {
+        key: key.clone(),
+        session,
+        quorum: QuorumRequest { r: None, ..quorum },
+        repair: Repair::Blocking,
+    };
     vec![
         Request::Hello(Hello { lane: Lane::Bulk, node: Some(7), cluster: Some([0xc1; 16]) }),
         Request::Ping(Ping {
@@ -167,19 +178,27 @@ fn requests() -> Vec<Request> {
         }),
         Request::View(ViewQuery { have: 302 }),
         Request::Status(StatusQuery {}),
-        Request::Put(Put {
+        Request::Write(Write {
             key: key.clone(),
-            context: context.clone(),
+            context,
+            session: Some(Bytes::from_static(b"what the session has seen")),
             quorum,
+            ttl_ms: Some(3_600_000),
             hops: 1,
-            value: Bytes::from_static(b"the value, as it is"),
+            operation: Bytes::from_static(b"an operation, as it is"),
         }),
-        Request::Get(Get {
-            key: key.clone(),
-            quorum: QuorumRequest { r: None, ..quorum },
-            repair: Repair::Blocking,
+        Request::List(List {
+            prefix: Bytes::from_static(b"cart:"),
+            page: Bytes::from_static(b"a page"),
+            limit: 999,
+            quorum,
         }),
-        Request::Delete(Delete { key: key.clone(), context, quorum, hops: 2 }),
+        Request::Scan(Scan { partition: 1017, after: Bytes::from_static(b"a row"), limit: 998 }),
+        Request::Many(Many::of(&[
+            One { operation: 1, ask: Ask::Write(Write::put(key.clone(), quorum, "value".into())) },
+            One { operation: 2, ask: Ask::Get(get.clone()) },
+        ])),
+        Request::Get(get),
         Request::Replicate(Replicate {
             key: key.clone(),
             ack: Ack::Durable,
@@ -227,14 +246,10 @@ fn requests() -> Vec<Request> {
 fn replies() -> Vec<(Kind, Reply)> {
     let stored = |context: &'static [u8]| Stored {
         context: Bytes::from_static(context),
+        session: Bytes::from_static(b"all that the session has seen"),
         dot: (3, 1, 70_000),
         receipt: receipt(),
     };
-    let values = vec![
-        ValueHead { dot: (1, 0, 5), length: 4 },
-        ValueHead { dot: (2, 1, u64::MAX), length: 300 },
-    ];
-    let bytes: Vec<u8> = b"four".iter().copied().chain((0..300).map(|i| i as u8)).collect();
     vec![
         (Kind::Hello, Reply::Welcome(Welcome { node: 3, cluster: [0xc1; 16], role: Role::Client })),
         (
@@ -244,21 +259,54 @@ fn replies() -> Vec<(Kind, Reply)> {
                 incarnation: 201,
                 commit: Commit { sequence: 302, chain: 0x2122_2324_2526_2728 },
                 roots: Roots { sum: 0x3132_3334_3536_3738, vouched: true },
+                wall_ms: 1_700_000_000_001,
             }),
         ),
         (Kind::View, Reply::View(ViewReply { view: Bytes::from_static(b"a view, as it is") })),
         (Kind::Status, Reply::Status(Box::new(status()))),
-        (Kind::Put, Reply::Put(stored(b"context after a put"))),
+        (Kind::Write, Reply::Written(stored(b"context after a write"))),
         (
             Kind::Get,
             Reply::Found(Found {
-                values,
                 context: Bytes::from_static(b"context of a read"),
                 receipt: receipt(),
-                bytes: bytes.into(),
+                reading: Bytes::from_static(b"a reading, as it is"),
             }),
         ),
-        (Kind::Delete, Reply::Deleted(stored(b"context after a delete"))),
+        (
+            Kind::List,
+            Reply::Listed(Listed {
+                page: Bytes::from_static(b"the next page"),
+                scanned: 70_000,
+                partitions: (300, 1024),
+                keys: Listed::tail(&["cart:7".into(), "cart:8".into()]),
+            }),
+        ),
+        (
+            Kind::Scan,
+            Reply::Scanned(Scanned {
+                last: Bytes::from_static(b"the last row"),
+                looked_at: 70_001,
+                in_doubt: true,
+                rows: Scanned::tail(&[ScannedRow {
+                    row: Bytes::from_static(b"a row"),
+                    alive: true,
+                    digest: Digest([0x71; 16]),
+                }]),
+            }),
+        ),
+        (
+            Kind::Many,
+            Reply::Many(ManyReply::of(&[
+                Reply::Written(stored(b"context after one of many")),
+                Reply::Found(Found {
+                    context: Bytes::from_static(b"context of one of many"),
+                    receipt: receipt(),
+                    reading: Bytes::from_static(b"a reading among many"),
+                }),
+                Reply::Failed(Box::new(Failure::refused(ErrorCode::KeyLength, "one of many"))),
+            ])),
+        ),
         (Kind::Replicate, Reply::Replicated(Replicated { durable: true })),
         (
             Kind::Fetch,
@@ -432,6 +480,8 @@ fn status() -> NodeStatus {
         version: "0.1.0".into(),
         uptime_ms: 4_000,
         wall_ms: 1_700_000_000_000,
+        clock_ahead_ms: -70_000,
+        clock_problem: "behind the others".into(),
         resident_bytes: 50_000_000,
         cpu_micros: 51_000_000,
         keys: 6,

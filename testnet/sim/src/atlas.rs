@@ -6,9 +6,9 @@
 //!
 //! Hints count: they are copies. What lies in the page cache does not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use atoll_antientropy::{Dot, Register};
+use atoll_antientropy::{Dot, Kind, State};
 use atoll_node::storage::{Space, Store as _, memory::MemoryStore, rows};
 use atoll_ring::{NodeId, Owners};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::cluster::{Cluster, Lies, read};
 
 /// By data row: the join of all copies.
-type Whole = BTreeMap<Bytes, Register>;
+type Whole = BTreeMap<Bytes, State>;
 
 /// Whether a fault may happen: the cluster as it would be, with these disks in the place of those it has, still holds
 /// everything.
@@ -38,7 +38,7 @@ pub fn others_hold(cluster: &Cluster, node: NodeId) -> bool {
         if !owners.contains(&node) {
             return true;
         }
-        let mut others = Register::default();
+        let mut others = State::unknown(Kind::Register);
         for owner in owners.iter().filter(|owner| **owner != node && !cluster.is_gone(**owner)) {
             if let Some(value) = cluster.machine(*owner).store.synced_row(Space::Data, row)
                 && let (_, Lies::State(state)) = read(Space::Data, row, &value)
@@ -58,7 +58,10 @@ fn whole(cluster: &Cluster, instead: &[(NodeId, MemoryStore)]) -> Whole {
         for space in [Space::Data, Space::Hints] {
             for (row, value) in store.synced(space) {
                 if let (data_row, Lies::State(state)) = read(space, &row, &value) {
-                    whole.entry(data_row).or_default().join(state);
+                    match whole.entry(data_row) {
+                        Entry::Vacant(vacant) => drop(vacant.insert(state)),
+                        Entry::Occupied(mut known) => known.get_mut().join(state),
+                    }
                 }
             }
         }
@@ -126,9 +129,9 @@ mod tests {
         let cluster = Cluster::new(3, HintLimits::default(), &mut Chance::of_seed(1));
         let row = cluster.row("a");
         let actor = Actor { node: 1, incarnation: 0 };
-        let first = Register::put(&Context::new(), Event::alone(actor, 1), "1".into());
-        let second = Register::put(first.context(), Event::alone(actor, 2), "2".into());
-        let keep = |node: u32, space: Space, row: &Bytes, state: &Register| {
+        let first = State::put(&Context::new(), Event::alone(actor, 1), "1".into());
+        let second = State::put(first.context(), Event::alone(actor, 2), "2".into());
+        let keep = |node: u32, space: Space, row: &Bytes, state: &State| {
             let value = Record::encode(row, None, &state.encode());
             let write = Write { space, row: row.clone(), value: Some(value) };
             let store = &cluster.machine(NodeId(node)).store;

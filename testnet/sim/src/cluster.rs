@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use atoll_antientropy::{Register, Secret};
+use atoll_antientropy::{Secret, State};
 use atoll_node::{
     HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     membership::seeded::SeededLog,
@@ -373,6 +373,7 @@ impl Start {
             past: self.past,
             hint_limits: self.hint_limits,
             scrub_period: SCRUB_PERIOD,
+            clock_bound: atoll_node::CLOCK_BOUND,
             certificate: Arc::default(),
         };
         Ok(Started { node: Node::start(parts).await?, writer })
@@ -382,7 +383,7 @@ impl Start {
 /// What lies in a row of a store.
 pub enum Lies {
     /// A state, of this key.
-    State(Register),
+    State(State),
     /// Something that is not what was written.
     Damaged,
 }
@@ -393,7 +394,7 @@ pub fn read(space: Space, row: &Bytes, value: &Bytes) -> (Bytes, Lies) {
         Space::Hints => rows::data_of_hint(row),
         Space::Data | Space::Meta | Space::Digests | Space::Quarantine => row.clone(),
     };
-    let state = Record::decode(row, value).and_then(|record| record.register());
+    let state = Record::decode(row, value).and_then(|record| record.decoded());
     (data_row, state.map_or(Lies::Damaged, Lies::State))
 }
 

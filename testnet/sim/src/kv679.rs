@@ -3,7 +3,7 @@
 //! Riak lost acknowledged writes for years in one family of ways (issue kv679): a node forgets a key, begins its clock for
 //! it anew, and whoever remembers the old events takes the new ones for old. Its model (riak_kv, `eqc/kv679_eqc.erl`) puts
 //! through any of six nodes, lets nodes forget, replicates and hands off, and asks that no value is lost which no later
-//! write replaced. This is that model over the code that decides here: [`Standing`], [`Note`], [`Lease`] and [`Register`].
+//! write replaced. This is that model over the code that decides here: [`Standing`], [`Note`], [`Lease`] and [`State`].
 //! Nodes also crash, lose their disks, and change roles, as they will when partitions move.
 //!
 //! Beside every copy the model keeps the plain set of writes that went into it. What is alive in all copies together must be
@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use atoll_antientropy::{Actor, Context, Dot, Event, Lease, Note, Register, Standing};
+use atoll_antientropy::{Actor, Context, Dot, Event, Kind, Lease, Note, Standing, State};
 use atoll_node::canary::{self, Canary};
 use atoll_transport::chance::Chance;
 use bytes::Bytes;
@@ -68,10 +68,16 @@ fn sequence(seed: u64, steps: &mut u64) -> Result<(), String> {
 }
 
 /// A state, and the writes that truly went into it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Piece {
-    state: Register,
+    state: State,
     truth: Writes,
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Piece { state: State::unknown(Kind::Register), truth: Writes::default() }
+    }
 }
 
 /// A row on a disk: a copy of the key, and the note of the coordinator beside it.
@@ -173,9 +179,9 @@ impl Model {
             return Err(format!("{dot} was given twice"));
         }
         let state = if is_put {
-            Register::put(&seen.context, event, Bytes::copy_from_slice(&[number as u8]))
+            State::put(&seen.context, event, Bytes::copy_from_slice(&[number as u8]))
         } else {
-            Register::delete(&seen.context, event)
+            State::delete(&seen.context, event)
         };
         let truth = seen.truth | 1 << number;
         let context = state.context().clone();

@@ -6,11 +6,12 @@
 
 use std::{cell::RefCell, time::Duration};
 
+use atoll_antientropy::{Dot, Operation, Reading};
 use atoll_check::{Effect as Left, Event, Levels, Op, Reply as Heard, What};
 use atoll_ring::{Epoch, Level, NodeId, Quorum, QuorumRequest};
 use atoll_transport::{CallError, chance::Chance};
 use atoll_wire::{
-    Delete, Effect, Envelope, Failure, Found, Get, Lane, Put, Repair, Reply, Request, Role, Stored,
+    Effect, Envelope, Failure, Found, Get, Lane, Repair, Reply, Request, Role, Stored, Write,
 };
 use bytes::Bytes;
 
@@ -247,7 +248,7 @@ impl Session {
         }
         let world = &mut world.borrow_mut();
         let (reply, next) = match answer {
-            Ok(Ok((_, Reply::Put(stored) | Reply::Deleted(stored)))) => {
+            Ok(Ok((_, Reply::Written(stored)))) => {
                 (self.stored(world, op, ask, &quorum, stored), Next::Done)
             }
             Ok(Ok((_, Reply::Found(found)))) => (self.found(world, op, ask, found), Next::Done),
@@ -297,8 +298,11 @@ impl Session {
 
     fn found(&self, world: &mut World, op: Op, ask: &Ask, found: Found) -> Heard {
         world.figures.reads += 1;
-        let siblings = found.siblings().expect("lengths add up");
-        let values = siblings.iter().map(|(dot, bytes)| (value_in(bytes), *dot)).collect();
+        let Ok(Reading::Register(siblings)) = Reading::decode(&found.reading) else {
+            panic!("a get was answered with no siblings");
+        };
+        let dot = |dot: &Dot| (dot.actor.node, dot.actor.incarnation, dot.counter);
+        let values = siblings.iter().map(|one| (value_in(&one.value), dot(&one.dot))).collect();
         let context = !found.context.is_empty();
         self.remember(world, op, &ask.key, found.context);
         Heard::Found { values, context }
@@ -317,14 +321,14 @@ impl Ask {
         let key = Bytes::copy_from_slice(self.key.as_bytes());
         let context = self.seen.as_ref().map(|(_, context)| context.clone()).unwrap_or_default();
         let quorum = self.quorum;
-        match self.what {
-            What::Put => {
-                let value = bytes_of(op, padding);
-                Request::Put(Put { key, context, quorum, hops: 0, value })
+        let operation = match self.what {
+            What::Put => Operation::Put { value: bytes_of(op, padding), expires_ms: None },
+            What::Delete => Operation::Clear,
+            What::Get => {
+                return Request::Get(Get { key, session: None, quorum, repair: self.repair });
             }
-            What::Delete => Request::Delete(Delete { key, context, quorum, hops: 0 }),
-            What::Get => Request::Get(Get { key, quorum, repair: self.repair }),
-        }
+        };
+        Request::Write(Write { context, ..Write::new(key, quorum, &operation) })
     }
 }
 

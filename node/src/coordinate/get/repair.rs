@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use atoll_antientropy::Register;
+use atoll_antientropy::State;
 use atoll_ring::{Needs, NodeId, Outcome as Verdict, Tally, Vote};
 use atoll_transport::Boxed;
 use atoll_wire::{Ack, Effect, ErrorCode, Failure, Lane, Outcome, Replicate, Reply, Request};
@@ -70,15 +70,15 @@ impl Sending {
 impl Read {
     /// Waits until so many replicas hold what was found, fsynced, that any later read of as many as this one meets one of
     /// them: n - r + 1, as if the read were a write. And not fewer than the read itself needed.
-    pub(super) async fn make_sure(&mut self, joined: &Register) -> Result<(), Failure> {
+    pub(super) async fn make_sure(&mut self, joined: &State) -> Result<(), Failure> {
         let state = encoded(joined);
         if state.is_empty() {
             return Ok(()); // there is nothing that a later read could miss
         }
         let needs = self.needed_to_be_sure();
         let mut sure = {
-            let owners = self.place.owners_to_read(self.quorum.n());
-            Tally::new(owners, needs, self.quorum.sloppy())
+            let owners = self.place.owners_to_read(self.reader.quorum.n());
+            Tally::new(owners, needs, self.reader.quorum.sloppy())
         };
         let mut sending = Sending::default();
         for (who, answer) in &self.answers {
@@ -177,7 +177,8 @@ impl Read {
     }
 
     fn needed_to_be_sure(&self) -> Needs {
-        let (n, Needs { acks, owners, durable }) = (self.quorum.n(), self.quorum.of_read());
+        let (n, Needs { acks, owners, durable }) =
+            (self.reader.quorum.n(), self.reader.quorum.of_read());
         let owners = match owners {
             0 => 0,
             owners => owners.max(n + 1 - owners),
@@ -191,7 +192,7 @@ impl Read {
         &mut self,
         set: &[NodeId],
         sending: &mut Sending,
-        joined: &Register,
+        joined: &State,
         state: &Bytes,
     ) -> bool {
         while let Some(index) = self.reserve.iter().position(|owner| set.contains(owner)) {
@@ -216,15 +217,15 @@ impl Read {
     }
 
     /// Asks an owner what it holds, and brings it the state if that is less.
-    fn assure(&self, owner: NodeId, joined: &Register, state: &Bytes) -> Boxed<(Who, Assured)> {
+    fn assure(&self, owner: NodeId, joined: &State, state: &Bytes) -> Boxed<(Who, Assured)> {
         let who = Who::Owner(owner);
-        let asked = fetch(&self.node, who, &self.place, self.due, self.repair);
+        let asked = fetch(&self.node, who, &self.place, self.due, self.reader.durable());
         let repaired = self.repair(who, joined, state);
         let joined = joined.clone();
         Box::pin(async move {
             match asked.await.1 {
                 Fetched::State(held) | Fetched::InDoubt(held)
-                    if Register::decode(&held).is_ok_and(|held| held.covers(&joined)) =>
+                    if State::decode(&held).is_ok_and(|held| held.covers(&joined)) =>
                 {
                     (who, Assured::Held)
                 }
@@ -237,7 +238,7 @@ impl Read {
     }
 
     /// Brings a state to a replica, fsynced.
-    fn repair(&self, who: Who, joined: &Register, state: &Bytes) -> Boxed<(Who, Assured)> {
+    fn repair(&self, who: Who, joined: &State, state: &Bytes) -> Boxed<(Who, Assured)> {
         if who.node() == self.node.id() {
             let row = &self.place.row;
             let kept = match who {
@@ -266,7 +267,7 @@ impl Read {
     }
 
     /// Read repair: gathers the answers still on their way, then sends the joined state to whoever lacks part of it.
-    pub(super) async fn mend(mut self, mut joined: Register, mut behind: Vec<NodeId>) {
+    pub(super) async fn mend(mut self, mut joined: State, mut behind: Vec<NodeId>) {
         let known = self.answers.len();
         let deadline = self.due.deadline;
         self.stand_ins = StandIns::none();

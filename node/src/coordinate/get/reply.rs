@@ -1,11 +1,9 @@
 //! What the client of a read hears: what was found, or why too few have answered.
 
-use atoll_antientropy::Register;
+use atoll_antientropy::State;
 use atoll_ring::NodeId;
-use atoll_wire::{
-    Effect, ErrorCode, Failure, Found, Outcome, Receipt, Repair, ReplicaReport, ValueHead,
-};
-use bytes::{Bytes, BytesMut};
+use atoll_wire::{Effect, ErrorCode, Failure, Found, Outcome, Receipt, Repair, ReplicaReport};
+use bytes::Bytes;
 
 use super::{Read, Who, encoded};
 use crate::coordinate::{LEFT_BEHIND, ballot::BOTH_SETS};
@@ -30,7 +28,7 @@ impl Read {
     }
 
     /// Joins what came, answers, and mends in the background whoever was behind.
-    pub(super) fn found(mut self, joined: Register) -> Found {
+    pub(super) fn found(mut self, joined: State) -> Found {
         let state = encoded(&joined);
         let behind = self.behind(&state);
         let was_behind = self.answers.iter().filter(|(_, answer)| *answer != state);
@@ -43,7 +41,7 @@ impl Read {
             }
         }
         let unfinished = !behind.is_empty() || !self.asked.is_empty();
-        let room = match self.repair != Repair::None && unfinished {
+        let room = match self.reader.repair != Repair::None && unfinished {
             true => self.node.room_to_mend(),
             false => None,
         };
@@ -52,26 +50,11 @@ impl Read {
         }
         let receipt = self.receipt();
 
-        let mut bytes = BytesMut::new();
-        let mut values = Vec::with_capacity(joined.siblings());
-        let single = joined.siblings() == 1;
-        let mut only = Bytes::new();
-        for (dot, value) in joined.values() {
-            values.push(ValueHead {
-                dot: (dot.actor.node, dot.actor.incarnation, dot.counter),
-                length: u32::try_from(value.len()).expect("values are far below 4 GiB"),
-            });
-            if single {
-                only = value.clone(); // the usual case copies nothing
-            } else {
-                bytes.extend_from_slice(value);
-            }
-        }
+        let reading = joined.read(self.node.clock().wall_ms());
         let found = Found {
-            values,
             context: self.place.seal(&self.node, joined.context()),
             receipt,
-            bytes: if single { only } else { bytes.freeze() },
+            reading: reading.encode().into(),
         };
         if let Some(room) = room {
             let node = self.node.clone();
@@ -84,33 +67,32 @@ impl Read {
     }
 
     /// The join of all answers. Equal bytes are equal states, so they are decoded once.
-    pub(super) fn joined(&self) -> Result<Register, Failure> {
-        let mut joined = Register::default();
+    pub(super) fn joined(&self) -> Result<State, Failure> {
+        let mut joined: Option<State> = None;
         for (index, (who, answer)) in self.answers.iter().enumerate() {
             let seen_before = self.answers[..index].iter().any(|(_, earlier)| earlier == answer);
             if answer.is_empty() || seen_before {
                 continue;
             }
-            let state = Register::decode(answer).map_err(|error| {
-                let detail = format!("{} sent bytes that are no state: {error}", who.node());
+            let state = self.node.decoded(self.place.bucket, answer).ok_or_else(|| {
+                let detail = format!("{} sent bytes that are no state of the key", who.node());
                 Failure::refused(ErrorCode::Internal, detail)
             })?;
-            if index == 0 {
-                joined = state;
-            } else {
-                joined.join(state);
+            match &mut joined {
+                Some(joined) => joined.join(state),
+                None => joined = Some(state),
             }
         }
-        Ok(joined)
+        Ok(joined.unwrap_or_else(|| State::unknown(self.place.kind)))
     }
 
     pub(super) fn receipt(&self) -> Receipt {
         Receipt {
             epoch: self.place.epoch(),
             coordinator: self.node.id().0,
-            n: self.quorum.n(),
-            needed: self.quorum.r(),
-            owners_needed: self.quorum.pr(),
+            n: self.reader.quorum.n(),
+            needed: self.reader.quorum.r(),
+            owners_needed: self.reader.quorum.pr(),
             durable_needed: 0,
             replicas: self.reports.clone(),
             hinted: Vec::new(),
@@ -127,7 +109,7 @@ impl Read {
             owners().all(|report| damaged(report) || report.outcome == Outcome::InDoubt);
         // where something could be joined since, all owners hold it and doubt the key
         let any_damage = owners().any(damaged) || self.node.doubt().covers_key(&self.place.row);
-        if self.quorum.n() < self.place.bucket_n() || !none_counts || !any_damage {
+        if self.reader.quorum.n() < self.place.bucket_n() || !none_counts || !any_damage {
             return None;
         }
         let partition = self.place.partition.0;
@@ -136,10 +118,29 @@ impl Read {
              `atoll repair run {partition} --accept-loss` takes that for the truth"
         );
         Some(Failure {
-            needed: self.quorum.r(),
+            needed: self.reader.quorum.r(),
             receipt: Some(Box::new(self.receipt())),
             ..Failure::refused(ErrorCode::Corrupt, detail)
         })
+    }
+
+    /// Nobody who could be asked knows all that the session has seen.
+    pub(super) fn knows_too_little(&self) -> Failure {
+        let missing = self.reader.to_know.without(&self.known);
+        let heard: Vec<String> =
+            self.answers.iter().map(|(who, _)| who.node().to_string()).collect();
+        let detail = format!(
+            "the session has seen {missing} of this key, and nobody who could be asked knows it by now ({}). What is missing is \
+             on nodes that are out of reach, or was acknowledged with --dw below -w and lost in a crash: wait, `atoll status` \
+             shows who is away; or begin a new session, which may then read backwards",
+            heard.join(", ")
+        );
+        Failure {
+            got: self.tally.acks(),
+            needed: self.reader.quorum.r(),
+            receipt: Some(Box::new(self.receipt())),
+            ..Failure::refused(ErrorCode::SessionNotSatisfied, detail)
+        }
     }
 
     /// Which answers did not count because of doubt, and what to do about it; for the words of an error.
@@ -187,9 +188,13 @@ impl Read {
             code,
             effect: Effect::NotApplied,
             got,
-            needed: self.quorum.r(),
+            needed: self.reader.quorum.r(),
             retry_after_ms: 0,
-            detail: format!("{got} of {} answers {when}{both}{}", self.quorum.r(), self.doubters()),
+            detail: format!(
+                "{got} of {} answers {when}{both}{}",
+                self.reader.quorum.r(),
+                self.doubters()
+            ),
             receipt: Some(Box::new(self.receipt())),
         }
     }

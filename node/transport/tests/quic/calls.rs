@@ -39,9 +39,11 @@ async fn every_lane_carries_every_kind() {
                 Kind::Ping => matches!(reply, Reply::Pong(_)),
                 Kind::View => matches!(reply, Reply::View(_)),
                 Kind::Status => reply == status(),
-                Kind::Put => matches!(reply, Reply::Put(_)),
+                Kind::Write => matches!(reply, Reply::Written(_)),
                 Kind::Get => matches!(reply, Reply::Found(_)),
-                Kind::Delete => matches!(reply, Reply::Deleted(_)),
+                Kind::Many => matches!(reply, Reply::Many(_)),
+                Kind::List => matches!(reply, Reply::Listed(_)),
+                Kind::Scan => matches!(reply, Reply::Scanned(_)),
                 Kind::Replicate => matches!(reply, Reply::Replicated(_)),
                 Kind::Fetch => matches!(reply, Reply::Fetched(_)),
                 Kind::RepairStatus => matches!(reply, Reply::RepairStatus(_)),
@@ -280,14 +282,14 @@ async fn put_and_check(link: &Link, lane: Lane, length: usize) {
     let value = pattern(length);
     let hash = Bytes::copy_from_slice(blake3::hash(&value).as_bytes());
     match ask(link, lane, &put("key", value)).await {
-        Ok(Reply::Put(stored)) => assert_eq!(stored.context, hash, "{length} bytes"),
+        Ok(Reply::Written(stored)) => assert_eq!(stored.context, hash, "{length} bytes"),
         other => panic!("a put of {length} bytes was answered with {other:?}"),
     }
 }
 
 async fn get_and_check(link: &Link, lane: Lane, length: usize) {
     match ask(link, lane, &get(length)).await {
-        Ok(Reply::Found(found)) => assert!(found.bytes == pattern(length), "{length} bytes"),
+        Ok(Reply::Found(found)) => assert!(found.reading == pattern(length), "{length} bytes"),
         other => panic!("a get of {length} bytes was answered with {other:?}"),
     }
 }

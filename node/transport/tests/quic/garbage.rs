@@ -18,7 +18,7 @@ use crate::{
 
 /// What is no frame, each with its name.
 fn nasties() -> Vec<(&'static str, Vec<u8>)> {
-    let put = Kind::Put.number();
+    let put = Kind::Write.number();
     let mut cap_and_one = raw::frame(put, 0, &[0; 100], &[]);
     cap_and_one[..4].copy_from_slice(&(14 + (32 << 10) + VALUE_BYTES_MAX as u32 + 1).to_le_bytes());
     let mut endless = cap_and_one.clone();
@@ -122,7 +122,7 @@ async fn half_a_frame_holds_up_nobody_else() {
     }
     for _ in 0..64 {
         let mut stream = connection.open_uni().await.unwrap();
-        stream.write_all(&raw::frame(Kind::Put.number(), 0, &[0; 100], &[])[..50]).await.unwrap();
+        stream.write_all(&raw::frame(Kind::Write.number(), 0, &[0; 100], &[])[..50]).await.unwrap();
         held.push((stream, None));
     }
     still_served(&neighbour).await;
@@ -182,6 +182,7 @@ async fn long_replies_that_nobody_waits_for_are_not_read() {
             incarnation: 0,
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
+            wall_ms: 1_700_000_000_001,
         }),
     );
     let (answer, ()) = tokio::join!(ask(&link, atoll_wire::Lane::Control, &request), async {
@@ -225,6 +226,7 @@ async fn a_refused_dial_leaves_nothing_behind() {
             incarnation: 0,
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
+            wall_ms: 1_700_000_000_001,
         })),
         None,
     ];

@@ -99,11 +99,11 @@ async fn a_frame_in_a_frame_is_not_obeyed() {
         nested = Bytes::from(encoded(&put("key", nested)).concat());
     }
     lane.send.write_all(&nested).await.unwrap();
-    assert!(matches!(within(lane.read()).await.reply(), Ok((_, Reply::Put(_)))));
+    assert!(matches!(within(lane.read()).await.reply(), Ok((_, Reply::Written(_)))));
     lane.send.write_all(&raw::frame(Kind::Get.number(), 0, &nested, &[])).await.unwrap();
     assert_eq!(refused(within(lane.read()).await), ErrorCode::Malformed);
     let obeyed: Vec<Kind> = server.host.seen().iter().map(|(_, kind, _)| *kind).collect();
-    assert_eq!(obeyed, [Kind::Put]);
+    assert_eq!(obeyed, [Kind::Write]);
     assert!(connection.close_reason().is_none());
     still_served(&neighbour).await;
 }
@@ -159,7 +159,7 @@ async fn what_does_not_come_whole_is_not_obeyed() {
     let mut reply = within(connection.accept_uni()).await.unwrap();
     let reply = within(reply.read_to_end(1 << 20)).await.unwrap();
     let reply = atoll_wire::Frame::parse(&reply.into()).unwrap();
-    assert!(matches!(reply.reply(), Ok((_, Reply::Put(_)))));
+    assert!(matches!(reply.reply(), Ok((_, Reply::Written(_)))));
     still_served(&neighbour).await;
 }
 
@@ -220,7 +220,7 @@ async fn whoever_does_not_listen_is_not_read() {
             }
         };
         match frame.reply().unwrap().1 {
-            Reply::Found(found) => assert_eq!(found.bytes.len(), VALUE_BYTES_MAX),
+            Reply::Found(found) => assert_eq!(found.reading.len(), VALUE_BYTES_MAX),
             Reply::Failed(failure) => assert_eq!(failure.code, ErrorCode::Overloaded),
             other => panic!("{other:?}"),
         }

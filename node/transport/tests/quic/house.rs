@@ -16,11 +16,12 @@ use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
-    Dumped, Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, MovesQuery,
-    MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply, Recall, Recalled,
-    Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate, Replicated,
-    Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply,
+    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped,
+    Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many,
+    ManyReply, MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply,
+    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
+    Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Stored,
+    Unmatched, ViewQuery, ViewReply, Write,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -134,17 +135,29 @@ impl Host {
                 incarnation: 0,
                 commit: Commit::default(),
                 roots: Roots::default(),
+                wall_ms: 0,
             }),
             Request::View(_) => Reply::View(ViewReply { view: Bytes::from_static(b"a view") }),
             Request::Status(_) => Reply::Status(Box::default()),
-            Request::Put(put) => Reply::Put(stored(&put.value)),
+            Request::Write(write) => Reply::Written(stored(&write.operation)),
             Request::Get(get) => Reply::Found(Found {
-                values: Vec::new(),
                 context: Bytes::new(),
                 receipt: receipt(),
-                bytes: pattern(length_in(&get.key)),
+                reading: pattern(length_in(&get.key)),
             }),
-            Request::Delete(_) => Reply::Deleted(stored(b"")),
+            Request::Many(_) => Reply::Many(ManyReply::new()),
+            Request::List(_) => Reply::Listed(Listed {
+                page: Bytes::new(),
+                scanned: 0,
+                partitions: (0, 0),
+                keys: Bytes::new(),
+            }),
+            Request::Scan(_) => Reply::Scanned(Scanned {
+                last: Bytes::new(),
+                looked_at: 0,
+                in_doubt: false,
+                rows: Bytes::new(),
+            }),
             Request::Replicate(_) => Reply::Replicated(Replicated { durable: true }),
             Request::Fetch(fetch) => Reply::Fetched(Fetched {
                 known: true,
@@ -190,7 +203,7 @@ impl Handler for Host {
     fn handle(self: Arc<Self>, caller: Caller, envelope: Envelope, request: Request) -> Answer {
         self.seen.lock().unwrap().push((envelope.role, request.kind(), caller));
         let waits = match &request {
-            Request::Put(put) => put.key == AT_THE_GATE,
+            Request::Write(write) => write.key == AT_THE_GATE,
             Request::Fetch(fetch) => fetch.key == AT_THE_GATE,
             Request::Get(_) => return Answer::Later(Box::pin(async move { self.reply(request) })),
             _ => false,
@@ -221,7 +234,7 @@ fn length_in(key: &[u8]) -> usize {
 /// A put is answered with what arrived, hashed.
 fn stored(value: &[u8]) -> Stored {
     let context = Bytes::copy_from_slice(blake3::hash(value).as_bytes());
-    Stored { context, dot: (1, 0, 1), receipt: receipt() }
+    Stored { context, session: Bytes::new(), dot: (1, 0, 1), receipt: receipt() }
 }
 
 fn receipt() -> Receipt {
@@ -285,15 +298,21 @@ pub fn ping() -> Request {
     })
 }
 
-pub fn put(key: &'static str, value: Bytes) -> Request {
-    let quorum = QuorumRequest::default();
-    Request::Put(Put { key: key.into(), context: Bytes::new(), quorum, hops: 0, value })
+/// A write with these bytes for an operation.
+pub fn put(key: &'static str, operation: Bytes) -> Request {
+    let write = Write::put(key.into(), QuorumRequest::default(), Bytes::new());
+    Request::Write(Write { operation, ..write })
 }
 
 /// Asks for so many bytes.
 pub fn get(length: usize) -> Request {
     let quorum = QuorumRequest::default();
-    Request::Get(Get { key: length.to_string().into(), quorum, repair: Repair::Async })
+    Request::Get(Get {
+        key: length.to_string().into(),
+        session: None,
+        quorum,
+        repair: Repair::Async,
+    })
 }
 
 pub fn fetch(key: impl Into<Bytes>) -> Request {
@@ -302,16 +321,19 @@ pub fn fetch(key: impl Into<Bytes>) -> Request {
 
 /// A small request of this kind.
 pub fn of_kind(kind: Kind) -> Request {
-    let (key, context) = (Bytes::from_static(b"key"), Bytes::from_static(b"context"));
-    let quorum = QuorumRequest::default();
     match kind {
         Kind::Hello => Request::Hello(Hello { lane: Lane::Request, node: None, cluster: None }),
         Kind::Ping => ping(),
         Kind::View => Request::View(ViewQuery { have: 0 }),
         Kind::Status => Request::Status(StatusQuery {}),
-        Kind::Put => put("key", Bytes::from_static(b"value")),
+        Kind::Write => put("key", Bytes::from_static(b"value")),
         Kind::Get => get(3),
-        Kind::Delete => Request::Delete(Delete { key, context, quorum, hops: 0 }),
+        Kind::Many => Request::Many(Many::of(&[])),
+        Kind::List => {
+            let (prefix, page, quorum) = (Bytes::new(), Bytes::new(), QuorumRequest::default());
+            Request::List(List { prefix, page, limit: 1, quorum })
+        }
+        Kind::Scan => Request::Scan(Scan { partition: 0, after: Bytes::new(), limit: 1 }),
         Kind::Replicate => replicate(Bytes::from_static(b"state")),
         Kind::Fetch => fetch("3"),
         Kind::RepairStatus => Request::RepairStatus(RepairQuery {}),

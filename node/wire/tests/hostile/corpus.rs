@@ -70,14 +70,14 @@ pub fn entries() -> Vec<(String, Bytes)> {
 type Entries = Vec<(String, Vec<u8>)>;
 
 fn frames() -> Entries {
-    let put = Kind::Put.number();
+    let write = Kind::Write.number();
     let lengthy = |length: u32| {
-        let mut frame = frame(put, 0, &[0; 20], &[]);
+        let mut frame = frame(write, 0, &[0; 20], &[]);
         frame[..4].copy_from_slice(&length.to_le_bytes());
         frame
     };
     let changed = |at: usize, byte: u8| {
-        let mut frame = frame(put, 0, &[0; 20], &[]);
+        let mut frame = frame(write, 0, &[0; 20], &[]);
         frame[at] = byte;
         frame
     };
@@ -91,9 +91,9 @@ fn frames() -> Entries {
         change(&mut header);
         frame(bytes[5], u16::from_le_bytes([bytes[6], bytes[7]]), &header, &[])
     };
-    let mut nested = golden("put.request.bin");
+    let mut nested = golden("write.request.bin");
     for _ in 0..12 {
-        nested = frame(put, 0, &header_of(&golden("put.request.bin")), &nested);
+        nested = frame(write, 0, &header_of(&golden("write.request.bin")), &nested);
     }
     let mut all = vec![
         named("frame-empty", vec![]),
@@ -103,7 +103,7 @@ fn frames() -> Entries {
         named("frame-length-below-the-least", lengthy(13)),
         named("frame-length-4-gib", lengthy(u32::MAX)),
         named("frame-length-of-a-frame-behind", {
-            let mut two = frame(put, 0, &[0; 20], &[]);
+            let mut two = frame(write, 0, &[0; 20], &[]);
             let behind = frame(Kind::Ping.number(), 0, &[], &[]);
             two.extend(behind);
             two
@@ -120,9 +120,9 @@ fn frames() -> Entries {
             frame[17] = 0xff;
             frame
         }),
-        named("frame-header-of-ff", frame(put, 0, &[0xff; 2000], &[])),
+        named("frame-header-of-ff", frame(write, 0, &[0xff; 2000], &[])),
         named("frame-in-a-frame-in-a-frame", nested),
-        named("frame-in-a-header", frame(put, 0, &golden("put.request.bin"), &[])),
+        named("frame-in-a-header", frame(write, 0, &golden("write.request.bin"), &[])),
         named("frame-tail-where-none-belongs", frame(Kind::Ping.number(), 0, &[0; 4], b"tail")),
         named("frame-header-with-a-byte-too-many", header_with("get.request.bin", |h| h.push(0))),
         named("frame-header-cut", header_with("get.request.bin", |h| h.truncate(h.len() / 2))),
@@ -138,7 +138,6 @@ fn frames() -> Entries {
             }),
         ),
         named("frame-status-of-peers-of-zeros", peers_of_zeros()),
-        named("frame-found-of-siblings-of-zeros", siblings_of_zeros()),
         named("frame-text-that-is-no-text", {
             let header = [&[0u8, 0, 0, 0, 200][..], &[0xc0; 200]].concat();
             frame(Kind::Status.number(), 1, &header, &[])
@@ -146,7 +145,7 @@ fn frames() -> Entries {
     ];
     for (index, huge) in HUGE.iter().enumerate() {
         for (word, kind, flags) in
-            [("get", Kind::Get, 1), ("status", Kind::Status, 1), ("failed", Kind::Put, 3)]
+            [("get", Kind::Get, 1), ("status", Kind::Status, 1), ("failed", Kind::Write, 3)]
         {
             let header = [&[1u8][..], &huge.repeat(40)].concat();
             all.push(named(
@@ -479,15 +478,6 @@ fn peers_of_zeros() -> Vec<u8> {
     let peers = (HEADER_BYTES_MAX - head.len() - 3) / 5;
     let count = postcard::to_stdvec(&peers).expect("in memory");
     frame(Kind::Status.number(), 1, &[head, &count, &vec![0; peers * 5]].concat(), &[])
-}
-
-/// Siblings of four bytes each, with lengths that add up to nothing.
-fn siblings_of_zeros() -> Vec<u8> {
-    let values = (HEADER_BYTES_MAX - 64) / 4;
-    let count = postcard::to_stdvec(&values).expect("in memory");
-    let context_and_receipt = [0; 11];
-    let header = [&[0], &count[..], &vec![0; values * 4], &context_and_receipt].concat();
-    frame(Kind::Get.number(), 1, &header, &[])
 }
 
 fn row(state: &'static [u8]) -> DumpedRow {
