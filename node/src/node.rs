@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     Clock,
+    buckets::{self, Buckets},
     canary::{self, Canary},
     doubt::Doubt,
     headroom::{self, Headroom},
@@ -115,6 +116,7 @@ pub struct Node {
     clock: Arc<dyn Clock>,
     certificate: Arc<CertificateState>,
     memory: Memory,
+    buckets: Arc<Buckets>,
     headroom: Headroom,
     doubt: Doubt,
     hints: Hints,
@@ -185,6 +187,7 @@ impl Node {
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
         summary::complete(&disk).await?;
+        let buckets = Arc::new(Buckets::open(disk.clone(), view.bucket_n())?);
         let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
@@ -199,6 +202,7 @@ impl Node {
             log: log.clone(),
             secret,
             transport,
+            buckets,
             headroom: Headroom::of(disk.clone()),
             doubt: Doubt::open(disk.clone(), clock.now())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
@@ -257,6 +261,7 @@ impl Node {
         self.spawn(quarantine::watch(self.clone()));
         self.spawn(moves::copy::watch(self.clone()));
         self.spawn(moves::clean::watch(self.clone()));
+        self.spawn(buckets::purge::watch(self.clone()));
         Ok(())
     }
 
@@ -372,6 +377,10 @@ impl Node {
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    pub(crate) fn buckets(&self) -> &Buckets {
+        &self.buckets
     }
 
     pub(crate) fn doubt(&self) -> &Doubt {

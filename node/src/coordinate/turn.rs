@@ -91,6 +91,7 @@ pub(super) fn take_turn(
     let stop = |error: StoreError| replica::stopping(&error);
     // the view may have changed while we waited for counters: what is not ours any more must not get an event here
     fence::of_own(node, place.partition, place.epoch())?;
+    node.buckets().living(place.bucket)?; // and what was dropped gets none at all
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
     node.takes_writes()?; // again: many may have waited for the same lease
     let own = match too_early {

@@ -16,12 +16,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_ring::{Quorum, QuorumRequest};
+use atoll_ring::QuorumRequest;
 use atoll_wire::{Effect, ErrorCode, Failure, Reply, Stored};
 use bytes::Bytes;
 
 use super::{
-    PLANS_MAX, Place, bad_quorum,
+    PLANS_MAX, Place,
     ballot::Ballot,
     hand_over::{HandOver, hand_over},
     planned_in_vain,
@@ -95,9 +95,9 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
 async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answer, Failure> {
     let place = Place::of(node, due.bucket, change.key.clone())?;
     if let What::Put(value) = &change.what {
-        super::check_value(value)?;
+        super::check_value(value, &place)?;
     }
-    let quorum = Quorum::new(&change.quorum, place.bucket_n()).map_err(bad_quorum)?;
+    let quorum = super::quorum(&change.quorum, &place)?;
     let seen = place.open(node, change.context.clone())?;
     if matches!(change.what, What::Delete) && seen.is_empty() {
         let detail = "a delete must carry the context of what it deletes; read the key first";

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use atoll_ring::{ClusterId, Epoch, NodeId, Partition, Token};
 use atoll_transport::{Answer, Caller, Handler};
 use atoll_wire::{
-    BucketId, Envelope, ErrorCode, Failure, Pong, RaftReply, Replicate, Reply, Request, Role,
-    Roots, ViewReply, limits::TIMEOUT_MS_MAX,
+    BucketChange, BucketId, Change as ChangeOfBuckets, Envelope, ErrorCode, Failure, Pong,
+    RaftReply, Replicate, Reply, Request, Role, Roots, ViewReply, limits::TIMEOUT_MS_MAX,
 };
 use tokio::time::Instant;
 
 use super::Node;
 use crate::{
+    buckets,
     coordinate::{
         get::get,
         write::{Change, What, write},
@@ -73,6 +74,8 @@ impl Handler for Node {
                 | Request::Raft(_)
                 | Request::Propose(_)
                 | Request::Moves(_)
+                | Request::Buckets(_)
+                | Request::BucketChange(BucketChange { change: ChangeOfBuckets::Join, .. })
         );
         if !at_any_time && self.life.get().is_none() {
             return Answer::Now(failed(self.not_yet()));
@@ -89,6 +92,7 @@ impl Handler for Node {
             Request::Ping(ping) => {
                 if caller.node == Some(NodeId(ping.node)) {
                     self.memory.heard(NodeId(ping.node), ping.incarnation, ping.commit);
+                    buckets::gossip::heard(&self, NodeId(ping.node), ping.buckets);
                 }
                 let Some(actor) = self.actor() else {
                     return Answer::Now(failed(self.not_yet())); // so that nobody counts on us
@@ -103,6 +107,7 @@ impl Handler for Node {
                     incarnation: actor.incarnation,
                     commit: self.memory.to_tell(NodeId(ping.node)),
                     roots,
+                    buckets: self.buckets.digest(),
                 }));
             }
             Request::Recall(recall) if self.is_about(&caller, recall.node) => {
@@ -145,6 +150,11 @@ impl Handler for Node {
                     }
                 }));
             }
+            Request::Buckets(query) => return Answer::Now(buckets::answer::all(&self, query)),
+            Request::BucketChange(asked) => {
+                let asked = asked.clone();
+                return Answer::Later(Box::pin(buckets::answer::change(self, asked, due.deadline)));
+            }
             Request::Moves(_) => return Answer::Now(Reply::Moves(moves::report(&self))),
             Request::Copy(copy) => return moves::send_page(&self, caller, copy),
             Request::Covered(asked) => return moves::covers(&self, caller, asked),
@@ -174,9 +184,16 @@ impl Handler for Node {
             let failure = Failure::refused(ErrorCode::DeadlinePassed, detail);
             return Answer::Now(failed(failure));
         }
-        if envelope.role == Role::Node && self.is_behind(&envelope, &request, key) {
+        let is_unheard_of = self.buckets.known(envelope.bucket).is_none();
+        let is_behind = envelope.role == Role::Node && self.is_behind(&envelope, &request, key);
+        if is_unheard_of || is_behind {
             return Answer::Later(Box::pin(async move {
-                fence::wait_for(&self, envelope.epoch, due.deadline).await;
+                if is_unheard_of {
+                    buckets::gossip::learn(&self, envelope.bucket, due.deadline).await;
+                }
+                if is_behind {
+                    fence::wait_for(&self, envelope.epoch, due.deadline).await;
+                }
                 match self.serve(envelope, request, due) {
                     Answer::Now(reply) => reply,
                     Answer::Later(reply) => reply.await,
@@ -227,6 +244,8 @@ impl Node {
             | Request::Propose(_)
             | Request::Raft(_)
             | Request::Moves(_)
+            | Request::BucketChange(_)
+            | Request::Buckets(_)
             | Request::Copy(_)
             | Request::Covered(_)
             | Request::Recall(_)

@@ -403,6 +403,7 @@ mod tests {
             incarnation: 0,
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
+            buckets: 0,
         });
         let bytes = encode_reply(Kind::Ping, id, Epoch(3), &reply).unwrap().concat();
         Frame::parse(&bytes.into()).unwrap()

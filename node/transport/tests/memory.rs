@@ -66,6 +66,7 @@ impl Handler for Host {
             incarnation: 0,
             commit: Commit::default(),
             roots: Roots::default(),
+            buckets: 0,
         });
         if let Request::Ping(_) = request {
             self.done.fetch_add(1, Ordering::SeqCst);
@@ -86,6 +87,7 @@ fn ping() -> Request {
         incarnation: 0,
         commit: Commit::default(),
         roots: Roots::default(),
+        buckets: 0,
     })
 }
 
@@ -128,7 +130,8 @@ async fn calls_are_answered() {
                 node: 2,
                 incarnation: 0,
                 commit: Commit::default(),
-                roots: Roots::default()
+                roots: Roots::default(),
+                buckets: 0,
             })
         )
     );

@@ -65,6 +65,14 @@ codes! {
     RingRejected = 13, "ring change refused";
     /// The caller was removed from the ring and cannot come back under its id.
     Removed = 14, "removed from the ring";
+    /// Such a bucket cannot be; the text says which rule it breaks.
+    BadBucket = 30, "bad bucket";
+    /// The bucket's name stands for something else already.
+    BucketExists = 31, "bucket exists";
+    /// The bucket was dropped, and its data with it.
+    BucketDropped = 32, "bucket dropped";
+    /// There are as many buckets as there may be.
+    TooManyBuckets = 33, "too many buckets";
     /// Fewer owners than needed stored the write in time.
     WriteQuorumNotMet = 100, "write quorum not met";
     /// Fewer owners than needed answered the read in time.
@@ -197,6 +205,10 @@ mod tests {
             (12, "too many siblings"),
             (13, "ring change refused"),
             (14, "removed from the ring"),
+            (30, "bad bucket"),
+            (31, "bucket exists"),
+            (32, "bucket dropped"),
+            (33, "too many buckets"),
             (100, "write quorum not met"),
             (101, "read quorum not met"),
             (102, "no owner reachable"),

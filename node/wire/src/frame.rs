@@ -17,8 +17,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::{
-    COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, STATE_TAIL_BYTES_MAX,
-    VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+    COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, REGISTRY_TAIL_BYTES_MAX,
+    STATE_TAIL_BYTES_MAX, VALUE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
 };
 use crate::{Envelope, Failure, Reply, Request};
 
@@ -51,6 +51,10 @@ pub enum Kind {
     Propose,
     /// See [`crate::MovesQuery`].
     Moves,
+    /// See [`crate::BucketChange`].
+    BucketChange,
+    /// See [`crate::BucketsQuery`].
+    Buckets,
     /// See [`crate::Put`].
     Put,
     /// See [`crate::Get`].
@@ -79,7 +83,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
@@ -89,6 +93,8 @@ impl Kind {
         Kind::Dump,
         Kind::Propose,
         Kind::Moves,
+        Kind::BucketChange,
+        Kind::Buckets,
         Kind::Put,
         Kind::Get,
         Kind::Delete,
@@ -116,6 +122,8 @@ impl Kind {
             Kind::Dump => 7,
             Kind::Propose => 8,
             Kind::Moves => 9,
+            Kind::BucketChange => 10,
+            Kind::Buckets => 11,
             Kind::Put => 16,
             Kind::Get => 17,
             Kind::Delete => 18,
@@ -143,6 +151,8 @@ impl Kind {
             (Kind::View | Kind::RepairStatus, true) => VIEW_TAIL_BYTES_MAX,
             (Kind::Propose, false) | (Kind::Moves, true) | (Kind::Raft, _) => VIEW_TAIL_BYTES_MAX,
             (Kind::Dump | Kind::Copy, true) => DUMP_TAIL_BYTES_MAX,
+            (Kind::BucketChange, false) | (Kind::Buckets, true) => REGISTRY_TAIL_BYTES_MAX,
+            (Kind::BucketChange, true) | (Kind::Buckets, false) => 0,
             (Kind::CompareRoots | Kind::Compare | Kind::Entries | Kind::Covered, _) => {
                 COMPARE_TAIL_BYTES_MAX
             }
@@ -315,6 +325,10 @@ impl Frame {
             Kind::RepairRun => self.body(Request::RepairRun)?,
             Kind::Dump => self.body(Request::Dump)?,
             Kind::Moves => self.body(Request::Moves)?,
+            Kind::BucketChange => self.body(|asked| {
+                Request::BucketChange(crate::BucketChange { registry: tail, ..asked })
+            })?,
+            Kind::Buckets => self.body(Request::Buckets)?,
             Kind::Propose => {
                 self.body(|asked| Request::Propose(crate::Propose { command: tail, ..asked }))?
             }
@@ -376,6 +390,10 @@ impl Frame {
                 self.body(|report| Reply::Moves(crate::MovesReport { moves: tail, ..report }))?
             }
             Kind::Propose => self.body(Reply::Proposed)?,
+            Kind::BucketChange => self.body(Reply::BucketChanged)?,
+            Kind::Buckets => {
+                self.body(|known| Reply::Buckets(crate::Buckets { registry: tail, ..known }))?
+            }
             Kind::Raft => {
                 self.body(|_: crate::RaftReply| Reply::Raft(crate::RaftReply { message: tail }))?
             }
@@ -435,6 +453,10 @@ pub fn encode_request(
         Request::RepairRun(body) => encode(Kind::RepairRun, 0, id, &(envelope, body), &none),
         Request::Dump(body) => encode(Kind::Dump, 0, id, &(envelope, body), &none),
         Request::Moves(body) => encode(Kind::Moves, 0, id, &(envelope, body), &none),
+        Request::BucketChange(body) => {
+            encode(Kind::BucketChange, 0, id, &(envelope, body), &body.registry)
+        }
+        Request::Buckets(body) => encode(Kind::Buckets, 0, id, &(envelope, body), &none),
         Request::Propose(body) => encode(Kind::Propose, 0, id, &(envelope, body), &body.command),
         Request::Raft(body) => encode(Kind::Raft, 0, id, &(envelope, body), &body.message),
         Request::Copy(body) => encode(Kind::Copy, 0, id, &(envelope, body), &none),
@@ -493,6 +515,12 @@ pub fn encode_reply(
         (Kind::Moves, Reply::Moves(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.moves)
         }
+        (Kind::BucketChange, Reply::BucketChanged(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
+        (Kind::Buckets, Reply::Buckets(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.registry)
+        }
         (Kind::Propose, Reply::Proposed(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
         }
@@ -533,6 +561,8 @@ pub fn encode_reply(
             | Kind::Entries
             | Kind::Propose
             | Kind::Moves
+            | Kind::BucketChange
+            | Kind::Buckets
             | Kind::Raft
             | Kind::Copy
             | Kind::Covered,

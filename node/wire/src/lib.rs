@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
-//! anything may be, [`membership`] changes of the ring, [`tails`] the long lists. Nothing here waits or touches a socket.
+//! anything may be, [`bucket`] what names stand for, [`membership`] changes of the ring, [`tails`] the long lists. Nothing here waits or touches a socket.
 //!
 //! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
 //! A new field is a new kind or a new version of [`ALPN`].
@@ -26,14 +26,14 @@ pub use membership::{
     RaftReply,
 };
 pub use reply::{
-    Differing, DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise, Recalled,
-    Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched, ValueHead,
-    ViewReply, Welcome,
+    BucketChanged, Buckets, Differing, DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus,
+    Pong, Promise, Recalled, Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored,
+    Unmatched, ValueHead, ViewReply, Welcome,
 };
 pub use request::{
-    Ack, Commit, Compare, CompareRoots, Delete, Dump, Entries, Envelope, Fetch, Get, Hello, Lane,
-    Ping, Put, Recall, Repair, RepairQuery, RepairRun, Replicate, Request, Roots, StatusQuery,
-    ViewQuery,
+    Ack, BucketChange, BucketsQuery, Change, Commit, Compare, CompareRoots, Delete, Dump, Entries,
+    Envelope, Fetch, Get, Hello, Lane, Ping, Put, Recall, Repair, RepairQuery, RepairRun,
+    Replicate, Request, Roots, StatusQuery, ViewQuery,
 };
 pub use role::{Role, Roles};
 pub use tails::{Dumped, DumpedRow, PartitionRepair, RepairReport};

@@ -182,6 +182,7 @@ async fn long_replies_that_nobody_waits_for_are_not_read() {
             incarnation: 0,
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
+            buckets: 0,
         }),
     );
     let (answer, ()) = tokio::join!(ask(&link, atoll_wire::Lane::Control, &request), async {
@@ -225,6 +226,7 @@ async fn a_refused_dial_leaves_nothing_behind() {
             incarnation: 0,
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
+            buckets: 0,
         })),
         None,
     ];

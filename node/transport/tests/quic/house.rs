@@ -16,11 +16,13 @@ use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump,
-    Dumped, Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, MovesQuery,
-    MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Put, Raft, RaftReply, Recall, Recalled,
-    Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate, Replicated,
-    Reply, Request, Role, Roots, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply,
+    Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
+    CompareRoots, Copy, Covered, Covering, Delete, Differing, Dump, Dumped, Entries, Envelope,
+    Fetch, Fetched, Found, Get, Hello, Kind, Lane, MovesQuery, MovesReport, NodeStatus, Ping, Pong,
+    Propose, Proposed, Put, Raft, RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery,
+    RepairReport, RepairRun, RepairStarted, Replicate, Replicated, Reply, Request, Role, Roots,
+    StatusQuery, Stored, Unmatched, ViewQuery, ViewReply,
+    bucket::{Creation, Properties},
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -134,6 +136,7 @@ impl Host {
                 incarnation: 0,
                 commit: Commit::default(),
                 roots: Roots::default(),
+                buckets: 0,
             }),
             Request::View(_) => Reply::View(ViewReply { view: Bytes::from_static(b"a view") }),
             Request::Status(_) => Reply::Status(Box::default()),
@@ -166,6 +169,13 @@ impl Host {
             }
             Request::Propose(_) => Reply::Proposed(Proposed { epoch: 6 }),
             Request::Moves(_) => Reply::Moves(MovesReport::default()),
+            Request::BucketChange(_) => Reply::BucketChanged(BucketChanged {
+                bucket: BucketId([0; 16]),
+                changed: true,
+                known: vec![1],
+                missing: Vec::new(),
+            }),
+            Request::Buckets(_) => Reply::Buckets(Buckets { digest: 0, registry: Bytes::new() }),
             Request::Raft(raft) => Reply::Raft(RaftReply { message: raft.message }),
             Request::Copy(_) => Reply::Copied(Dumped::of(&[], false)),
             Request::Covered(asked) => Reply::Covering(Covering { which: asked.rows }),
@@ -282,6 +292,7 @@ pub fn ping() -> Request {
         incarnation: 0,
         commit: Commit::default(),
         roots: Roots::default(),
+        buckets: 0,
     })
 }
 
@@ -333,6 +344,17 @@ pub fn of_kind(kind: Kind) -> Request {
             Request::Propose(Propose { hops: 0, command: Bytes::from_static(b"command") })
         }
         Kind::Moves => Request::Moves(MovesQuery {}),
+        Kind::BucketChange => {
+            let creation = Creation {
+                name: "b".into(),
+                kind: atoll_wire::bucket::Kind::Register,
+                n: None,
+                properties: Properties::default(),
+            };
+            let change = Change::Create(creation);
+            Request::BucketChange(BucketChange { change, registry: Bytes::new() })
+        }
+        Kind::Buckets => Request::Buckets(BucketsQuery { have: 0 }),
         Kind::Raft => Request::Raft(Raft { message: Bytes::from_static(b"message") }),
         Kind::Copy => {
             let tokens = (0, u64::MAX);
