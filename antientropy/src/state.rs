@@ -98,6 +98,16 @@ impl State {
         }
     }
 
+    /// How many elements a set has, or fields a map on its first level, those that only remember
+    /// something included. 0 for the other kinds.
+    pub fn elements(&self) -> usize {
+        match &self.store {
+            Store::Set(elements) => elements.len(),
+            Store::Map(fields) => fields.len(),
+            _ => 0,
+        }
+    }
+
     /// The values that stand side by side in a register, in order of their dots, with nothing left
     /// out. None for the other kinds.
     pub fn values(&self) -> impl Iterator<Item = (&Dot, &Bytes)> {

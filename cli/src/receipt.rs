@@ -219,6 +219,8 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::KeepsItsValue
         | ErrorCode::BadPage
         | ErrorCode::RingRejected => Exit::Refused,
+        ErrorCode::BadBucket | ErrorCode::BucketDropped => Exit::Refused,
+        ErrorCode::BucketExists | ErrorCode::TooManyBuckets => Exit::Conflict,
         ErrorCode::TooManySiblings
         | ErrorCode::TooManyElements
         | ErrorCode::TooManySessions

@@ -8,10 +8,11 @@
 use std::{sync::Arc, time::Duration};
 
 use atoll_antientropy::{Context, ContextToken, INTERVALS_MAX, Kind, TokenError};
-use atoll_ring::{Epoch, NodeId, Owners, Partition, QuorumError, Token, View};
+use atoll_ring::{Epoch, NodeId, Owners, Partition, Quorum, QuorumRequest, Token, View};
 use atoll_wire::{
     BucketId, Effect, Envelope, ErrorCode, Failure,
-    limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    bucket::{Definition, Entry},
+    limits::KEY_BYTES_MAX,
 };
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -43,6 +44,7 @@ pub(crate) struct Place {
     pub(crate) kind: Kind,
     pub(crate) key: Bytes,
     pub(crate) row: Bytes,
+    entry: Arc<Entry>,
 }
 
 impl Place {
@@ -53,14 +55,12 @@ impl Place {
             return Err(Failure::refused(ErrorCode::KeyLength, detail));
         }
         let view = node.view();
-        let Some(kind) = node.kind_of(bucket) else {
-            let detail = "this cluster has no such bucket; there is only `default`";
-            return Err(Failure::refused(ErrorCode::UnknownBucket, detail));
-        };
+        let entry = node.buckets().living(bucket)?;
+        let kind = entry.definition.kind;
         let token = Token::of(&bucket.0, &key);
         let partition = view.partition(token);
         let row = rows::data(partition, token, bucket, &key);
-        Ok(Place { view, partition, bucket, kind, key, row })
+        Ok(Place { view, partition, bucket, kind, key, row, entry })
     }
 
     /// Where the keys of a bucket in this partition live.
@@ -96,7 +96,12 @@ impl Place {
 
     /// Copies the bucket keeps.
     pub(crate) fn bucket_n(&self) -> u8 {
-        self.view.bucket_n()
+        self.definition().n
+    }
+
+    /// What the bucket is: its kind, and the properties it had when the request began.
+    pub(crate) fn definition(&self) -> &Definition {
+        &self.entry.definition
     }
 
     /// The first `n` owners.
@@ -157,17 +162,23 @@ pub(crate) fn sets(owners: Owners<'_>) -> Vec<Vec<NodeId>> {
     }
 }
 
-pub(crate) fn check_value(value: &Bytes) -> Result<(), Failure> {
-    if value.len() > VALUE_BYTES_MAX {
-        let detail =
-            format!("a value has at most {VALUE_BYTES_MAX} bytes, this one {}", value.len());
+/// What a request needs, what it leaves out being as the bucket has it.
+pub(crate) fn quorum(request: &QuorumRequest, place: &Place) -> Result<Quorum, Failure> {
+    let Definition { n, properties, .. } = place.definition();
+    Quorum::new(&properties.fill(request, *n), *n)
+        .map_err(|error| Failure::refused(ErrorCode::BadQuorum, error.to_string()))
+}
+
+pub(crate) fn check_value(value: &Bytes, place: &Place) -> Result<(), Failure> {
+    let bytes_max = place.definition().properties.value_bytes_max();
+    if value.len() > bytes_max {
+        let (name, bytes) = (&place.definition().name, value.len());
+        let detail = format!(
+            "a value in the bucket `{name}` has at most {bytes_max} bytes, this one {bytes}"
+        );
         return Err(Failure::refused(ErrorCode::ValueTooLarge, detail));
     }
     Ok(())
-}
-
-pub(crate) fn bad_quorum(error: QuorumError) -> Failure {
-    Failure::refused(ErrorCode::BadQuorum, error.to_string())
 }
 
 /// The partition has changed again and again, and the request has been planned as often as it may.

@@ -202,6 +202,14 @@ impl Hints {
         Ok(true)
     }
 
+    /// Forgets a hint of a bucket that was dropped, whoever it is for.
+    pub(crate) fn forget(&self, row: &Bytes, value: &Bytes) -> Result<(), StoreError> {
+        match rows::target_of_hint(row) {
+            Some(target) => self.delivered(target, row, value).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Nothing in a damaged hint can be brought to anybody. It goes out of the way, and is kept for whoever wants to look at
     /// it. The write it stood for is with those who have acknowledged it too.
     pub(crate) fn set_aside(&self, row: &Bytes, damaged: &Bytes) -> Result<(), StoreError> {
@@ -493,6 +501,8 @@ async fn send(node: &Arc<Node>, to: NodeId, row: &Bytes, value: &Bytes) -> Deliv
             match result {
                 Ok((_, Reply::Replicated(done))) if done.durable => Delivery::Done,
                 Ok((_, Reply::Failed(failure))) => match failure.code {
+                    // for ever: nobody has a use for it
+                    ErrorCode::BucketDropped => Delivery::Done,
                     ErrorCode::Overloaded
                     | ErrorCode::Stopping
                     | ErrorCode::Rising

@@ -9,6 +9,7 @@
 //! without an await: read the own record, join, take a dot, queue the write. That is why no two puts of a key can read
 //! the same record, without any lock on keys.
 
+mod buckets;
 pub mod canary;
 pub mod clock;
 pub mod config;

@@ -15,7 +15,7 @@ use atoll_transport::CallError;
 use atoll_wire::{ErrorCode, Lane, PeerStatus, Ping, Reply, Request};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Node, rise};
+use crate::{Node, buckets, rise};
 
 /// Pause between pings to a peer that answers.
 const PING_EVERY: Duration = Duration::from_millis(500);
@@ -185,6 +185,7 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
             incarnation: node.incarnation(),
             commit: node.memory().to_tell(peer),
             roots: node.repair().roots(&node, peer),
+            buckets: node.buckets().digest(),
         };
         let asked: Instant = node.clock().now();
         let envelope = node.envelope(asked + PING_LIMIT, 0);
@@ -202,6 +203,7 @@ pub(crate) async fn watch(node: Arc<Node>, peer: NodeId) {
                     node.hybrid().compare(peer, pong.wall_ms, round_trip, &**node.clock());
                     node.memory().heard(peer, pong.incarnation, pong.commit);
                     node.repair().heard(&node, peer, pong.roots, epoch);
+                    buckets::gossip::heard(&node, peer, pong.buckets);
                 }
                 rise::ask_late(&node, peer).await;
             }

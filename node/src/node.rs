@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     Clock,
+    buckets::{self, Buckets},
     canary::{self, Canary},
     doubt::Doubt,
     headroom::{self, Headroom},
@@ -119,6 +120,7 @@ pub struct Node {
     hybrid: HybridClock,
     certificate: Arc<CertificateState>,
     memory: Memory,
+    buckets: Arc<Buckets>,
     headroom: Headroom,
     doubt: Doubt,
     hints: Hints,
@@ -189,6 +191,7 @@ impl Node {
         let others: Vec<NodeId> =
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
         summary::complete(&disk).await?;
+        let buckets = Arc::new(Buckets::open(disk.clone(), view.bucket_n())?);
         let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
@@ -203,6 +206,7 @@ impl Node {
             log: log.clone(),
             secret,
             transport,
+            buckets,
             headroom: Headroom::of(disk.clone()),
             doubt: Doubt::open(disk.clone(), clock.now())?,
             hints: Hints::open(disk.clone(), hint_limits)?,
@@ -262,6 +266,7 @@ impl Node {
         self.spawn(quarantine::watch(self.clone()));
         self.spawn(moves::copy::watch(self.clone()));
         self.spawn(moves::clean::watch(self.clone()));
+        self.spawn(buckets::purge::watch(self.clone()));
         Ok(())
     }
 
@@ -383,6 +388,10 @@ impl Node {
         &self.memory
     }
 
+    pub(crate) fn buckets(&self) -> &Buckets {
+        &self.buckets
+    }
+
     pub(crate) fn doubt(&self) -> &Doubt {
         &self.doubt
     }
@@ -465,7 +474,7 @@ impl Node {
 
     /// What the values of a bucket are; none for a bucket that this node has not heard of.
     pub(crate) fn kind_of(&self, bucket: BucketId) -> Option<Kind> {
-        (bucket == BucketId::default_bucket(self.view().bucket_n())).then_some(Kind::Register)
+        self.buckets.known(bucket).map(|entry| entry.definition.kind)
     }
 
     /// A state of a key of this bucket, as another node has sent it; none if the bytes are anything else.

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    Node,
+    Node, buckets,
     canary::{self, Canary},
     fence,
     node::failed,
@@ -245,6 +245,7 @@ pub(crate) async fn replicate(
 /// A fallback's part: keeps the state as a hint for an owner. It counts in an acknowledgement, so past the bound it is
 /// refused rather than dropped.
 fn stand_in(node: &Node, row: &Bytes, incoming: &State, owner: NodeId) -> Result<Ticket, Failure> {
+    node.buckets().living(buckets::of_row(row))?;
     node.takes_writes()?; // a hint takes room like any write
     let kept = node.hints().keep(owner, row, incoming);
     kept.map_err(|error| stopping(&error))?.ok_or_else(|| hints_full(node, owner))
@@ -254,6 +255,7 @@ fn stand_in(node: &Node, row: &Bytes, incoming: &State, owner: NodeId) -> Result
 /// that was there, is as safe as asked.
 pub(crate) fn join(node: &Node, row: &Bytes, incoming: State, ack: Ack) -> Result<Ticket, Failure> {
     let partition = rows::partition_of_data(row).expect("whoever names a row names its partition");
+    node.buckets().living(buckets::of_row(row))?;
     fence::owners_only(node, partition)?;
     let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
         None => (None, None, incoming),

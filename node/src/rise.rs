@@ -23,13 +23,15 @@ use atoll_antientropy::Actor;
 use atoll_ring::{Command, Epoch, NodeId, Partition, View};
 use atoll_transport::{CallError, Caller};
 use atoll_wire::{
-    Ack, Commit, ErrorCode, Lane, Propose, Recall, Recalled, Reply, Request, Role, Roles,
+    Ack, BucketsQuery, Commit, ErrorCode, Lane, Propose, Recall, Recalled, Reply, Request, Role,
+    Roles,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::{
     Node, Past,
+    buckets::gossip,
     canary::{self, Canary},
     membership::{self, catch_up},
     storage::{Space, StoreError, Write, commit::Disk, meta, rows},
@@ -104,7 +106,8 @@ pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError>
     let others = node.others();
     let incarnation = node.incarnation();
     node.note_rising("asks the other nodes what they remember of it");
-    let recalled = ask_all(node, &others, Request::Recall(Recall { node: node.id().0 })).await;
+    let recall = ask_all(node, &others, Request::Recall(Recall { node: node.id().0 }));
+    let (recalled, ()) = tokio::join!(recall, learn_buckets(node, &others));
     let mut lost = match past {
         Past::Lost(why) => Some(why),
         Past::None | Past::Whole => None,
@@ -134,6 +137,7 @@ pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError>
     } else {
         renewed(node, &others, &why).await
     };
+    learn_buckets(node, &others).await; // of those who were not there at first
     let mut writes =
         vec![meta::write(Bytes::from_static(rows::INCARNATION), &incarnation.to_be_bytes())];
     writes.push(Write { space: Space::Meta, row: Bytes::from_static(rows::LOST), value: None });
@@ -144,6 +148,17 @@ pub(crate) async fn rise(node: &Arc<Node>, past: Past) -> Result<(), StoreError>
         node.memory().has_said(other); // of a former life, and that is settled
     }
     node.serve_as(Actor { node: node.id().0, incarnation })
+}
+
+/// Takes over which buckets the others know, so that a node that was empty does not serve without. Who is out of reach is
+/// heard later, and a bucket that nobody has spoken of by then is asked about when it is needed.
+async fn learn_buckets(node: &Arc<Node>, others: &[NodeId]) {
+    let have = node.buckets().digest();
+    for (peer, reply) in ask_all(node, others, Request::Buckets(BucketsQuery { have })).await {
+        if let Reply::Buckets(known) = reply {
+            gossip::take_over(node, peer, &known).await;
+        }
+    }
 }
 
 /// What a peer remembers that a node with this incarnation and last commit does not.

@@ -262,12 +262,14 @@ impl Client {
             | Request::Compare(_)
             | Request::Entries(_)
             | Request::Moves(_)
+            | Request::BucketChange(_)
+            | Request::Buckets(_)
             | Request::Copy(_)
             | Request::Covered(_)
             | Request::Scan(_) => (Lane::Control, true),
             Request::Propose(_) | Request::Raft(_) => (Lane::Control, false),
         };
-        let role = match (self.speaks_for, Role::Client.may_send(request.kind())) {
+        let role = match (self.speaks_for, Role::Client.may_ask(request)) {
             (Some(_), _) => Role::Node,
             (None, true) => Role::Client,
             (None, false) => Role::Operator, // if our certificate does not say so, the answer will
@@ -423,6 +425,10 @@ pub(crate) fn only_there(code: ErrorCode) -> bool {
         | ErrorCode::KeepsItsValue
         | ErrorCode::NothingThere
         | ErrorCode::BadPage
+        | ErrorCode::BadBucket
+        | ErrorCode::BucketExists
+        | ErrorCode::BucketDropped
+        | ErrorCode::TooManyBuckets
         | ErrorCode::WriteQuorumNotMet
         | ErrorCode::ReadQuorumNotMet
         | ErrorCode::DeadlinePassed

@@ -32,7 +32,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 
 use super::{
-    PLANS_MAX, Place, SILENCE_SHARE, bad_quorum, ballot::is_open, micros, planned_in_vain, sets,
+    PLANS_MAX, Place, SILENCE_SHARE, ballot::is_open, micros, planned_in_vain, sets,
     stand_ins::StandIns,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
 
 async fn try_get(node: &Arc<Node>, get: Get, due: Due) -> Result<Found, Failure> {
     let place = Place::of(node, due.bucket, get.key.clone())?;
-    let quorum = Quorum::new(&get.quorum, place.bucket_n()).map_err(bad_quorum)?;
+    let quorum = super::quorum(&get.quorum, &place)?;
     let in_session = get.session.is_some();
     let to_know = place.open(node, get.session.unwrap_or_default())?;
     let reader = Reader { quorum, repair: get.repair, in_session, to_know };

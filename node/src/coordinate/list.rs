@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::{
-    Place, bad_quorum,
+    Place,
     get::{Reader, read_state},
     sets,
 };
@@ -109,7 +109,7 @@ async fn side_by_side(
 ) -> Result<Side, Failure> {
     // any key of the partition stands for its owners
     let place = Place::of_partition(node, due.bucket, partition)?;
-    let quorum = Quorum::new(&list.quorum, place.bucket_n()).map_err(bad_quorum)?;
+    let quorum = super::quorum(&list.quorum, &place)?;
     let answers = ask_enough(node, &place, &quorum, after, due).await?;
     let looked_at = answers.values().map(|answer| answer.looked_at).sum();
     let ends = answers.values().filter(|answer| !answer.last.is_empty());

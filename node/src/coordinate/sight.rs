@@ -13,7 +13,7 @@ use atoll_ring::{Level, Quorum, QuorumRequest};
 use atoll_wire::{ErrorCode, Failure, Repair};
 
 use super::{
-    Place, bad_quorum,
+    Place,
     get::{Reader, read_state},
     spread::Told,
     turn::{Seat, own_copy},
@@ -80,7 +80,7 @@ async fn look_at_enough(
         sloppy: Some(false),
         ..QuorumRequest::default()
     };
-    let quorum = Quorum::new(&asked, place.bucket_n()).map_err(bad_quorum)?;
+    let quorum = super::quorum(&asked, place)?;
     let reader = Reader { quorum, repair: Repair::Async, in_session: false, to_know };
     let found = read_state(node, place, reader, due).await.map_err(before_the_change)?;
     if matches!(change.operation, Operation::Clear)
@@ -115,7 +115,7 @@ async fn look_beyond(
         sloppy: Some(quorum.sloppy()),
         ..QuorumRequest::default()
     };
-    let one = Quorum::new(&asked, place.bucket_n()).map_err(bad_quorum)?;
+    let one = super::quorum(&asked, place)?;
     let reader = Reader { quorum: one, repair: Repair::None, in_session: false, to_know };
     read_state(node, place, reader, due).await.map(Some).map_err(before_the_change)
 }

@@ -92,6 +92,7 @@ pub(super) fn take_turn(
     let stop = |error: StoreError| replica::stopping(&error);
     // the view may have changed while we waited for counters: what is not ours any more must not get an event here
     fence::of_own(node, place.partition, place.epoch())?;
+    node.buckets().living(place.bucket)?; // and what was dropped gets none at all
     // an event that only the others keep could be claimed, and so erased, by our next one after an orderly stop
     node.takes_writes()?; // again: many may have waited for the same lease
     let own = match too_early {
@@ -102,7 +103,7 @@ pub(super) fn take_turn(
         None => (None, State::unknown(place.kind)),
         Some(record) => (record.note, record.decoded().expect("whoever read it has looked")),
     };
-    let siblings_before = state.siblings();
+    let (siblings_before, elements_before) = (state.siblings(), state.elements());
     let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
     if let Some(others) = sight.others {
         state.join(others);
@@ -146,6 +147,16 @@ pub(super) fn take_turn(
              enough of them; read the key and put with that context"
         );
         return Err(Failure::refused(ErrorCode::TooManySiblings, detail));
+    }
+    let elements_max = place.definition().properties.elements_max();
+    if state.elements() > elements_max.max(elements_before) {
+        let detail = format!(
+            "it would have {} elements, and in the bucket `{}` there may be {elements_max}; remove some, or spread them over \
+             several keys",
+            state.elements(),
+            place.definition().name
+        );
+        return Err(Failure::refused(ErrorCode::TooManyElements, detail));
     }
     let on_disk = match seat {
         Seat::Owner => {

@@ -17,11 +17,10 @@
 use std::{sync::Arc, time::Duration};
 
 use atoll_antientropy::Operation;
-use atoll_ring::Quorum;
-use atoll_wire::{Effect, ErrorCode, Failure, Reply, Stored, Write};
+use atoll_wire::{Effect, ErrorCode, Failure, Reply, Stored, Write, limits::TTL_MS_MAX};
 
 use super::{
-    PLANS_MAX, Place, bad_quorum,
+    PLANS_MAX, Place,
     ballot::Ballot,
     hand_over::{HandOver, hand_over},
     planned_in_vain,
@@ -44,15 +43,22 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    fn of(request: Write, node: &Node) -> Result<Self, Failure> {
+    fn of(request: Write, node: &Node, due: Due) -> Result<Self, Failure> {
         let mut operation = Operation::decode(&request.operation).map_err(|error| {
             let detail = format!("the operation cannot be read: {error}");
             Failure::refused(ErrorCode::BadOperation, detail)
         })?;
-        if let (Operation::Put { expires_ms, .. }, Some(ttl)) = (&mut operation, request.ttl_ms)
-            && ttl != Write::FOR_EVER
-        {
-            *expires_ms = Some(node.clock().wall_ms().saturating_add(ttl));
+        if let Operation::Put { expires_ms, .. } = &mut operation {
+            let of_bucket = || node.buckets().known(due.bucket)?.definition.properties.ttl_ms;
+            match request.ttl_ms.or_else(of_bucket) {
+                None => {} // as the operation says: a value that is put again keeps its end
+                Some(Write::FOR_EVER) => *expires_ms = None,
+                Some(ttl) if ttl == 0 || ttl > TTL_MS_MAX => {
+                    let detail = "a time to live is above 0 and at most a hundred years";
+                    return Err(Failure::refused(ErrorCode::BadOperation, detail));
+                }
+                Some(ttl) => *expires_ms = Some(node.clock().wall_ms().saturating_add(ttl)),
+            }
         }
         Ok(Change { request, operation })
     }
@@ -66,7 +72,7 @@ impl Change {
 
 /// Makes the change on `w` of the key's owners. Answers as soon as that is certain or has become impossible.
 pub(crate) async fn write(node: Arc<Node>, request: Write, due: Due) -> Reply {
-    let outcome = match Change::of(request, &node) {
+    let outcome = match Change::of(request, &node, due) {
         Ok(change) => try_write(&node, change, due).await,
         Err(failure) => Err(failure),
     };
@@ -99,7 +105,7 @@ async fn try_write(node: &Arc<Node>, change: Change, due: Due) -> Result<Answer,
 async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answer, Failure> {
     let place = Place::of(node, due.bucket, change.request.key.clone())?;
     check(&place, &change.operation)?;
-    let quorum = Quorum::new(&change.request.quorum, place.bucket_n()).map_err(bad_quorum)?;
+    let quorum = super::quorum(&change.request.quorum, &place)?;
     let told = Told {
         context: place.open(node, change.request.context.clone())?,
         session: match change.request.session.clone() {
@@ -165,7 +171,7 @@ fn check(place: &Place, operation: &Operation) -> Result<(), Failure> {
         return Err(Failure::refused(ErrorCode::WrongKind, detail));
     }
     match operation {
-        Operation::Put { value, .. } => super::check_value(value),
+        Operation::Put { value, .. } => super::check_value(value, place),
         _ => Ok(()), // the frame's cap bounds the rest, and the operation its parts
     }
 }

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use atoll_ring::{ClusterId, Epoch, NodeId, Partition, Token};
 use atoll_transport::{Answer, Caller, Handler};
 use atoll_wire::{
-    BucketId, Envelope, ErrorCode, Failure, Pong, RaftReply, Replicate, Reply, Request, Role,
-    Roots, ViewReply, limits::TIMEOUT_MS_MAX,
+    BucketChange, BucketId, Change as ChangeOfBuckets, Envelope, ErrorCode, Failure, Pong,
+    RaftReply, Replicate, Reply, Request, Role, Roots, ViewReply, limits::TIMEOUT_MS_MAX,
 };
 use tokio::time::Instant;
 
 use super::Node;
 use crate::{
+    buckets,
     coordinate::{
         get::get,
         list::{list, scan},
@@ -75,6 +76,8 @@ impl Handler for Node {
                 | Request::Raft(_)
                 | Request::Propose(_)
                 | Request::Moves(_)
+                | Request::Buckets(_)
+                | Request::BucketChange(BucketChange { change: ChangeOfBuckets::Join, .. })
         );
         if !at_any_time && self.life.get().is_none() {
             return Answer::Now(failed(self.not_yet()));
@@ -97,6 +100,7 @@ impl Handler for Node {
             Request::Ping(ping) => {
                 if caller.node == Some(NodeId(ping.node)) {
                     self.memory.heard(NodeId(ping.node), ping.incarnation, ping.commit);
+                    buckets::gossip::heard(&self, NodeId(ping.node), ping.buckets);
                 }
                 let Some(actor) = self.actor() else {
                     return Answer::Now(failed(self.not_yet())); // so that nobody counts on us
@@ -112,6 +116,7 @@ impl Handler for Node {
                     commit: self.memory.to_tell(NodeId(ping.node)),
                     roots,
                     wall_ms: self.clock.wall_ms(),
+                    buckets: self.buckets.digest(),
                 }));
             }
             Request::Recall(recall) if self.is_about(&caller, recall.node) => {
@@ -154,6 +159,11 @@ impl Handler for Node {
                     }
                 }));
             }
+            Request::Buckets(query) => return Answer::Now(buckets::answer::all(&self, query)),
+            Request::BucketChange(asked) => {
+                let asked = asked.clone();
+                return Answer::Later(Box::pin(buckets::answer::change(self, asked, due.deadline)));
+            }
             Request::Moves(_) => return Answer::Now(Reply::Moves(moves::report(&self))),
             Request::Copy(copy) => return moves::send_page(&self, caller, copy),
             Request::Covered(asked) => return moves::covers(&self, caller, asked),
@@ -181,9 +191,16 @@ impl Handler for Node {
         if envelope.left_ms == 0 {
             return Answer::Now(failed(too_late()));
         }
-        if envelope.role == Role::Node && self.is_behind(&envelope, &request, key) {
+        let is_unheard_of = self.buckets.known(envelope.bucket).is_none();
+        let is_behind = envelope.role == Role::Node && self.is_behind(&envelope, &request, key);
+        if is_unheard_of || is_behind {
             return Answer::Later(Box::pin(async move {
-                fence::wait_for(&self, envelope.epoch, due.deadline).await;
+                if is_unheard_of {
+                    buckets::gossip::learn(&self, envelope.bucket, due.deadline).await;
+                }
+                if is_behind {
+                    fence::wait_for(&self, envelope.epoch, due.deadline).await;
+                }
                 match self.serve(envelope, request, due) {
                     Answer::Now(reply) => reply,
                     Answer::Later(reply) => reply.await,
@@ -218,6 +235,8 @@ impl Node {
             | Request::Propose(_)
             | Request::Raft(_)
             | Request::Moves(_)
+            | Request::BucketChange(_)
+            | Request::Buckets(_)
             | Request::Copy(_)
             | Request::Covered(_)
             | Request::Recall(_)

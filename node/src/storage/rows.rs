@@ -129,6 +129,15 @@ pub fn passed(epoch: Epoch) -> Bytes {
     row.freeze()
 }
 
+/// Where the definition of a bucket is kept.
+pub fn bucket(id: BucketId) -> Bytes {
+    let mut row = BytesMut::from(BUCKET);
+    row.put_slice(&id.0);
+    row.freeze()
+}
+
+/// What the names of all rows with definitions begin with.
+pub const BUCKET: &[u8] = b"bucket/";
 /// What the names of all rows with entries begin with.
 pub const PASSED: &[u8] = b"passed/";
 /// What the names of all rows about other nodes begin with.

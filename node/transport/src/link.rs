@@ -404,6 +404,7 @@ mod tests {
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
             wall_ms: 1_700_000_000_001,
+            buckets: 0,
         });
         let bytes = encode_reply(Kind::Ping, id, Epoch(3), &reply).unwrap().concat();
         Frame::parse(&bytes.into()).unwrap()

@@ -304,6 +304,8 @@ fn may_repeat(envelope: &Envelope, request: &Request) -> bool {
             | Request::Compare(_)
             | Request::Entries(_)
             | Request::Moves(_)
+            | Request::BucketChange(_)
+            | Request::Buckets(_)
             | Request::Copy(_)
             | Request::Covered(_)
             | Request::Scan(_) => true,

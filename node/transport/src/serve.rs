@@ -313,6 +313,10 @@ impl Guest {
                 format!("a {role} may not send {:?}", frame.kind),
             );
         }
+        if !role.may_ask(&request) {
+            let detail = format!("a {role} may not ask for this: see `atoll bucket --help`");
+            return refuse(ErrorCode::NotPermitted, detail);
+        }
         if let Request::Hello(hello) = request {
             let answer = self.hello(&hello, role);
             if matches!(answer, Answer::Now(Reply::Welcome(_))) {
@@ -376,13 +380,17 @@ impl Guest {
             | Kind::Compare
             | Kind::Entries
             | Kind::Moves
+            | Kind::Buckets
             | Kind::Copy
             | Kind::Covered
             | Kind::List
             | Kind::Scan => Effect::NotApplied,
-            Kind::Write | Kind::Many | Kind::Replicate | Kind::Propose | Kind::Raft => {
-                Effect::Unknown
-            }
+            Kind::Write
+            | Kind::Many
+            | Kind::Replicate
+            | Kind::BucketChange
+            | Kind::Propose
+            | Kind::Raft => Effect::Unknown,
         };
         let detail = "too many replies wait to be taken; read them, or ask for less at a time";
         let failure = Failure {

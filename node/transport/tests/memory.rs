@@ -68,6 +68,7 @@ impl Handler for Host {
             commit: Commit::default(),
             roots: Roots::default(),
             wall_ms: 1_700_000_000_001,
+            buckets: 0,
         });
         if let Request::Ping(_) = request {
             self.done.fetch_add(1, Ordering::SeqCst);
@@ -88,6 +89,7 @@ fn ping() -> Request {
         incarnation: 0,
         commit: Commit::default(),
         roots: Roots::default(),
+        buckets: 0,
     })
 }
 
@@ -132,6 +134,7 @@ async fn calls_are_answered() {
                 commit: Commit::default(),
                 roots: Roots::default(),
                 wall_ms: 1_700_000_000_001,
+                buckets: 0,
             })
         )
     );

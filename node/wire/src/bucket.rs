@@ -1,18 +1,32 @@
-//! The name under which data is stored.
+//! Buckets: what a name stands for, and how the nodes agree on it without asking anybody.
 //!
-//! Data is never stored under a bucket's name but under a hash of its whole definition, so that two definitions that
-//! meet under one name cannot mix their data.
+//! Data is never stored under a bucket's name but under a hash of its definition ([`BucketId`]), so that two definitions
+//! that meet under one name cannot mix their data. [`definition`] is what a bucket is, [`properties`] what requests find
+//! there when they do not say it themselves, [`registry`] all the definitions that a node has heard of.
+//!
+//! Definitions need no quorum and no log: a registry is joined with any other, in any order. Two that know the same are
+//! the same, byte for byte.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub mod definition;
+pub mod properties;
+pub mod registry;
+
+/// The kinds of values, as `antientropy` has them.
+pub use atoll_antientropy::Kind;
+pub use definition::{BadDefinition, Creation, Definition, Name};
+pub use properties::{Alteration, Properties, Property};
+pub use registry::{Entry, Refused, Registry, RegistryError, Unresolved, Version};
 
 /// 16 bytes of blake3 over (name, kind, N, generation).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BucketId(pub [u8; 16]);
 
 impl BucketId {
-    /// The id of a definition. `kind` is the name of the data type, `n` the copies kept, `generation` counts re-creations.
+    /// The id of a definition. `kind` is the word of the kind, `n` the copies kept, `generation` counts re-creations.
     pub fn of(name: &str, kind: &str, n: u8, generation: u32) -> Self {
         let mut hash = blake3::Hasher::new_derive_key("atoll 2026 bucket id");
         for part in [name.as_bytes(), kind.as_bytes(), &[n], &generation.to_le_bytes()] {
@@ -39,6 +53,12 @@ impl fmt::Debug for BucketId {
             write!(f, "{byte:02x}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for BucketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
     }
 }
 

@@ -81,6 +81,14 @@ codes! {
     NothingThere = 23, "nothing there";
     /// This is no page of that listing.
     BadPage = 24, "bad page";
+    /// Such a bucket cannot be; the text says which rule it breaks.
+    BadBucket = 30, "bad bucket";
+    /// The bucket's name stands for something else already.
+    BucketExists = 31, "bucket exists";
+    /// The bucket was dropped, and its data with it.
+    BucketDropped = 32, "bucket dropped";
+    /// There are as many buckets as there may be.
+    TooManyBuckets = 33, "too many buckets";
     /// Fewer owners than needed stored the write in time.
     WriteQuorumNotMet = 100, "write quorum not met";
     /// Fewer owners than needed answered the read in time.
@@ -225,6 +233,10 @@ mod tests {
             (22, "a maximum is never taken back"),
             (23, "nothing there"),
             (24, "bad page"),
+            (30, "bad bucket"),
+            (31, "bucket exists"),
+            (32, "bucket dropped"),
+            (33, "too many buckets"),
             (100, "write quorum not met"),
             (101, "read quorum not met"),
             (102, "no owner reachable"),

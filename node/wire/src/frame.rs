@@ -18,7 +18,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::{
     COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, KEYS_TAIL_BYTES_MAX,
-    MANY_TAIL_BYTES_MAX, OPERATION_TAIL_BYTES_MAX, STATE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+    MANY_TAIL_BYTES_MAX, OPERATION_TAIL_BYTES_MAX, REGISTRY_TAIL_BYTES_MAX, STATE_TAIL_BYTES_MAX,
+    VIEW_TAIL_BYTES_MAX,
 };
 use crate::{Envelope, Failure, Reply, Request};
 
@@ -53,6 +54,10 @@ pub enum Kind {
     Moves,
     /// See [`crate::Write`].
     Write,
+    /// See [`crate::BucketChange`].
+    BucketChange,
+    /// See [`crate::BucketsQuery`].
+    Buckets,
     /// See [`crate::Get`].
     Get,
     /// See [`crate::Many`].
@@ -83,7 +88,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 25] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
@@ -94,6 +99,8 @@ impl Kind {
         Kind::Propose,
         Kind::Moves,
         Kind::Write,
+        Kind::BucketChange,
+        Kind::Buckets,
         Kind::Get,
         Kind::Many,
         Kind::List,
@@ -123,6 +130,8 @@ impl Kind {
             Kind::Propose => 8,
             Kind::Moves => 9,
             Kind::Write => 16,
+            Kind::BucketChange => 10,
+            Kind::Buckets => 11,
             Kind::Get => 17,
             Kind::Many => 19,
             Kind::List => 20,
@@ -154,6 +163,8 @@ impl Kind {
             (Kind::View | Kind::RepairStatus, true) => VIEW_TAIL_BYTES_MAX,
             (Kind::Propose, false) | (Kind::Moves, true) | (Kind::Raft, _) => VIEW_TAIL_BYTES_MAX,
             (Kind::Dump | Kind::Copy, true) => DUMP_TAIL_BYTES_MAX,
+            (Kind::BucketChange, false) | (Kind::Buckets, true) => REGISTRY_TAIL_BYTES_MAX,
+            (Kind::BucketChange, true) | (Kind::Buckets, false) => 0,
             (Kind::CompareRoots | Kind::Compare | Kind::Entries | Kind::Covered, _) => {
                 COMPARE_TAIL_BYTES_MAX
             }
@@ -325,6 +336,10 @@ impl Frame {
             Kind::RepairRun => self.body(Request::RepairRun)?,
             Kind::Dump => self.body(Request::Dump)?,
             Kind::Moves => self.body(Request::Moves)?,
+            Kind::BucketChange => self.body(|asked| {
+                Request::BucketChange(crate::BucketChange { registry: tail, ..asked })
+            })?,
+            Kind::Buckets => self.body(Request::Buckets)?,
             Kind::Propose => {
                 self.body(|asked| Request::Propose(crate::Propose { command: tail, ..asked }))?
             }
@@ -403,6 +418,10 @@ impl Frame {
                 self.body(|report| Reply::Moves(crate::MovesReport { moves: tail, ..report }))?
             }
             Kind::Propose => self.body(Reply::Proposed)?,
+            Kind::BucketChange => self.body(Reply::BucketChanged)?,
+            Kind::Buckets => {
+                self.body(|known| Reply::Buckets(crate::Buckets { registry: tail, ..known }))?
+            }
             Kind::Raft => {
                 self.body(|_: crate::RaftReply| Reply::Raft(crate::RaftReply { message: tail }))?
             }
@@ -464,6 +483,10 @@ pub fn encode_request(
         Request::RepairRun(body) => encode(Kind::RepairRun, 0, id, &(envelope, body), &none),
         Request::Dump(body) => encode(Kind::Dump, 0, id, &(envelope, body), &none),
         Request::Moves(body) => encode(Kind::Moves, 0, id, &(envelope, body), &none),
+        Request::BucketChange(body) => {
+            encode(Kind::BucketChange, 0, id, &(envelope, body), &body.registry)
+        }
+        Request::Buckets(body) => encode(Kind::Buckets, 0, id, &(envelope, body), &none),
         Request::Propose(body) => encode(Kind::Propose, 0, id, &(envelope, body), &body.command),
         Request::Raft(body) => encode(Kind::Raft, 0, id, &(envelope, body), &body.message),
         Request::Copy(body) => encode(Kind::Copy, 0, id, &(envelope, body), &none),
@@ -529,6 +552,12 @@ pub fn encode_reply(
         (Kind::Moves, Reply::Moves(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.moves)
         }
+        (Kind::BucketChange, Reply::BucketChanged(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
+        (Kind::Buckets, Reply::Buckets(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &body.registry)
+        }
         (Kind::Propose, Reply::Proposed(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
         }
@@ -570,6 +599,8 @@ pub fn encode_reply(
             | Kind::Entries
             | Kind::Propose
             | Kind::Moves
+            | Kind::BucketChange
+            | Kind::Buckets
             | Kind::Raft
             | Kind::Copy
             | Kind::Covered

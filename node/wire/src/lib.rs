@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
-//! anything may be, [`membership`] changes of the ring, [`tails`] the long lists. Nothing here waits or touches a socket.
+//! anything may be, [`bucket`] what names stand for, [`membership`] changes of the ring, [`tails`] the long lists. Nothing here waits or touches a socket.
 //!
 //! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
 //! A new field is a new kind or a new version of [`ALPN`].
@@ -30,14 +30,14 @@ pub use membership::{
     RaftReply,
 };
 pub use reply::{
-    Differing, DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus, Pong, Promise, Recalled,
-    Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored, Unmatched, ViewReply,
-    Welcome,
+    BucketChanged, Buckets, Differing, DotParts, Fetched, Found, NodeStatus, Outcome, PeerStatus,
+    Pong, Promise, Recalled, Receipt, RepairStarted, ReplicaReport, Replicated, Reply, Stored,
+    Unmatched, ViewReply, Welcome,
 };
 pub use request::{
-    Ack, Commit, Compare, CompareRoots, Dump, Entries, Envelope, Fetch, Get, Hello, Lane, Ping,
-    Recall, Repair, RepairQuery, RepairRun, Replicate, Request, Roots, StatusQuery, ViewQuery,
-    Write,
+    Ack, BucketChange, BucketsQuery, Change, Commit, Compare, CompareRoots, Dump, Entries,
+    Envelope, Fetch, Get, Hello, Lane, Ping, Recall, Repair, RepairQuery, RepairRun, Replicate,
+    Request, Roots, StatusQuery, ViewQuery, Write,
 };
 pub use role::{Role, Roles};
 pub use tails::{Dumped, DumpedRow, PartitionRepair, RepairReport};

@@ -64,3 +64,26 @@ pub const LANE_FRAME_BYTES_MAX: usize = 64 << 10;
 
 /// Longest time a request may ask for, in milliseconds.
 pub const TIMEOUT_MS_MAX: u32 = 60_000;
+
+/// Longest name of a bucket, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Most copies a bucket may keep: as many owners as a partition may have.
+pub const BUCKET_N_MAX: u8 = 16;
+
+/// Most elements of a set, or fields of a map.
+pub const ELEMENTS_MAX: u16 = 1000;
+
+/// Longest time to live, in milliseconds: 100 years of 365.25 days.
+pub const TTL_MS_MAX: u64 = 100 * 36_525 * 864_000;
+
+/// Most buckets, dropped ones included: a dropped definition is remembered for ever, or a node that comes back would
+/// bring its data back. Every node holds them all in memory and sends them whole, about 60 bytes each and the name.
+pub const BUCKETS_MAX: usize = 1024;
+
+/// Most definitions that are taken over from another node. More than may be created, because sides of a cluster that
+/// cannot see each other may each create as many; a join is never refused below this.
+pub const REGISTRY_ENTRIES_MAX: usize = 8 * BUCKETS_MAX;
+
+/// Largest tail of a frame that carries a registry: as many definitions with names of the longest.
+pub const REGISTRY_TAIL_BYTES_MAX: usize = 2 << 20;

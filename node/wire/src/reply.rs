@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Commit, Covering, Dumped, Failure, Listed, ManyReply, MovesReport, Proposed, RaftReply,
-    RepairReport, Role, Roots, Scanned,
+    BucketId, Commit, Covering, Dumped, Failure, Listed, ManyReply, MovesReport, Proposed,
+    RaftReply, RepairReport, Role, Roots, Scanned,
 };
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
@@ -48,6 +48,10 @@ pub enum Reply {
     Proposed(Proposed),
     /// To a query for moves.
     Moves(MovesReport),
+    /// To a change of buckets.
+    BucketChanged(BucketChanged),
+    /// To a query for buckets.
+    Buckets(Buckets),
     /// To a message between voters.
     Raft(RaftReply),
     /// To a copy: a page.
@@ -90,6 +94,31 @@ pub struct Pong {
     pub roots: Roots,
     /// Milliseconds since 1970 by its wall clock.
     pub wall_ms: u64,
+    /// The digest of the buckets that it knows.
+    pub buckets: u64,
+}
+
+/// A bucket is as was asked, on stable storage where it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketChanged {
+    /// Which bucket; zeros when a registry was taken over.
+    pub bucket: BucketId,
+    /// Whether it was not so before.
+    pub changed: bool,
+    /// The nodes that know it so by now.
+    pub known: Vec<u32>,
+    /// The members that do not yet: they will hear of it from any of the others.
+    pub missing: Vec<u32>,
+}
+
+/// All buckets that a node knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buckets {
+    /// The digest of them.
+    pub digest: u64,
+    /// Tail: the [`crate::bucket::Registry`]; empty if the asker knows the same.
+    #[serde(skip)]
+    pub registry: Bytes,
 }
 
 /// A view.

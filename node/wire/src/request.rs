@@ -8,7 +8,10 @@ use atoll_ring::{Epoch, QuorumRequest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketId, Copy, Covered, Kind, List, Many, MovesQuery, Propose, Raft, Role, Scan};
+use crate::{
+    BucketId, Copy, Covered, Kind, List, Many, MovesQuery, Propose, Raft, Role, Scan,
+    bucket::{Alteration, Creation},
+};
 
 /// What every request carries, whatever it asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,10 @@ pub enum Request {
     Propose(Propose),
     /// How do your moves go?
     Moves(MovesQuery),
+    /// Create, alter or drop a bucket, or take over what I know of them.
+    BucketChange(BucketChange),
+    /// Which buckets do you know?
+    Buckets(BucketsQuery),
     /// What do you remember of me?
     Recall(Recall),
     /// Which of our partitions differ?
@@ -95,6 +102,8 @@ impl Request {
             Request::Dump(_) => Kind::Dump,
             Request::Propose(_) => Kind::Propose,
             Request::Moves(_) => Kind::Moves,
+            Request::BucketChange(_) => Kind::BucketChange,
+            Request::Buckets(_) => Kind::Buckets,
             Request::Raft(_) => Kind::Raft,
             Request::Copy(_) => Kind::Copy,
             Request::Covered(_) => Kind::Covered,
@@ -145,6 +154,8 @@ pub struct Ping {
     pub commit: Commit,
     /// What the sender holds of the partitions that both own.
     pub roots: Roots,
+    /// The digest of the buckets that the sender knows.
+    pub buckets: u64,
 }
 
 /// A commit: its number, and a fingerprint of it and all before it. Two histories with the same number and different
@@ -179,6 +190,36 @@ pub struct ViewQuery {
 /// Asks a node about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusQuery {}
+
+/// Changes what is known of buckets. Whoever is asked does it alone, tells all it can reach, and says who has heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketChange {
+    /// What shall change.
+    pub change: Change,
+    /// Tail: the sender's registry, if it is to be taken over.
+    #[serde(skip)]
+    pub registry: Bytes,
+}
+
+/// What shall change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// There shall be such a bucket.
+    Create(Creation),
+    /// Its properties shall be others.
+    Alter(BucketId, Alteration),
+    /// It shall be gone, with all its data.
+    Drop(BucketId),
+    /// Whatever the sender knows, which is a node.
+    Join,
+}
+
+/// Asks for all buckets that the receiver knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketsQuery {
+    /// The digest of what the asker knows; 0 = nothing. Whoever knows the same answers with nothing.
+    pub have: u64,
+}
 
 /// Changes a key: a put, a delete, or whatever its kind of value allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Kind;
+use crate::{Change, Kind, Request};
 
 /// In which capacity a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,13 +24,19 @@ impl Role {
     /// All roles.
     pub const ALL: [Role; 3] = [Role::Node, Role::Client, Role::Operator];
 
-    /// The one table: may this role send a request of this kind?
+    /// The one table: may this role send a request of this kind? Of a change of buckets more is asked by
+    /// [`Role::may_ask`].
     ///
     /// | kind | node | client | operator |
     /// |---|---|---|---|
     /// | hello, view, status | yes | yes | yes |
     /// | write, get | yes (handing over) | yes | yes |
     /// | many, list | no | yes | yes |
+    /// | put, get, delete | yes (handing over) | yes | yes |
+    /// | buckets | yes | yes | yes |
+    /// | change of buckets: create | no | yes | yes |
+    /// | change of buckets: alter, drop | no | no | yes |
+    /// | change of buckets: join | yes | no | no |
     /// | propose, moves | yes | no | yes |
     /// | repair status, repair run, dump | no | no | yes |
     /// | ping, replicate, fetch, recall, compare roots, compare, entries, raft, copy, covered, scan | yes | no | no |
@@ -41,6 +47,7 @@ impl Role {
                 Role::Client | Role::Operator => true,
                 Role::Node => false,
             },
+            Kind::BucketChange | Kind::Buckets => true,
             Kind::Propose | Kind::Moves => match self {
                 Role::Node | Role::Operator => true,
                 Role::Client => false,
@@ -64,6 +71,26 @@ impl Role {
                 Role::Client | Role::Operator => false,
             },
         }
+    }
+
+    /// The same for a request that has been read: what changes buckets depends on how.
+    ///
+    /// Whoever reads and writes data may make a place for it. What takes data away from others, or changes what their
+    /// requests mean, is an operator's.
+    pub fn may_ask(self, request: &Request) -> bool {
+        let of_change = match request {
+            Request::BucketChange(asked) => match (&asked.change, self) {
+                (Change::Create(_), Role::Client | Role::Operator) => true,
+                (Change::Alter(..) | Change::Drop(_), Role::Operator) => true,
+                (Change::Join, Role::Node) => true,
+                (
+                    Change::Create(_) | Change::Alter(..) | Change::Drop(_) | Change::Join,
+                    Role::Node | Role::Client | Role::Operator,
+                ) => false,
+            },
+            _ => true,
+        };
+        of_change && self.may_send(request.kind())
     }
 
     /// The word used in certificates, settings and messages.
@@ -135,11 +162,38 @@ mod tests {
             (Kind::Copy, [true, false, false]),
             (Kind::Covered, [true, false, false]),
             (Kind::Scan, [true, false, false]),
+            (Kind::BucketChange, [true, true, true]),
+            (Kind::Buckets, [true, true, true]),
         ];
         assert_eq!(expected.len(), Kind::ALL.len(), "a new kind needs its line here");
         for (kind, may) in expected {
             for (role, may) in Role::ALL.into_iter().zip(may) {
                 assert_eq!(role.may_send(kind), may, "{role} sending {kind:?}");
+            }
+        }
+    }
+
+    /// Who may change buckets, and how.
+    #[test]
+    fn every_change_of_buckets_with_every_role() {
+        let bucket = crate::BucketId([0; 16]);
+        let creation = crate::bucket::Creation {
+            name: "a".into(),
+            kind: atoll_antientropy::Kind::Register,
+            n: None,
+            properties: crate::bucket::Properties::default(),
+        };
+        let expected = [
+            (Change::Create(creation), [false, true, true]),
+            (Change::Alter(bucket, crate::bucket::Alteration::default()), [false, false, true]),
+            (Change::Drop(bucket), [false, false, true]),
+            (Change::Join, [true, false, false]),
+        ];
+        for (change, may) in expected {
+            let asked = crate::BucketChange { change, registry: bytes::Bytes::new() };
+            let request = Request::BucketChange(asked);
+            for (role, may) in Role::ALL.into_iter().zip(may) {
+                assert_eq!(role.may_ask(&request), may, "{role} asking {request:?}");
             }
         }
     }

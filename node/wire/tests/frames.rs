@@ -1,18 +1,22 @@
 //! Frames that are well formed come back as they were; frames that are not are refused, whoever wrote them.
 
+use atoll_antientropy::Kind as ValueKind;
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped,
-    DumpedRow, Effect, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
-    FrameError, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply, MovesQuery, MovesReport,
-    NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft,
-    RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun,
-    RepairStarted, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, Scan,
-    Scanned, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Welcome, Write,
+    Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
+    CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, DumpedRow, Effect, Entries,
+    Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame, FrameError, Get, Hello, Kind, Lane,
+    List, Listed, Many, ManyReply, MovesQuery, MovesReport, NodeStatus, Outcome, PartitionRepair,
+    PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair,
+    RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport, Replicate, Replicated,
+    Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched, ViewQuery,
+    ViewReply, Welcome, Write,
+    bucket::{Alteration, Creation, Properties, Property},
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{
         COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, KEYS_TAIL_BYTES_MAX,
-        MANY_TAIL_BYTES_MAX, OPERATION_TAIL_BYTES_MAX, STATE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
+        MANY_TAIL_BYTES_MAX, OPERATION_TAIL_BYTES_MAX, REGISTRY_TAIL_BYTES_MAX,
+        STATE_TAIL_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
     },
 };
 use bytes::Bytes;
@@ -337,6 +341,7 @@ fn tail_cap(kind: Kind, flags: u16) -> usize {
         (Kind::View | Kind::RepairStatus | Kind::Moves, FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
         (Kind::Propose, 0) | (Kind::Raft, 0 | FLAG_REPLY) => VIEW_TAIL_BYTES_MAX,
         (Kind::Dump | Kind::Copy, FLAG_REPLY) => DUMP_TAIL_BYTES_MAX,
+        (Kind::BucketChange, 0) | (Kind::Buckets, FLAG_REPLY) => REGISTRY_TAIL_BYTES_MAX,
         (Kind::CompareRoots | Kind::Compare | Kind::Entries | Kind::Covered, 0 | FLAG_REPLY) => {
             COMPARE_TAIL_BYTES_MAX
         }
@@ -403,6 +408,10 @@ fn write_with_tail(
         (Kind::Raft, FLAG_REPLY) => reply(Reply::Raft(RaftReply { message: tail })),
         (Kind::Copy, FLAG_REPLY) => reply(Reply::Copied(Dumped { more: false, rows: tail })),
         (Kind::Covered, 0) => request(Request::Covered(Covered { partition: 1, rows: tail })),
+        (Kind::BucketChange, 0) => {
+            request(Request::BucketChange(BucketChange { change: Change::Join, registry: tail }))
+        }
+        (Kind::Buckets, FLAG_REPLY) => reply(Reply::Buckets(Buckets { digest: 1, registry: tail })),
         (Kind::Covered, FLAG_REPLY) => reply(Reply::Covering(Covering { which: tail })),
         (_, _) => None,
     }
@@ -477,12 +486,13 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         (lane, option::of(any::<u32>()), option::of(any::<[u8; 16]>()))
             .prop_map(|(lane, node, cluster)| Request::Hello(Hello { lane, node, cluster })),
-        (any::<(u32, u32)>(), commit(), roots()).prop_map(
-            |((node, incarnation), commit, roots)| Request::Ping(Ping {
+        (any::<(u32, u32, u64)>(), commit(), roots()).prop_map(
+            |((node, incarnation, buckets), commit, roots)| Request::Ping(Ping {
                 node,
                 incarnation,
                 commit,
-                roots
+                roots,
+                buckets,
             })
         ),
         (bytes(), bytes(), any::<u16>(), quorum()).prop_map(|(prefix, page, limit, quorum)| {
@@ -516,7 +526,54 @@ fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(key, (durable, hints))| Request::Fetch(Fetch { key, durable, hints })),
         of_repair(),
         of_membership(),
+        of_buckets(),
     ]
+}
+
+/// What is asked about buckets.
+fn of_buckets() -> BoxedStrategy<Request> {
+    let bucket = || any::<[u8; 16]>().prop_map(BucketId);
+    let alteration = (properties(), vec(select(&Property::ALL[..]), 0..4))
+        .prop_map(|(set, unset)| Alteration { set, unset });
+    let kind = select(&ValueKind::ALL[..]);
+    let change = prop_oneof![
+        (any::<String>(), kind, option::of(any::<u8>()), properties()).prop_map(
+            |(name, kind, n, properties)| Change::Create(Creation { name, kind, n, properties })
+        ),
+        (bucket(), alteration).prop_map(|(bucket, change)| Change::Alter(bucket, change)),
+        bucket().prop_map(Change::Drop),
+        Just(Change::Join),
+    ];
+    prop_oneof![
+        (change, bytes()).prop_map(|(change, registry)| Request::BucketChange(BucketChange {
+            change,
+            registry
+        })),
+        any::<u64>().prop_map(|have| Request::Buckets(BucketsQuery { have })),
+    ]
+    .boxed()
+}
+
+fn properties() -> BoxedStrategy<Properties> {
+    let limits = any::<(Option<u32>, Option<u64>, Option<u32>, Option<u16>)>();
+    (quorum(), option::of(select(&Repair::ALL[..])), limits)
+        .prop_map(|(quorum, repair, (timeout_ms, ttl_ms, value_bytes_max, elements_max))| {
+            let QuorumRequest { n: _, r, w, pr, pw, dw, sloppy } = quorum;
+            Properties {
+                r,
+                w,
+                pr,
+                pw,
+                dw,
+                sloppy,
+                repair,
+                timeout_ms,
+                ttl_ms,
+                value_bytes_max,
+                elements_max,
+            }
+        })
+        .boxed()
 }
 
 /// What is asked while the ring changes.
@@ -684,7 +741,8 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
         .prop_map(|(node, cluster, role)| Reply::Welcome(Welcome { node, cluster, role }));
     let pong = (any::<(u32, u32, u64)>(), commit(), roots()).prop_map(
         |((node, incarnation, wall_ms), commit, roots)| {
-            Reply::Pong(Pong { node, incarnation, commit, roots, wall_ms })
+            let buckets = wall_ms ^ 1;
+            Reply::Pong(Pong { node, incarnation, commit, roots, wall_ms, buckets })
         },
     );
     let fetched = (any::<(bool, bool)>(), bytes())
@@ -713,9 +771,28 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
         fetched.prop_map(of(Kind::Fetch)),
         about_repair(),
         about_membership(),
+        about_buckets(),
         (select(&Kind::ALL[..]), failure())
             .prop_map(|(kind, failure)| (kind, Reply::Failed(Box::new(failure)))),
     ]
+}
+
+/// What is answered about buckets.
+fn about_buckets() -> BoxedStrategy<(Kind, Reply)> {
+    let nodes = || vec(any::<u32>(), 0..4);
+    let changed = (any::<([u8; 16], bool)>(), nodes(), nodes()).prop_map(
+        |((bucket, changed), known, missing)| {
+            let bucket = BucketId(bucket);
+            Reply::BucketChanged(BucketChanged { bucket, changed, known, missing })
+        },
+    );
+    let all = (any::<u64>(), bytes())
+        .prop_map(|(digest, registry)| Reply::Buckets(Buckets { digest, registry }));
+    prop_oneof![
+        changed.prop_map(|reply| (Kind::BucketChange, reply)),
+        all.prop_map(|reply| (Kind::Buckets, reply)),
+    ]
+    .boxed()
 }
 
 /// What repair answers. Tails are any bytes: what is in them is nothing to a frame.

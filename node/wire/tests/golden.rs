@@ -15,13 +15,15 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 use atoll_antientropy::Digest;
 use atoll_ring::{Epoch, Level, QuorumRequest};
 use atoll_wire::{
-    Ack, Ask, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump,
-    Dumped, DumpedRow, Effect, Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame,
-    Get, Hello, Kind, Lane, List, Listed, Many, ManyReply, MoveReport, MovesQuery, MovesReport,
-    NodeStatus, One, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft,
-    RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun,
-    RepairStarted, ReplicaReport, Replicate, Replicated, Reply, Request, Role, Roots, Scan,
-    Scanned, ScannedRow, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Welcome, Write,
+    Ack, Ask, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit,
+    Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, DumpedRow, Effect,
+    Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame, Get, Hello, Kind, Lane,
+    List, Listed, Many, ManyReply, MoveReport, MovesQuery, MovesReport, NodeStatus, One, Outcome,
+    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled,
+    Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport, Replicate,
+    Replicated, Reply, Request, Role, Roots, Scan, Scanned, ScannedRow, StatusQuery, Stored,
+    Unmatched, ViewQuery, ViewReply, Welcome, Write,
+    bucket::{Creation, Properties},
     frame::{encode_reply, encode_request},
 };
 use bytes::Bytes;
@@ -175,6 +177,7 @@ fn requests() -> Vec<Request> {
             incarnation: 200,
             commit: Commit { sequence: 300, chain: 0x0102_0304_0506_0708 },
             roots: Roots { sum: 0x1112_1314_1516_1718, vouched: true },
+            buckets: 0x4142_4344_4546_4748,
         }),
         Request::View(ViewQuery { have: 302 }),
         Request::Status(StatusQuery {}),
@@ -240,6 +243,11 @@ fn requests() -> Vec<Request> {
             1018,
             [(&b"a row"[..], [0x61; 16]), (b"another", [0x62; 16])],
         )),
+        Request::BucketChange(BucketChange {
+            change: Change::Create(creation()),
+            registry: Bytes::from_static(b"a registry, as it is"),
+        }),
+        Request::Buckets(BucketsQuery { have: 0x6162_6364_6566_6768 }),
     ]
 }
 
@@ -260,6 +268,7 @@ fn replies() -> Vec<(Kind, Reply)> {
                 commit: Commit { sequence: 302, chain: 0x2122_2324_2526_2728 },
                 roots: Roots { sum: 0x3132_3334_3536_3738, vouched: true },
                 wall_ms: 1_700_000_000_001,
+                buckets: 0x5152_5354_5556_5758,
             }),
         ),
         (Kind::View, Reply::View(ViewReply { view: Bytes::from_static(b"a view, as it is") })),
@@ -344,6 +353,22 @@ fn replies() -> Vec<(Kind, Reply)> {
         ),
         (Kind::Copy, Reply::Copied(Dumped::of(&rows(), true))),
         (Kind::Covered, Reply::Covering(Covering { which: Bytes::from_static(&[1, 0]) })),
+        (
+            Kind::BucketChange,
+            Reply::BucketChanged(BucketChanged {
+                bucket: BucketId([9; 16]),
+                changed: true,
+                known: vec![1, 300],
+                missing: vec![301],
+            }),
+        ),
+        (
+            Kind::Buckets,
+            Reply::Buckets(Buckets {
+                digest: 0x7172_7374_7576_7778,
+                registry: Bytes::from_static(b"a registry, as it is"),
+            }),
+        ),
     ]
 }
 
@@ -384,6 +409,28 @@ fn partitions() -> [PartitionRepair; 2] {
         backlog: 7,
     };
     [agreed, never]
+}
+
+/// A bucket in which every property has a value of its own.
+fn creation() -> Creation {
+    Creation {
+        name: "carts".into(),
+        kind: atoll_antientropy::Kind::Lww,
+        n: Some(3),
+        properties: Properties {
+            r: Some(Level::Count(2)),
+            w: Some(Level::Quorum),
+            pr: Some(Level::Count(1)),
+            pw: Some(Level::Count(0)),
+            dw: Some(Level::All),
+            sloppy: Some(true),
+            repair: Some(Repair::Blocking),
+            timeout_ms: Some(320),
+            ttl_ms: Some(321),
+            value_bytes_max: Some(322),
+            elements_max: Some(323),
+        },
+    }
 }
 
 /// A node that copies one partition and gives away another.

@@ -28,7 +28,7 @@ async fn every_lane_carries_every_kind() {
     let operator = quic.dial(server.address, Expect::AnyNode, Role::Operator, None).await.unwrap();
     for lane in Lane::ALL {
         for kind in Kind::ALL {
-            let (link, role) = match Role::Node.may_send(kind) {
+            let (link, role) = match Role::Node.may_ask(&of_kind(kind)) {
                 true => (&link, Role::Node),
                 false => (&operator, Role::Operator),
             };
@@ -54,6 +54,8 @@ async fn every_lane_carries_every_kind() {
                 Kind::Entries => matches!(reply, Reply::Unmatched(_)),
                 Kind::Propose => matches!(reply, Reply::Proposed(_)),
                 Kind::Moves => matches!(reply, Reply::Moves(_)),
+                Kind::BucketChange => matches!(reply, Reply::BucketChanged(_)),
+                Kind::Buckets => matches!(reply, Reply::Buckets(_)),
                 Kind::Raft => matches!(reply, Reply::Raft(_)),
                 Kind::Copy => matches!(reply, Reply::Copied(_)),
                 Kind::Covered => matches!(reply, Reply::Covering(_)),

@@ -183,6 +183,7 @@ async fn long_replies_that_nobody_waits_for_are_not_read() {
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
             wall_ms: 1_700_000_000_001,
+            buckets: 0,
         }),
     );
     let (answer, ()) = tokio::join!(ask(&link, atoll_wire::Lane::Control, &request), async {
@@ -227,6 +228,7 @@ async fn a_refused_dial_leaves_nothing_behind() {
             commit: atoll_wire::Commit::default(),
             roots: atoll_wire::Roots::default(),
             wall_ms: 1_700_000_000_001,
+            buckets: 0,
         })),
         None,
     ];

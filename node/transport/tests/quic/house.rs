@@ -16,12 +16,13 @@ use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
-    Ack, BucketId, Commit, Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped,
-    Entries, Envelope, Fetch, Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many,
-    ManyReply, MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply,
-    Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted,
-    Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Stored,
-    Unmatched, ViewQuery, ViewReply, Write,
+    Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
+    CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, Entries, Envelope, Fetch,
+    Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply, MovesQuery, MovesReport,
+    NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair,
+    RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate, Replicated, Reply, Request,
+    Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Write,
+    bucket::{Creation, Properties},
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -136,6 +137,7 @@ impl Host {
                 commit: Commit::default(),
                 roots: Roots::default(),
                 wall_ms: 0,
+                buckets: 0,
             }),
             Request::View(_) => Reply::View(ViewReply { view: Bytes::from_static(b"a view") }),
             Request::Status(_) => Reply::Status(Box::default()),
@@ -179,6 +181,13 @@ impl Host {
             }
             Request::Propose(_) => Reply::Proposed(Proposed { epoch: 6 }),
             Request::Moves(_) => Reply::Moves(MovesReport::default()),
+            Request::BucketChange(_) => Reply::BucketChanged(BucketChanged {
+                bucket: BucketId([0; 16]),
+                changed: true,
+                known: vec![1],
+                missing: Vec::new(),
+            }),
+            Request::Buckets(_) => Reply::Buckets(Buckets { digest: 0, registry: Bytes::new() }),
             Request::Raft(raft) => Reply::Raft(RaftReply { message: raft.message }),
             Request::Copy(_) => Reply::Copied(Dumped::of(&[], false)),
             Request::Covered(asked) => Reply::Covering(Covering { which: asked.rows }),
@@ -295,6 +304,7 @@ pub fn ping() -> Request {
         incarnation: 0,
         commit: Commit::default(),
         roots: Roots::default(),
+        buckets: 0,
     })
 }
 
@@ -355,6 +365,17 @@ pub fn of_kind(kind: Kind) -> Request {
             Request::Propose(Propose { hops: 0, command: Bytes::from_static(b"command") })
         }
         Kind::Moves => Request::Moves(MovesQuery {}),
+        Kind::BucketChange => {
+            let creation = Creation {
+                name: "b".into(),
+                kind: atoll_wire::bucket::Kind::Register,
+                n: None,
+                properties: Properties::default(),
+            };
+            let change = Change::Create(creation);
+            Request::BucketChange(BucketChange { change, registry: Bytes::new() })
+        }
+        Kind::Buckets => Request::Buckets(BucketsQuery { have: 0 }),
         Kind::Raft => Request::Raft(Raft { message: Bytes::from_static(b"message") }),
         Kind::Copy => {
             let tokens = (0, u64::MAX);

@@ -20,7 +20,7 @@ async fn the_table_holds_for_every_kind_role_and_certificate() {
         let link = dial(&server, &papers.user(&[held]), held, None).await.unwrap();
         let mut expected = Vec::new();
         for (spoken, kind) in Role::ALL.into_iter().flat_map(|r| Kind::ALL.map(|kind| (r, kind))) {
-            let allowed = spoken == held && spoken.may_send(kind);
+            let allowed = spoken == held && spoken.may_ask(&of_kind(kind));
             check(&link, spoken, &of_kind(kind), allowed).await;
             if allowed && kind != Kind::Hello {
                 expected.push((spoken, kind));
@@ -58,7 +58,7 @@ async fn one_certificate_may_carry_several_roles() {
     let link = dial(&server, &both, Role::Client, None).await.unwrap();
     for kind in Kind::ALL {
         for role in [Role::Client, Role::Operator] {
-            check(&link, role, &of_kind(kind), role.may_send(kind)).await;
+            check(&link, role, &of_kind(kind), role.may_ask(&of_kind(kind))).await;
         }
         check(&link, Role::Node, &of_kind(kind), false).await;
     }
