@@ -21,6 +21,7 @@ mod moves;
 mod quarantine;
 mod quorums;
 mod repair;
+mod replans;
 mod rising;
 mod scrub;
 mod siblings;
