@@ -22,6 +22,7 @@ mod quarantine;
 mod quorums;
 mod repair;
 mod replans;
+mod retire;
 mod rising;
 mod scrub;
 mod siblings;
