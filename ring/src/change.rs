@@ -22,7 +22,7 @@ use crate::document::REMOVED_MAX;
 use crate::placement::{MEMBERS_MAX, REPLICAS_MAX};
 use crate::{
     Epoch, Invitation, Member, MemberState, Move, NodeId, Partition, Preference, Rejected, Removed,
-    View, bounded, seats,
+    View, seats, targets,
 };
 
 /// One line of the membership log, in its place.
@@ -70,7 +70,7 @@ pub enum Command {
         /// What is wished.
         wish: Wish,
         /// The owners that partitions shall have instead of those they have.
-        #[serde(deserialize_with = "bounded::wanted")]
+        #[serde(with = "targets")]
         moves: BTreeMap<Partition, Vec<NodeId>>,
     },
     /// These partitions are joint from now on.

@@ -160,27 +160,27 @@ impl View {
     }
 }
 
-/// Bytes that are no view. Whoever sent or stored them is wrong; nothing was changed.
+/// Bytes that are no view, or no moves. Whoever sent or stored them is wrong; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A format that this version does not know.
-    #[error("a view in format {format}, and this version reads format {FORMAT}: upgrade this node")]
+    #[error("bytes in format {format}, and this version reads format {FORMAT}: upgrade this node")]
     Format {
         /// Its number.
         format: u8,
     },
     /// Cut short, too long, or numbers out of range.
-    #[error("the bytes of a view are damaged")]
+    #[error("the bytes are damaged")]
     Damaged,
     /// Well formed, and no view.
     #[error(transparent)]
     View(#[from] ViewError),
 }
 
-struct Writer(Vec<u8>);
+pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
-    fn number(&mut self, mut number: u64) {
+    pub(crate) fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number.to_le_bytes()[0] | 0x80);
             number >>= 7;
@@ -224,10 +224,10 @@ impl Writer {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
         let (first, rest) = self.0.split_first().ok_or(DecodeError::Damaged)?;
         self.0 = rest;
         Ok(*first)
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Each number has one form: none begins with seven zero bits that say nothing.
-    fn number(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn number(&mut self) -> Result<u64, DecodeError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -258,7 +258,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of a smaller type.
-    fn small<T: TryFrom<u64>>(&mut self) -> Result<T, DecodeError> {
+    pub(crate) fn small<T: TryFrom<u64>>(&mut self) -> Result<T, DecodeError> {
         T::try_from(self.number()?).map_err(|_| DecodeError::Damaged)
     }
 
@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Every entry has a byte at least, so there are never more than there are bytes.
-    fn repeat<T>(
+    pub(crate) fn repeat<T>(
         &mut self,
         count: u32,
         mut read: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,

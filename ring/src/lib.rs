@@ -6,7 +6,7 @@
 //! (with `preference`, the hash ring), `quorum` says how many answers a request needs and `tally`
 //! counts them. How a view becomes the next one is `change`, with all refusals in `rejected`; `plan`
 //! says what a change would move, `voters` who should vote on it, and `update` how others learn of
-//! it. `document` and `encoding` are a view's two outward forms.
+//! it. `document` and `encoding` are a view's two outward forms, `targets` the short one of moves.
 //!
 //! Nothing here reads a clock, draws a random number or waits: the same arguments give the same
 //! answer on every machine, which is what lets every node apply a membership change by itself and
@@ -23,6 +23,7 @@ mod preference;
 mod quorum;
 mod rejected;
 mod tally;
+mod targets;
 mod token;
 mod update;
 mod view;

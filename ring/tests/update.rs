@@ -280,7 +280,7 @@ fn a_thousand_nodes_are_small() {
     }
     let leaving = log.view.encode().len();
     println!("view {at_rest} B, after a join {leaving} B; change {change} B, steps {steps:?} B");
-    assert!(at_rest < 400_000 && leaving < 400_000);
+    assert!(at_rest < 400_000 && leaving < 400_000 && change < 1_000);
     assert!(steps.iter().all(|bytes| *bytes < 1_000));
     assert_eq!(View::decode(&log.view.encode()), Ok(log.view));
 }

@@ -372,13 +372,15 @@ impl Spread {
         }
     }
 
-    /// Waits for the stragglers; whoever is silent at the deadline, and for whom nobody has a hint, gets one.
+    /// Waits for the stragglers; whoever is silent at the deadline, and for whom nobody has a hint, gets one. So does
+    /// whoever has refused a plan that is over: nobody was asked in its place, and no other plan follows.
     async fn finish(mut self) {
         loop {
             match self.hear().await {
                 Heard::Answer(step) => self.count(step),
                 Heard::SilentForTooLong => self.give_up_the_silent(),
                 Heard::Deadline => break,
+                Heard::Nothing if self.is_stale() => break,
                 Heard::Nothing => return,
             }
         }
@@ -500,9 +502,7 @@ impl Spread {
         let receipt = Some(Box::new(self.ballot.receipt(&self.node, &self.quorum)));
         let (got, needed) = (self.ballot.acks(), self.quorum.w());
         let failure = Failure { got, needed, receipt, ..planned_in_vain(self.effect()) };
-        if !self.steps.is_empty() {
-            self.node.clone().spawn(self.finish());
-        }
+        self.node.clone().spawn(self.finish());
         failure
     }
 

@@ -2,9 +2,15 @@
 //!
 //! Nothing is remembered between two questions. Roots are compared under the same view only, or the two would not speak of
 //! the same partitions; what lies in one partition can be compared whenever both own it.
+//!
+//! A record that was damaged and set aside is in no tree. Whoever has lost it altogether has an equal tree then, and would
+//! end its doubt without ever hearing of the key; so such keys are named as if they differed ([`hidden`]).
+
+use std::collections::BTreeSet;
 
 use atoll_antientropy::merkle::{
-    Children, Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, unmatched,
+    Children, Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, Width,
+    unmatched,
 };
 use atoll_ring::{NodeId, Partition};
 use atoll_transport::Caller;
@@ -12,6 +18,7 @@ use atoll_wire::{
     Compare, CompareRoots, Differing as DifferingReply, Entries, Envelope, ErrorCode, Failure,
     Reply, Request, Unmatched, limits::COMPARE_TAIL_BYTES_MAX,
 };
+use bytes::Bytes;
 
 use super::trees::LEVEL_MAX;
 use crate::{Node, node::failed, replica::stopping, storage::rows};
@@ -49,18 +56,22 @@ fn answer_roots(
     let ours = Tree::over(trees.roots(peer).into_iter());
     let (level, tail) = asked.roots.split_first().ok_or_else(malformed)?;
     let places = Places::decode(&asked.roots.slice_ref(tail)).map_err(|_| malformed())?;
+    let hidden = partitions_with_hidden(node, places.width)?;
     let mut answer = Differing::default();
     let mut equal = Vec::new();
     for theirs in &places.places {
         let place = Place { level: *level, path: theirs.path };
         let children = ours.children(place).ok_or_else(malformed)?;
-        let differing = theirs.differing(places.width, &children);
-        answer.children.push(differing);
         let below = |child: Place| {
             let span = 1usize << (4 * (ours.depth() - child.level));
             let first = child.path as usize * span;
             shared.get(first.min(shared.len())..(first + span).min(shared.len())).unwrap_or(&[])
         };
+        let hides = |nibble: u32| below(place.child(nibble)).iter().any(|one| hidden.contains(one));
+        let hiding =
+            (0..16).filter(|nibble| hides(*nibble)).fold(0, |bits, nibble| bits | 1 << nibble);
+        let differing = theirs.differing(places.width, &children) | hiding;
+        answer.children.push(differing);
         equal.extend(Differing::each(!differing).flat_map(|nibble| below(place.child(nibble))));
         if place.level + 1 == ours.depth() {
             let partitions =
@@ -79,10 +90,16 @@ fn answer_places(node: &Node, peer: NodeId, asked: &Compare) -> Result<Differing
     if asked.level >= LEVEL_MAX {
         return Err(malformed());
     }
+    let trees = &node.repair().trees;
+    let hidden = hidden(node, partition, places.width)?;
+    let paths: Vec<u32> =
+        hidden.iter().filter_map(|row| Some(trees.place_of(row, asked.level + 1)?.path)).collect();
     let differing = |theirs: &Children| {
         let place = place(asked.level, theirs.path)?;
-        let ours = node.repair().trees.children(partition, place);
-        Ok(theirs.differing(places.width, &ours.map_err(|error| stopping(&error))?))
+        let ours = trees.children(partition, place).map_err(|error| stopping(&error))?;
+        let hiding = paths.iter().filter(|path| *path >> 4 == theirs.path);
+        let hiding = hiding.fold(0, |bits, path| bits | 1 << (path % 16));
+        Ok(theirs.differing(places.width, &ours) | hiding)
     };
     let children = places.places.iter().map(differing).collect::<Result<_, Failure>>()?;
     Ok(Differing { children, depths: Vec::new() })
@@ -92,6 +109,7 @@ fn answer_places(node: &Node, peer: NodeId, asked: &Compare) -> Result<Differing
 fn answer_entries(node: &Node, peer: NodeId, asked: &Entries) -> Result<Keys, Failure> {
     let partition = tree(node, peer, asked.partition, asked.n)?;
     let theirs = Fingerprints::decode(&asked.fingerprints).map_err(|_| malformed())?;
+    let hidden = hidden(node, partition, theirs.width)?;
     let mut answer = Keys::default();
     let mut at = 0;
     for (path, count) in theirs.places {
@@ -105,9 +123,42 @@ fn answer_entries(node: &Node, peer: NodeId, asked: &Entries) -> Result<Keys, Fa
         answer.missing.extend(missing.iter().map(index));
         let named = left.iter().filter_map(|index| rows::bucket_and_key(&ours[*index].row));
         answer.keys.extend(named.map(|(bucket, key)| (bucket.0, key)));
+        let is_here = |row: &&Bytes| node.repair().trees.place_of(row, asked.level) == Some(place);
+        let hiding = hidden.iter().filter(is_here).filter_map(rows::bucket_and_key);
+        answer.keys.extend(hiding.map(|(bucket, key)| (bucket.0, key)));
         at += count;
     }
     Ok(answer)
+}
+
+/// Keys of a partition that are in doubt here and of which nothing is held, so that no tree has them. They are named to
+/// whoever asks with the full width only, as those do who may have forgotten something: others have what they have.
+fn hidden(node: &Node, partition: Partition, width: Width) -> Result<Vec<Bytes>, Failure> {
+    if width == Width::Short || node.doubt().key_count() == 0 {
+        return Ok(Vec::new());
+    }
+    let mut hidden = Vec::new();
+    for row in node.doubt().keys_of(partition, &Bytes::new(), usize::MAX) {
+        let said = node.repair().trees.summary(&row).map_err(|error| stopping(&error))?;
+        hidden.extend(said.is_none().then_some(row));
+    }
+    Ok(hidden)
+}
+
+/// Partitions with such keys.
+fn partitions_with_hidden(node: &Node, width: Width) -> Result<BTreeSet<Partition>, Failure> {
+    if width == Width::Short {
+        return Ok(BTreeSet::new());
+    }
+    let in_doubt: BTreeSet<Partition> =
+        node.doubt().keys().iter().filter_map(|(row, _)| rows::partition_of_data(row)).collect();
+    let mut found = BTreeSet::new();
+    for partition in in_doubt {
+        if !hidden(node, partition, width)?.is_empty() {
+            found.insert(partition);
+        }
+    }
+    Ok(found)
 }
 
 /// The partition whose tree is spoken about.

@@ -283,6 +283,11 @@ impl Trees {
         Ok(entries)
     }
 
+    /// Where a row lies on a level of its partition's tree.
+    pub(crate) fn place_of(&self, row: &Bytes, level: u8) -> Option<Place> {
+        rows::token_of_data(row).map(|token| Place::of(token.0, self.bits, level))
+    }
+
     /// What is said of a record.
     pub(crate) fn summary(&self, row: &Bytes) -> Result<Option<Summary>, StoreError> {
         Ok(self.disk.get(Space::Digests, row)?.map(|value| Summary::read(&value)))

@@ -26,14 +26,14 @@ use crate::cluster::{
 };
 
 /// A cluster of four with one key whose partition moves, and the views of it.
-struct Moving {
-    cluster: Cluster,
-    first: NodeId,
-    second: NodeId,
-    leaving: NodeId,
-    joining: NodeId,
-    joint: View,
-    new: View,
+pub(crate) struct Moving {
+    pub(crate) cluster: Cluster,
+    pub(crate) first: NodeId,
+    pub(crate) second: NodeId,
+    pub(crate) leaving: NodeId,
+    pub(crate) joining: NodeId,
+    pub(crate) joint: View,
+    pub(crate) new: View,
 }
 
 const OLD: Epoch = Epoch(1);
@@ -45,7 +45,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 impl Moving {
-    async fn start() -> Moving {
+    pub(crate) async fn start() -> Moving {
         Moving::of(Cluster::start(4).await)
     }
 
@@ -69,22 +69,22 @@ impl Moving {
     }
 
     /// These nodes have the view when this returns.
-    async fn tell(&self, nodes: &[NodeId], view: &View) {
+    pub(crate) async fn tell(&self, nodes: &[NodeId], view: &View) {
         for node in nodes {
             self.cluster.node(*node).adopt(view.clone(), &[], Vec::new()).await.expect("memory");
         }
     }
 
-    fn everybody(&self) -> [NodeId; 4] {
+    pub(crate) fn everybody(&self) -> [NodeId; 4] {
         [self.first, self.second, self.leaving, self.joining]
     }
 
-    fn values_at(&self, node: NodeId) -> Vec<String> {
+    pub(crate) fn values_at(&self, node: NodeId) -> Vec<String> {
         texts(&self.cluster.state(node, "k").unwrap_or_else(unknown))
     }
 
     /// Events of the key that a node knows.
-    fn events_at(&self, node: NodeId) -> u64 {
+    pub(crate) fn events_at(&self, node: NodeId) -> u64 {
         let state = self.cluster.state(node, "k").unwrap_or_else(unknown);
         state.context().iter().map(|known| known.hi - known.lo).sum()
     }

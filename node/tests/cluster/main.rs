@@ -21,6 +21,8 @@ mod moves;
 mod quarantine;
 mod quorums;
 mod repair;
+mod replans;
+mod retire;
 mod rising;
 mod scrub;
 mod siblings;

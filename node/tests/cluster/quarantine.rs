@@ -172,6 +172,44 @@ async fn a_write_does_not_end_the_doubt_of_all() {
     cluster.get(owners[0], "k", &r(1)).await.expect_err("nobody is sure");
 }
 
+/// Two owners have set a damaged record aside, and the third has lost its disk: the trees of all three are equal without
+/// the key. The third one is compared with both and counts again, and must not call the key "not found" then: the other two
+/// would believe it. It doubts the key as they do, and a person decides.
+#[tokio::test(start_paused = true)]
+async fn equal_trees_hide_no_key_in_doubt() {
+    let mut cluster = Cluster::start(3).await;
+    let owners = cluster.owners("k");
+    let lost = owners[2];
+    cluster.put(owners[0], "k", "v", &blind(), &w(3)).await.expect("up");
+    for near in cluster.neighbours("k", 40).iter().skip(1) {
+        cluster.put(owners[0], near, "near", &blind(), &w(3)).await.expect("up");
+    }
+    cluster.wipe(lost);
+    cluster.boot(lost).await;
+    for owner in &owners[..2] {
+        assert!(cluster.store(*owner).damage(Space::Data, &cluster.row("k"))); // both, before one is mended by the other
+    }
+    for owner in &owners[..2] {
+        cluster.get(*owner, "k", &r(1)).await.expect_err("nobody knows");
+        assert_eq!(keys_in_doubt(&cluster, *owner).await, 1, "{owner}");
+    }
+    assert_eq!(cluster.state(lost, "k"), None, "nobody brings it to the third");
+    cluster.release_exchange();
+    tokio::time::sleep(10 * A_MINUTE).await;
+    assert_eq!(cluster.status(lost).await.partitions_in_doubt, 0, "it was compared with both");
+    for owner in &owners {
+        assert_eq!(keys_in_doubt(&cluster, *owner).await, 1, "{owner}");
+        let failure = cluster.get(*owner, "k", &r(1)).await.expect_err("nobody knows");
+        assert_eq!(failure.code, ErrorCode::Corrupt, "{owner}: {failure}");
+    }
+    for owner in &owners {
+        cluster.accept_loss(*owner, "k").await;
+    }
+    tokio::time::sleep(3 * A_MINUTE).await;
+    let found = cluster.get(owners[0], "k", &r(3)).await.expect("somebody has decided");
+    assert_eq!(values(&found), [""; 0]);
+}
+
 /// The record is damaged again while it is being fetched, and again when that is done: each time the doubt begins anew.
 #[tokio::test(start_paused = true)]
 async fn a_record_may_be_damaged_again() {

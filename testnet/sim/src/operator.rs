@@ -1,8 +1,8 @@
 //! The operator of a run: whoever changes the ring while everything else goes on.
 //!
 //! It invites nodes and starts them, lets members leave, replaces them, declares dead whom it has switched off, gives other
-//! weights, and changes its mind at any step. It asks any node over the network, as a tool would, and asks again when it
-//! hears nothing. One change after the other: the next one is planned when the last one is over, or was cancelled; only a
+//! weights and zones, wants more owners of each partition and fewer again, and changes its mind at any step. It asks any
+//! node over the network, as a tool would, and asks again when it hears nothing. One change after the other: the next one is planned when the last one is over, or was cancelled; only a
 //! death comes in between. In the end it sees to it that nothing is left half-done ([`Operator::tidy`]).
 
 use std::{cell::RefCell, sync::Arc, time::Duration};
@@ -21,6 +21,12 @@ use crate::{
 
 /// Most machines at a time.
 const MACHINES_MAX: usize = 8;
+
+/// Owners that a partition has beyond the copies of its keys, at most.
+const SPARE_OWNERS_MAX: u8 = 2;
+
+/// Where machines may stand. In the beginning all stand in the first one.
+const ZONES: [&str; 3] = ["z1", "z2", "z3"];
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -116,8 +122,9 @@ impl Operator {
             let joining: Vec<NodeId> = head.members().iter().filter(waits).map(|m| m.id).collect();
             (dead, left, joining)
         };
+        let replicas = world.borrow().cluster.head().replicas();
         for node in dead {
-            if left >= usize::from(COPIES) {
+            if left >= usize::from(replicas) {
                 self.wish(world, Wish::RemoveDead { node }).await;
             } else if let Some(new) = self.newcomer(world, &joining).await {
                 self.wish(world, Wish::Replace { old: node, new, dead: true }).await;
@@ -127,7 +134,7 @@ impl Operator {
 
     async fn change(&mut self, world: &RefCell<World>) {
         self.bury(world).await;
-        let (active, joining, machines) = {
+        let (active, joining, machines, replicas) = {
             let world = world.borrow();
             let head = world.cluster.head();
             if is_busy(&head) && !self.chance.happens(100) {
@@ -138,12 +145,13 @@ impl Operator {
                 members.map(|member| member.id).collect::<Vec<NodeId>>()
             };
             let machines = world.cluster.nodes().len();
-            (of(MemberState::Active), of(MemberState::Joining), machines)
+            (of(MemberState::Active), of(MemberState::Joining), machines, head.replicas())
         };
         let one = self.chance.of(&active);
         let room = machines < MACHINES_MAX;
-        let can_spare = active.len() > usize::from(COPIES);
-        let wish = match self.chance.below(10) {
+        let can_spare = active.len() > usize::from(replicas);
+        let others = self.other_replicas(active.len(), replicas);
+        let wish = match self.chance.below(14) {
             0..=2 if room || !joining.is_empty() => {
                 let Some(node) = self.newcomer(world, &joining).await else { return };
                 Wish::Join { node }
@@ -162,11 +170,19 @@ impl Operator {
                 Wish::Join { node: first }
             }
             9 if self.chance.happens(200) => Wish::Rebalance,
+            10 | 11 => Wish::Rezone { node: one, zone: self.chance.of(&ZONES).to_owned() },
+            12 | 13 if !others.is_empty() => Wish::Replicas { replicas: self.chance.of(&others) },
             _ => Wish::Reweight { node: one, weight: self.chance.between(1, 3) as u32 },
         };
         if self.wish(world, wish).await {
             self.see_it_through(world).await;
         }
+    }
+
+    /// How many owners partitions could have instead of so many.
+    fn other_replicas(&self, active: usize, now: u8) -> Vec<u8> {
+        let possible = |replicas: &u8| *replicas != now && usize::from(*replicas) <= active;
+        (COPIES..=COPIES + SPARE_OWNERS_MAX).filter(possible).collect()
     }
 
     /// What becomes of a change that was accepted: it is finished, or cancelled, or somebody dies on the way.
@@ -213,11 +229,11 @@ impl Operator {
             members.map(|member| member.id).collect()
         };
         let one = self.chance.of(&candidates);
-        let left = {
+        let (left, replicas) = {
             let head = world.borrow().cluster.head();
-            head.eligible().filter(|member| member.id != one).count()
+            (head.eligible().filter(|member| member.id != one).count(), head.replicas())
         };
-        if left < usize::from(COPIES) || world.borrow().is_over || !self.switch_off(world, one) {
+        if left < usize::from(replicas) || world.borrow().is_over || !self.switch_off(world, one) {
             return;
         }
         self.bury(world).await;
@@ -262,7 +278,8 @@ impl Operator {
         invitation[..8].copy_from_slice(&self.chance.draw().to_be_bytes());
         let invite = Command::Invite { invitation, node, expires_ms: u64::MAX };
         let Some(Heard::Done) = self.propose(world, invite).await else { return None };
-        let (address, zone) = (address_of(node), "z1".to_owned());
+        let zone = self.chance.of(&[ZONES[0], ZONES[0], ZONES[1], ZONES[2]]).to_owned();
+        let address = address_of(node);
         let register = Command::Register { invitation, node, address, zone, weight: 1 };
         let Some(Heard::Done) = self.propose(world, register).await else { return None };
         world.borrow_mut().cluster.add_machine(node);

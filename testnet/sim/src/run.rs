@@ -305,12 +305,13 @@ fn unevenness(world: &World) -> Option<String> {
     None
 }
 
-/// A record that lies where it does not belong: with a node that does not own its partition.
+/// A record that lies where it does not belong: with a node that does not own its partition, or sits behind those who keep
+/// its keys.
 fn stray(cluster: &Cluster, head: &View, node: NodeId) -> Option<String> {
     let rows = atlas::all_rows(&cluster.machine(node).store, Space::Data);
     let (row, _) = rows.iter().find(|(row, _)| {
         let at = rows::partition_of_data(row).expect("a row of data names its partition");
-        !head.owners(at).contains(node)
+        !head.keepers(at).contains(node)
     })?;
-    Some(format!("{node} still holds {} and does not own it", key_of(row)))
+    Some(format!("{node} still holds {} and is none of its keepers", key_of(row)))
 }
