@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use atoll_client::{Client, ProposeError, View};
-use atoll_ring::{Command, Epoch, NodeId};
+use atoll_ring::{Command, NodeId};
 use tokio::time::Instant;
 
 use crate::{
@@ -175,12 +175,7 @@ async fn register(client: &Arc<Client>, added: &Added) -> Result<Arc<View>, AddE
     client.propose(&Command::Invite { invitation, node, expires_ms }, PROPOSE_LIMIT).await?;
     let address = ([127, 0, 0, 1], port).into();
     let register = Command::Register { invitation, node, address, zone, weight: 1 };
-    let epoch = match client.propose(&register, PROPOSE_LIMIT).await {
-        Ok(epoch) => epoch,
-        // the view tells
-        Err(ProposeError::Unknown(_)) => Epoch(0),
-        Err(error) => return Err(error.into()),
-    };
+    let epoch = client.propose(&register, PROPOSE_LIMIT).await?;
     let deadline = Instant::now() + SHOWN_LIMIT;
     loop {
         let shown = client.view_of(epoch, SHOWN_LIMIT).await;
