@@ -149,9 +149,13 @@ impl Moves {
         let _ = self.faults.set(faults); // whoever commands does so for the node's life
     }
 
-    /// Waits as long as this step is held on command.
-    async fn hold(&self, step: Step) {
-        while self.faults.get().is_some_and(|faults| faults.holds(step)) {
+    /// Waits as long as this step is held on command. Whoever commands it reads in the log that it has come so far.
+    async fn hold(&self, partition: Partition, step: Step) {
+        let is_held = || self.faults.get().is_some_and(|faults| faults.holds(step));
+        if is_held() {
+            tracing::info!(%partition, ?step, "held on command");
+        }
+        while is_held() {
             tokio::time::sleep(HELD_FOR).await;
         }
     }

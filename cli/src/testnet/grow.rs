@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use atoll_client::{Client, NodeId, Profile};
 use atoll_ring::{MemberState, Plan, Wish};
-use atoll_testnet::{AddError, Condition, Home, Testnet, grow};
+use atoll_testnet::{AddError, Condition, Home, Launcher, Testnet, grow};
 use clap::Args;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     change::{self, ANSWER_LIMIT, Commit, Stale, wish},
     exit::{Exit, Failed},
+    faults::FaultArgs,
     output::{self, Format},
     request::connect_as,
 };
@@ -40,6 +41,9 @@ pub struct AddArgs {
 
     #[command(flatten)]
     testnet: Named,
+
+    #[command(flatten)]
+    faults: FaultArgs,
 }
 
 /// Who goes.
@@ -79,9 +83,10 @@ struct Gone {
 
 /// Adds a node.
 pub async fn add(home: &Home, args: AddArgs, format: Format) -> Result<(), Failed> {
+    args.faults.faults()?; // refused here rather than by the node
     let zone = args.zone.as_deref().map(wish::zone).transpose()?;
     let mut testnet = args.testnet.open(home)?;
-    let launcher = launcher()?;
+    let launcher = Launcher { node_arguments: args.faults.to_arguments(), ..launcher()? };
     let (during_start, during_moves) = (Interrupt::expect()?, Interrupt::expect()?);
     let client = client(&testnet).await?;
     check_still(&client)?;
