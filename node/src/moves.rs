@@ -82,6 +82,8 @@ struct State {
     strays: BTreeMap<Partition, u64>,
     /// The epoch for which they were last looked for.
     surveyed: Option<Epoch>,
+    /// Why voters that are wanted could not be had, from whoever keeps them (`membership/steward`).
+    voters_wait: String,
 }
 
 /// How one session goes.
@@ -136,6 +138,7 @@ pub(crate) fn report(node: &Node) -> MovesReport {
         leader: log.leader.map(|leader| leader.0),
         voters_reachable: log.voters_reachable,
         frozen: log.frozen,
+        voters_wait: if log.leads { state.voters_wait.clone() } else { String::new() },
         strays: state.strays.values().sum::<u64>() + unknown,
         hints: node.hints().total(),
         ..MovesReport::default()
@@ -208,6 +211,11 @@ impl Moves {
     /// A turn to make a page for somebody.
     async fn sends(&self, node: &Node) -> SemaphorePermit<'_> {
         turn(node, &self.sent, SENT_AT_ONCE).await
+    }
+
+    /// Voters that are wanted could not be had, and why; empty = no others are wanted.
+    pub(crate) fn voters_wait(&self, why: String) {
+        self.state().voters_wait = why;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

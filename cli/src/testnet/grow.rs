@@ -33,7 +33,8 @@ Examples:
   atoll bench run & atoll testnet add && atoll testnet add
 
 It gets the next number, which nobody ever had, and a port that is written down and never moves. It is started, shows
-what moves to it, and stays until everything has moved; Ctrl-C then ends only the looking.")]
+what moves to it, and stays until everything has moved; Ctrl-C then ends only the looking. If it is cut short before
+the node runs, the same command goes on with that node.")]
 pub struct AddArgs {
     /// Its zone [default: the one with the fewest nodes]
     #[arg(long, value_name = "ZONE")]
@@ -238,8 +239,9 @@ fn failed_add(error: AddError) -> Failed {
             Failed::new(Exit::Refused, what).mend("atoll testnet down && atoll testnet up")
         }
         AddError::TooMany | AddError::NoPorts(_) => Failed::new(Exit::Refused, what),
-        AddError::NotShown { node } => Failed::new(Exit::Timeout, what)
-            .mend(format!("atoll cluster status; to be rid of it: atoll cluster leave {node}")),
+        AddError::NotShown { node } => Failed::new(Exit::Timeout, what).mend(format!(
+            "atoll testnet add goes on with it; to be rid of it: atoll cluster leave {node}"
+        )),
         AddError::Start { node, source } => {
             let failed = failed_start(&source);
             let what = format!("{node} is registered and owns nothing, but: {}", failed.what);
