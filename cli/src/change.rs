@@ -181,7 +181,7 @@ pub async fn commit_plan(
 const PLANS_MAX: usize = 5;
 
 /// Puts a command into the log.
-pub async fn propose(client: &Client, command: &Command) -> Result<Epoch, Failed> {
+pub async fn propose(client: &Arc<Client>, command: &Command) -> Result<Epoch, Failed> {
     client.propose(command, PROPOSE_LIMIT).await.map_err(|error| not_proposed(&error))
 }
 

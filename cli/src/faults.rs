@@ -1,5 +1,5 @@
-//! The options of a node that is to be broken on purpose. `atoll node run` obeys them, `atoll testnet start` and `restart`
-//! pass them on.
+//! The options of a node that is to be broken on purpose. `atoll node run` obeys them, `atoll testnet start`,
+//! `restart` and `add` pass them on.
 
 use std::{num::NonZeroU64, sync::Arc};
 

@@ -113,8 +113,8 @@ pub(crate) async fn propose(node: Arc<Node>, caller: Caller, asked: Propose) -> 
 /// How often a proposal is passed on. Twice is enough for somebody who knows an old leader.
 const HOPS_MAX: u8 = 2;
 
-/// How long whoever leads may take.
-const PASSED_ON_LIMIT: Duration = Duration::from_secs(8);
+/// How long whoever leads may take: to find a majority and to have it take the entry.
+const PASSED_ON_LIMIT: Duration = Duration::from_secs(10);
 
 /// Whether a request comes from a member that takes part in full.
 fn is_member(node: &Node, caller: &Caller) -> bool {

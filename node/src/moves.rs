@@ -82,6 +82,8 @@ struct State {
     strays: BTreeMap<Partition, u64>,
     /// The epoch for which they were last looked for.
     surveyed: Option<Epoch>,
+    /// Why voters that are wanted could not be had, from whoever keeps them (`membership/steward`).
+    voters_wait: String,
 }
 
 /// How one session goes.
@@ -136,6 +138,7 @@ pub(crate) fn report(node: &Node) -> MovesReport {
         leader: log.leader.map(|leader| leader.0),
         voters_reachable: log.voters_reachable,
         frozen: log.frozen,
+        voters_wait: if log.leads { state.voters_wait.clone() } else { String::new() },
         strays: state.strays.values().sum::<u64>() + unknown,
         hints: node.hints().total(),
         ..MovesReport::default()
@@ -149,9 +152,13 @@ impl Moves {
         let _ = self.faults.set(faults); // whoever commands does so for the node's life
     }
 
-    /// Waits as long as this step is held on command.
-    async fn hold(&self, step: Step) {
-        while self.faults.get().is_some_and(|faults| faults.holds(step)) {
+    /// Waits as long as this step is held on command. Whoever commands it reads in the log that it has come so far.
+    async fn hold(&self, partition: Partition, step: Step) {
+        let is_held = || self.faults.get().is_some_and(|faults| faults.holds(step));
+        if is_held() {
+            tracing::info!(%partition, ?step, "held on command");
+        }
+        while is_held() {
             tokio::time::sleep(HELD_FOR).await;
         }
     }
@@ -204,6 +211,11 @@ impl Moves {
     /// A turn to make a page for somebody.
     async fn sends(&self, node: &Node) -> SemaphorePermit<'_> {
         turn(node, &self.sent, SENT_AT_ONCE).await
+    }
+
+    /// Voters that are wanted could not be had, and why; empty = no others are wanted.
+    pub(crate) fn voters_wait(&self, why: String) {
+        self.state().voters_wait = why;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

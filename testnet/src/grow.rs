@@ -4,10 +4,14 @@
 //! [`add`] ends with a node that is registered, runs, and owns nothing yet; [`retire`] begins when the ring has let the
 //! node go.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use atoll_client::{Client, ProposeError, View};
-use atoll_ring::{Command, Epoch, NodeId};
+use atoll_ring::{Command, MemberState, NodeId};
 use tokio::time::Instant;
 
 use crate::{
@@ -68,7 +72,8 @@ pub enum AddError {
     },
 }
 
-/// Registers another node, writes what it needs, starts it, and waits until it is ready. It owns nothing yet.
+/// Registers another node, writes what it needs, starts it, and waits until it is ready. It owns nothing yet. If it was cut
+/// short before, with a node registered and not ready, it goes on with that one.
 ///
 /// # Errors
 /// See [`AddError`].
@@ -87,9 +92,20 @@ pub async fn add(
         return Err(AddError::NoAuthority);
     }
     let view = client.refresh(ANSWER_LIMIT).await;
-    let added = place(home, testnet, &view, zone)?;
+    let cut_short = testnet.grown().adding.clone();
+    let added = match cut_short.filter(|added| is_registered(&view, added, zone.as_deref())) {
+        Some(added) => added,
+        None => {
+            let added = place(home, testnet, &view, zone)?;
+            testnet.begin_adding(added.clone())?;
+            added
+        }
+    };
     let node = added.node;
-    let view = register(client, &added).await?;
+    let view = match is_registered(&view, &added, None) {
+        true => view,
+        false => register(client, &added).await?,
+    };
     testnet.grow(added)?;
     let new = testnet.select(&[node])?.remove(0);
     papers::issue_added(testnet, &new, &view)?;
@@ -98,7 +114,21 @@ pub async fn add(
     start::start(testnet, launcher, vec![new.clone()], interrupted, hear)
         .await
         .map_err(|source| AddError::Start { node, source: Box::new(source) })?;
+    testnet.end_adding()?;
     Ok(new)
+}
+
+/// Whether a node is registered and no more: an `add` was cut short behind that. With a zone, only if it is that one.
+fn is_registered(view: &View, added: &Added, zone: Option<&str>) -> bool {
+    view.member(added.node).is_some_and(|member| {
+        member.state == MemberState::Joining
+            && member.address == address(added)
+            && zone.is_none_or(|zone| zone == member.zone)
+    })
+}
+
+fn address(added: &Added) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, added.port).into()
 }
 
 /// Ends a node that the ring has let go, and forgets it. Its folder stays.
@@ -167,20 +197,15 @@ fn emptiest_zone(view: &View) -> String {
 
 /// Invites the node and registers it at once: the operator may speak for it.
 async fn register(client: &Arc<Client>, added: &Added) -> Result<Arc<View>, AddError> {
-    let Added { node, port, zone } = added.clone();
+    let Added { node, zone, .. } = added.clone();
     let invitation = rand::random();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let expires = now.unwrap_or_default() + INVITED_FOR;
     let expires_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
     client.propose(&Command::Invite { invitation, node, expires_ms }, PROPOSE_LIMIT).await?;
-    let address = ([127, 0, 0, 1], port).into();
+    let address = address(added);
     let register = Command::Register { invitation, node, address, zone, weight: 1 };
-    let epoch = match client.propose(&register, PROPOSE_LIMIT).await {
-        Ok(epoch) => epoch,
-        // the view tells
-        Err(ProposeError::Unknown(_)) => Epoch(0),
-        Err(error) => return Err(error.into()),
-    };
+    let epoch = client.propose(&register, PROPOSE_LIMIT).await?;
     let deadline = Instant::now() + SHOWN_LIMIT;
     loop {
         let shown = client.view_of(epoch, SHOWN_LIMIT).await;
@@ -188,7 +213,6 @@ async fn register(client: &Arc<Client>, added: &Added) -> Result<Arc<View>, AddE
             return Ok(view);
         }
         if Instant::now() >= deadline {
-            // nothing of it is written down here: the next one gets another id
             return Err(AddError::NotShown { node });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -4,6 +4,9 @@
 //! format = 1
 //! gone = [2]                         # decommissioned; an id is never used again, its folder stays
 //!
+//! [adding]                           # only while it is being added
+//! …
+//!
 //! [[added]]
 //! node = 6
 //! port = 7406                        # never moves
@@ -32,6 +35,8 @@ pub struct Grown {
     pub added: Vec<Added>,
     /// Who was decommissioned.
     pub gone: BTreeSet<NodeId>,
+    /// Who is being added: written before it is registered, so that an `add` that is cut short can be gone on with.
+    pub adding: Option<Added>,
 }
 
 /// A node that came later.
@@ -51,6 +56,8 @@ pub struct Added {
 struct Document {
     format: u32,
     gone: BTreeSet<NodeId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adding: Option<Added>,
     #[serde(default)]
     added: Vec<Added>,
 }
@@ -71,19 +78,20 @@ impl Grown {
     pub(crate) fn load(folder: &Path) -> Result<Grown, AskedError> {
         let path = folder.join(FILE);
         let Some(text) = files::read(&path)? else { return Ok(Grown::default()) };
-        let Document { format, gone, added } = toml::from_str(&text).map_err(|reason| {
+        let Document { format, gone, adding, added } = toml::from_str(&text).map_err(|reason| {
             AskedError::Malformed { path: path.clone(), reason: small_file::in_short(reason) }
         })?;
         if format != FORMAT {
             return Err(AskedError::Format { path, format });
         }
-        Ok(Grown { added, gone })
+        Ok(Grown { added, gone, adding })
     }
 
     /// Writes it down.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), FileError> {
-        let Grown { added, gone } = self.clone();
-        let text = toml::to_string(&Document { format: FORMAT, gone, added }).expect("plain data");
+        let Grown { added, gone, adding } = self.clone();
+        let text =
+            toml::to_string(&Document { format: FORMAT, gone, adding, added }).expect("plain data");
         files::write(&folder.join(FILE), &format!("{HEADING}{text}"), files::PUBLIC)
     }
 
@@ -121,7 +129,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Grown::load(folder.path()).unwrap(), Grown::default());
         let added = Added { node: NodeId(4), port: 7444, zone: "z9".into() };
-        let grown = Grown { added: vec![added], gone: [NodeId(2)].into() };
+        let adding = Grown { adding: Some(added.clone()), ..Grown::default() };
+        adding.save(folder.path()).unwrap();
+        assert_eq!(Grown::load(folder.path()).unwrap(), adding);
+        let grown = Grown { added: vec![added], gone: [NodeId(2)].into(), adding: None };
         grown.save(folder.path()).unwrap();
         assert_eq!(Grown::load(folder.path()).unwrap(), grown);
         let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();

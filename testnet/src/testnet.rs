@@ -92,9 +92,23 @@ impl Testnet {
         Ok(())
     }
 
-    /// A node has come.
+    /// A node is about to be registered.
+    pub(crate) fn begin_adding(&mut self, adding: Added) -> Result<(), OpenError> {
+        self.grown.adding = Some(adding);
+        Ok(self.grown.save(&self.folder)?)
+    }
+
+    /// A node has come, if it had not yet.
     pub(crate) fn grow(&mut self, added: Added) -> Result<(), OpenError> {
-        self.grown.added.push(added);
+        if !self.grown.was_added(added.node) {
+            self.grown.added.push(added);
+        }
+        Ok(self.grown.save(&self.folder)?)
+    }
+
+    /// Nobody is being added any more.
+    pub(crate) fn end_adding(&mut self) -> Result<(), OpenError> {
+        self.grown.adding = None;
         Ok(self.grown.save(&self.folder)?)
     }
 

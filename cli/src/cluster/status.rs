@@ -28,6 +28,9 @@ struct Document {
     /// Why no change can be made now.
     #[serde(skip_serializing_if = "Option::is_none")]
     frozen: Option<String>,
+    /// Why other voters that are wanted could not be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    voters_wait: Option<String>,
     moving: usize,
     waiting: usize,
     invited: Vec<String>,
@@ -111,6 +114,7 @@ fn document(
     // who can change the ring knows who leads it; others may remember an old leader
     let able = reports.iter().filter(|report| report.frozen.is_empty());
     let leader = able.clone().find_map(|report| report.leader).map(NodeId);
+    let voters_wait = reports.iter().map(|report| &report.voters_wait).find(|why| !why.is_empty());
     let voters_reachable = reports.iter().map(|report| report.voters_reachable).max();
     let moving = moving(view);
     let total: usize = moving.values().map(|node| node.owns).sum();
@@ -147,6 +151,7 @@ fn document(
         voters: view.voters().iter().map(NodeId::to_string).collect(),
         voters_reachable: voters_reachable.unwrap_or(0),
         frozen,
+        voters_wait: voters_wait.cloned(),
         moving: view.moves().len(),
         waiting: left(view) - view.moves().len(),
         invited: view.invitations().iter().map(|open| open.node.to_string()).collect(),
@@ -247,6 +252,9 @@ fn beneath(document: &Document) -> Vec<String> {
         lines.push(format!(
             "\n{moving} partitions moving, {waiting} waiting for their turn: atoll ring moves"
         ));
+    }
+    if let Some(why) = &document.voters_wait {
+        lines.push(format!("\nother voters: {why}"));
     }
     if !invited.is_empty() {
         lines.push(format!("invited, not registered: {}", invited.join(", ")));

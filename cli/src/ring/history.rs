@@ -23,8 +23,8 @@ Examples:
   atoll ring history                  the last 50 changes that the nodes remember
   atoll ring history --after 100 --lines 1000
 
-Times are those of the node that wrote each entry, by its own clock. Nodes tell of 64 entries at most, and of fewer if
-those are long.")]
+Times are those of the node that wrote each entry, by its own clock. Nodes tell of the last 64 entries at most, and of
+none before one that is long, such as a change that moves many partitions. What is left out is said.")]
 pub struct HistoryArgs {
     /// Only what came after this epoch
     #[arg(long, value_name = "EPOCH")]
@@ -40,6 +40,9 @@ struct Document {
     schema: &'static str,
     cluster: String,
     epoch: u64,
+    /// What was asked for up to this epoch no node tells any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untold_up_to: Option<u64>,
     entries: Vec<EntryDocument>,
 }
 
@@ -77,11 +80,13 @@ pub async fn run(args: &HistoryArgs, cluster: Option<&str>, format: Format) -> R
     client.close().await;
     entries.drain(..entries.len().saturating_sub(args.lines));
     let documents: Vec<EntryDocument> = entries.iter().map(document).collect();
+    let untold = untold(now, args.after, args.lines, documents.first().map(|one| one.epoch));
     match format {
         Format::Json => output::json(&Document {
             schema: "atoll.ring-history/v1",
             cluster: view.cluster().to_string(),
             epoch: now,
+            untold_up_to: untold,
             entries: documents,
         }),
         Format::Table | Format::Plain => {
@@ -91,14 +96,25 @@ pub async fn run(args: &HistoryArgs, cluster: Option<&str>, format: Format) -> R
             let rows: Vec<Vec<String>> = documents.iter().map(row).collect();
             if format == Format::Plain || !rows.is_empty() {
                 output::rows(format, &["EPOCH", "WHEN", "WHAT"], &rows);
-            } else {
-                anstream::println!(
-                    "the ring is at epoch {now}; no node remembers what came before"
-                );
+            }
+            match (format, untold, rows.is_empty()) {
+                (Format::Plain, _, _) | (_, None, false) => {}
+                (_, None, true) => anstream::println!("the ring is at epoch {now}"),
+                (_, Some(epoch), _) => anstream::println!(
+                    "\nThe ring is at epoch {now}. No node tells how it came to epoch {epoch}: nodes tell the last 64 \
+                     changes at most, and none before one that moves many partitions."
+                ),
             }
         }
     }
     Ok(())
+}
+
+/// Up to which epoch nothing is told of what was asked for; `None` = all of it is.
+fn untold(now: u64, after: Option<u64>, lines: usize, first: Option<u64>) -> Option<u64> {
+    let wanted_after = now.saturating_sub(lines as u64).max(after.unwrap_or(0)).max(1);
+    let told_after = first.unwrap_or(now + 1) - 1;
+    (told_after > wanted_after).then_some(told_after)
 }
 
 /// The most that any member remembers after an epoch. An error only if none answers.
@@ -168,6 +184,19 @@ mod tests {
     use atoll_ring::Wish;
 
     use super::*;
+
+    /// The first view is nobody's change; what is left out because fewer lines were asked for is not missing.
+    #[test]
+    fn what_is_left_out_is_said() {
+        let untold = |now, after, first| untold(now, after, 50, first);
+        assert_eq!(untold(1, None, None), None);
+        assert_eq!(untold(9, None, Some(2)), None);
+        assert_eq!(untold(9, None, Some(6)), Some(5));
+        assert_eq!(untold(9, None, None), Some(9));
+        assert_eq!(untold(9, Some(5), Some(6)), None);
+        assert_eq!(untold(200, None, Some(151)), None);
+        assert_eq!(untold(200, Some(10), Some(180)), Some(179));
+    }
 
     #[test]
     fn a_line_of_history() {

@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use atoll_client::{Client, NodeId, Profile};
 use atoll_ring::{MemberState, Plan, Wish};
-use atoll_testnet::{AddError, Condition, Home, Testnet, grow};
+use atoll_testnet::{AddError, Condition, Home, Launcher, Testnet, grow};
 use clap::Args;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     change::{self, ANSWER_LIMIT, Commit, Stale, wish},
     exit::{Exit, Failed},
+    faults::FaultArgs,
     output::{self, Format},
     request::connect_as,
 };
@@ -32,7 +33,8 @@ Examples:
   atoll bench run & atoll testnet add && atoll testnet add
 
 It gets the next number, which nobody ever had, and a port that is written down and never moves. It is started, shows
-what moves to it, and stays until everything has moved; Ctrl-C then ends only the looking.")]
+what moves to it, and stays until everything has moved; Ctrl-C then ends only the looking. If it is cut short before
+the node runs, the same command goes on with that node.")]
 pub struct AddArgs {
     /// Its zone [default: the one with the fewest nodes]
     #[arg(long, value_name = "ZONE")]
@@ -40,6 +42,9 @@ pub struct AddArgs {
 
     #[command(flatten)]
     testnet: Named,
+
+    #[command(flatten)]
+    faults: FaultArgs,
 }
 
 /// Who goes.
@@ -79,9 +84,10 @@ struct Gone {
 
 /// Adds a node.
 pub async fn add(home: &Home, args: AddArgs, format: Format) -> Result<(), Failed> {
+    args.faults.faults()?; // refused here rather than by the node
     let zone = args.zone.as_deref().map(wish::zone).transpose()?;
     let mut testnet = args.testnet.open(home)?;
-    let launcher = launcher()?;
+    let launcher = Launcher { node_arguments: args.faults.to_arguments(), ..launcher()? };
     let (during_start, during_moves) = (Interrupt::expect()?, Interrupt::expect()?);
     let client = client(&testnet).await?;
     check_still(&client)?;
@@ -233,8 +239,9 @@ fn failed_add(error: AddError) -> Failed {
             Failed::new(Exit::Refused, what).mend("atoll testnet down && atoll testnet up")
         }
         AddError::TooMany | AddError::NoPorts(_) => Failed::new(Exit::Refused, what),
-        AddError::NotShown { node } => Failed::new(Exit::Timeout, what)
-            .mend(format!("atoll cluster status; to be rid of it: atoll cluster leave {node}")),
+        AddError::NotShown { node } => Failed::new(Exit::Timeout, what).mend(format!(
+            "atoll testnet add goes on with it; to be rid of it: atoll cluster leave {node}"
+        )),
         AddError::Start { node, source } => {
             let failed = failed_start(&source);
             let what = format!("{node} is registered and owns nothing, but: {}", failed.what);

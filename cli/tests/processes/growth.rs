@@ -57,6 +57,23 @@ fn three_to_four_and_back() {
     assert!(last.contains("n2 was removed from the ring in epoch"), "{last}");
 }
 
+/// A node that was registered and could not be started is gone on with by the same command; before, it stayed a member that
+/// owns nothing, and the next one got another number.
+#[test]
+fn an_add_that_was_cut_short_goes_on() {
+    let testnet = Testnet::up_with_partitions(3, 26_900, 64);
+    let failed = testnet.run(&["testnet", "add", "--allow-faults", "--fail-sync", "1"]);
+    assert!(failed.stderr.contains("n4 is registered and owns nothing"), "{failed:?}");
+    assert_eq!(cluster_status(&testnet)["members"][3]["state"], "joining");
+    let added = testnet.ok(&["testnet", "add", "-o", "plain"]);
+    assert!(added.starts_with("n4\t"), "{added}");
+    let status = cluster_status(&testnet);
+    assert_eq!(nodes(&status), ["n1", "n2", "n3", "n4"]);
+    assert_eq!(status["members"][3]["state"], "active");
+    let added = testnet.ok(&["testnet", "add", "-o", "plain"]);
+    assert!(added.starts_with("n5\t"), "{added}");
+}
+
 /// A cluster with its own papers: a token, a host that joins with it, and everything about tokens, plans and members that
 /// is refused, with exit 2, the reason, and what to type next, and without a new epoch.
 #[test]

@@ -9,6 +9,7 @@ mod failing_disk;
 mod faults;
 mod files;
 mod growth;
+mod growth_under_kills;
 mod judged;
 mod kills;
 mod lost;

@@ -59,15 +59,21 @@ impl Testnet {
         testnet
     }
 
-    /// Runs `atoll` with these arguments.
-    pub fn run(&self, arguments: &[&str]) -> Ran {
-        let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_atoll"))
+    /// `atoll` with these arguments, not yet run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        command
             .args(arguments)
             .env("ATOLL_HOME", self.home.path())
             .env_remove("ATOLL_CLUSTER")
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .output()
-            .expect("the program runs");
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs `atoll` with these arguments.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let Output { status, stdout, stderr } =
+            self.command(arguments).output().expect("the program runs");
         Ran {
             code: status.code().expect("not killed"),
             stdout: String::from_utf8_lossy(&stdout).into_owned(),

@@ -12,7 +12,7 @@ use atoll_transport::{Expect, Identity, Link, Peers, Quic, tls::IDLE_LIMIT};
 use atoll_wire::{BucketId, Envelope, Lane, Reply, Request, Role, ViewQuery};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{ConnectError, Profile, retries::Retries};
+use crate::{ConnectError, Profile, in_flight::InFlight, retries::Retries};
 
 /// A connection to a cluster. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Client {
@@ -21,8 +21,9 @@ pub struct Client {
     view: RwLock<Arc<View>>,
     /// The node for which this client speaks, if its certificate is a node's.
     pub(crate) speaks_for: Option<NodeId>,
-    /// Nodes that let us wait in vain, and until when they are asked last.
+    /// Nodes that let us wait in vain or do not serve, and until when they are asked last.
     suspects: Mutex<BTreeMap<NodeId, Instant>>,
+    pub(crate) in_flight: InFlight,
     pub(crate) retries: Retries,
 }
 
@@ -62,8 +63,15 @@ impl Client {
                 (_, Ok(view)) => {
                     let peers = Peers::new(quic.clone(), role_for(speaks_for), speaks_for);
                     let view = RwLock::new(Arc::new(view));
-                    let (suspects, retries) = (Mutex::default(), Retries::default());
-                    let client = Client { quic, peers, view, speaks_for, suspects, retries };
+                    let client = Client {
+                        quic,
+                        peers,
+                        view,
+                        speaks_for,
+                        suspects: Mutex::default(),
+                        in_flight: InFlight::default(),
+                        retries: Retries::default(),
+                    };
                     client.follow(&client.view());
                     return Ok(client);
                 }
@@ -85,14 +93,14 @@ impl Client {
         self.quic.close(GOODBYE).await;
     }
 
-    /// A node did not answer in time. A process that was killed does not say goodbye, so its connection looks alive for
+    /// A node did not answer in time, or says that it does not serve now. A process that was killed does not say goodbye, so its connection looks alive for
     /// [`atoll_transport::tls::IDLE_LIMIT`]; so long the others are asked first.
     pub(crate) fn suspect(&self, node: NodeId) {
         let until = Instant::now() + IDLE_LIMIT;
         self.suspects.lock().expect("no panic holds it").insert(node, until);
     }
 
-    /// Whether a node let us wait in vain lately.
+    /// Whether a node let us wait in vain lately, or does not serve.
     pub(crate) fn is_suspect(&self, node: NodeId) -> bool {
         let suspects = self.suspects.lock().expect("no panic holds it");
         suspects.get(&node).is_some_and(|until| *until > Instant::now())

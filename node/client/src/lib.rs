@@ -18,6 +18,7 @@
 
 mod connect;
 mod error;
+mod in_flight;
 mod many;
 mod operator;
 mod options;

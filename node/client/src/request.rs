@@ -1,7 +1,7 @@
 //! One request: checked here, sent to a coordinator, its answer taken apart.
 //!
-//! What can be refused without the cluster is refused here. Then an owner that is connected is drawn at random; if it
-//! certainly has not seen the request, the next one gets it. What may have been seen is repeated elsewhere only if that is
+//! What can be refused without the cluster is refused here. Then two owners that are connected are drawn at random, and the
+//! one with less to do for us is asked ([`crate::in_flight`]); if it certainly has not seen the request, the next one gets it. What may have been seen is repeated elsewhere only if that is
 //! safe, a read or a write that was not applied, and within a budget ([`crate::retries`]).
 
 use std::time::Duration;
@@ -15,7 +15,6 @@ use atoll_wire::{
     limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
 };
 use bytes::Bytes;
-use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
 use crate::{Client, Options, RequestError};
@@ -304,16 +303,24 @@ impl Client {
                     continue;
                 }
             };
+            let _sent = self.in_flight.send(node);
             let call = link.call(lane, &envelope, request);
+            tokio::pin!(call);
             let last = index + 1 == candidates.len();
             // a silent coordinator of a read may not use up the time of the next one
             let may_repeat = repeatable && !last && self.retries.any();
             let patience = if may_repeat { left / 2 } else { left + GRACE };
-            match tokio::time::timeout(patience, call).await {
-                Err(_) if may_repeat && self.retries.take() => {
-                    self.suspect(node);
+            let mut answer = tokio::time::timeout(patience, &mut call).await;
+            if answer.is_err() && may_repeat {
+                self.suspect(node);
+                if self.retries.take() {
                     tried.push((node.to_string(), "no answer".into()));
+                    continue;
                 }
+                // others were silent too, and what was saved up is spent: it may still answer
+                answer = tokio::time::timeout(left - patience + GRACE, &mut call).await;
+            }
+            match answer {
                 Err(_) => {
                     self.suspect(node);
                     return Err(RequestError::TimedOut { node: node.to_string(), ms: timeout_ms });
@@ -324,6 +331,9 @@ impl Client {
                         Reply::Failed(failure) => failure,
                         reply => return Ok((node, reply)),
                     };
+                    if matches!(failure.code, ErrorCode::Rising | ErrorCode::Stopping) {
+                        self.suspect(node); // it refuses at once, so it would always have the least to do
+                    }
                     let safe = repeatable || failure.effect == Effect::NotApplied;
                     if last || !safe || !only_there(failure.code) || !self.retries.take() {
                         return Err(RequestError::Failed(failure));
@@ -347,7 +357,7 @@ impl Client {
         Err(refused.unwrap_or(RequestError::Unreachable { tried }))
     }
 
-    /// Who may coordinate: the one that was named; else the key's owners in random order, then everybody else.
+    /// Who may coordinate: the one that was named; else the key's owners as they are drawn, then everybody else.
     async fn candidates(
         &self,
         key: &Bytes,
@@ -384,8 +394,8 @@ impl Client {
                 tried.push((node.to_string(), error.to_string()));
             }
         }
-        first.shuffle(&mut rand::rng());
-        rest.shuffle(&mut rand::rng());
+        self.in_flight.draw(&mut first, &mut rand::rng());
+        self.in_flight.draw(&mut rest, &mut rand::rng());
         first.append(&mut rest);
         first.sort_by_key(|node| self.is_suspect(*node)); // stable; a suspect comes last even if it is an owner
         first

@@ -10,15 +10,19 @@ use std::sync::Mutex;
 /// Requests that pay for one repetition: 10 %.
 const REQUESTS_PER_RETRY: u32 = 10;
 
-/// Most repetitions saved up; a new client begins with as many, so that its first request may be repeated too.
-const SAVED_MAX: u32 = 10;
+/// Repetitions that a new client begins with, so that its first request may be repeated too.
+const SAVED_FIRST: u32 = 10;
+
+/// Most repetitions saved up. When a node dies, all reads that it coordinates for this client have to be repeated at once:
+/// a third of what is in flight, with three nodes. A cluster that is merely slow gets so much more only once.
+const SAVED_MAX: u32 = 100;
 
 /// The purse, counted in requests.
 pub(crate) struct Retries(Mutex<u32>);
 
 impl Default for Retries {
     fn default() -> Self {
-        Retries(Mutex::new(SAVED_MAX * REQUESTS_PER_RETRY))
+        Retries(Mutex::new(SAVED_FIRST * REQUESTS_PER_RETRY))
     }
 }
 
@@ -47,7 +51,7 @@ impl Retries {
 mod tests {
     use super::*;
 
-    /// However many want to: ten at first, then one for ten requests; a calm saves up ten and no more.
+    /// However many want to: ten at first, then one for ten requests; a calm saves up a hundred and no more.
     #[test]
     fn repetitions_are_at_most_a_tenth() {
         let retries = Retries::default();
@@ -57,14 +61,14 @@ mod tests {
             while retries.take() {
                 taken += 1;
             }
-            assert!(taken <= SAVED_MAX + requests / 10);
+            assert!(taken <= SAVED_FIRST + requests / 10);
         }
-        assert_eq!(taken, SAVED_MAX + 999, "the first request finds the purse full");
+        assert_eq!(taken, SAVED_FIRST + 1000);
         assert!(!retries.any());
         for _ in 0..10_000 {
             retries.begin();
         }
         assert!(retries.any());
-        assert_eq!((0..100).filter(|_| retries.take()).count(), 10);
+        assert_eq!((0..1000).filter(|_| retries.take()).count(), 100);
     }
 }

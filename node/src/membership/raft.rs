@@ -47,12 +47,14 @@ pub use recover::{CannotRecover, recover};
 use network::{Question, Ways};
 use storage::{Kept, LogStore, Machine};
 
-/// Pause between two heartbeats of whoever leads.
-const HEARTBEAT_MS: u64 = 250;
+/// Pause between two heartbeats of whoever leads, and how long a voter may take to answer one, or to take an entry. On a
+/// machine whose processors are all taken the fsync for that may wait for a third of a second behind those of data; whoever
+/// is given less is asked again and again, and his answers come too late each time.
+const HEARTBEAT_MS: u64 = 600;
 
 /// After so long without one, and no longer than the second, a voter stands for election. Well above the time in which QUIC
 /// finds out about a lost packet or a changed path, so that the network's hiccups do not cost a leader.
-const ELECTION_MS: (u64, u64) = (1500, 3000);
+const ELECTION_MS: (u64, u64) = (2000, 4000);
 
 /// How long a snapshot of the largest view may take.
 const SNAPSHOT_MS: u64 = 5000;
@@ -67,10 +69,13 @@ const KEEP: u64 = 32;
 const ENTRIES_MAX: u64 = 4;
 
 /// How long a proposal waits for somebody to lead. An election that goes wrong once fits in.
-const LEADER_LIMIT: Duration = Duration::from_secs(6);
+const LEADER_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long whoever leads waits for a majority before it refuses, with nothing done.
-const MAJORITY_LIMIT: Duration = Duration::from_secs(2);
+const MAJORITY_LIMIT: Duration = Duration::from_secs(3);
+
+/// Between two attempts to hear from a majority within that time.
+const MAJORITY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long it waits for one to take an entry. Past that nobody knows what will become of it.
 const AGREE_LIMIT: Duration = Duration::from_secs(5);
@@ -249,16 +254,30 @@ impl Shared {
         if leader != running.me {
             return Err(NotProposed::LedBy(leader.node()));
         }
-        match tokio::time::timeout(MAJORITY_LIMIT, running.raft.ensure_linearizable()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                let leader = error.forward_to_leader::<EmptyNode>().and_then(|to| to.leader_id);
-                return Err(match leader.map(|leader| Member(leader).node()) {
-                    Some(leader) if leader != node.id() => NotProposed::LedBy(leader),
-                    Some(_) | None => NotProposed::Frozen(reach(node).said()),
-                });
+        let until = node.clock().now() + MAJORITY_LIMIT;
+        loop {
+            match tokio::time::timeout_at(until, running.raft.ensure_linearizable()).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) => {
+                    let leader = error.forward_to_leader::<EmptyNode>().and_then(|to| to.leader_id);
+                    if let Some(leader) = leader.map(|leader| Member(leader).node())
+                        && leader != node.id()
+                    {
+                        return Err(NotProposed::LedBy(leader));
+                    }
+                    // those who are there may merely have been slow
+                    if !reach(node).is_majority() || node.clock().now() >= until {
+                        return Err(NotProposed::Frozen(reach(node).said()));
+                    }
+                    tokio::time::sleep(MAJORITY_PAUSE).await;
+                }
+                Err(_) => {
+                    let said = reach(node).said();
+                    return Err(NotProposed::Frozen(format!(
+                        "no majority answers in time; {said}"
+                    )));
+                }
             }
-            Err(_) => return Err(NotProposed::Frozen(reach(node).said())),
         }
         if running.begun.get().is_none() {
             append(&running.raft, Line::First(node.view().encode())).await?.ok();

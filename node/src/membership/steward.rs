@@ -41,9 +41,41 @@ const PER_COMMAND: usize = 64;
 /// How long a voter is out of reach until another takes its place.
 const VOTER_AWAY: Duration = Duration::from_secs(30);
 
+/// How long an exchange of voters that has failed is left alone, the first time and at most. Each attempt takes up to ten
+/// seconds in which nothing else is done.
+const EXCHANGE_PAUSE: Duration = Duration::from_secs(5);
+const EXCHANGE_PAUSE_MAX: Duration = Duration::from_secs(120);
+
+/// Other voters that are wanted, and how often they could not be had.
+#[derive(Default)]
+struct Exchange {
+    wanted: Vec<NodeId>,
+    failed: u32,
+    not_before: Option<Instant>,
+}
+
+impl Exchange {
+    /// Whether these voters may be tried now. Others than before may at once.
+    fn may_try(&mut self, wanted: &[NodeId], now: Instant) -> bool {
+        if self.wanted != wanted {
+            *self = Exchange { wanted: wanted.to_vec(), ..Exchange::default() };
+        }
+        self.not_before.is_none_or(|at| now >= at)
+    }
+
+    /// They could not be had. How long they are left alone.
+    fn failed(&mut self, now: Instant) -> Duration {
+        let pause = EXCHANGE_PAUSE.saturating_mul(1 << self.failed.min(16)).min(EXCHANGE_PAUSE_MAX);
+        self.failed += 1;
+        self.not_before = Some(now + pause);
+        pause
+    }
+}
+
 /// Cares for the ring while this node leads. For ever.
 pub(crate) async fn watch(node: Arc<Node>) {
     let mut away: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    let mut exchange = Exchange::default();
     loop {
         let view = node.view();
         let is_busy = !view.moves().is_empty() || !view.wanted().is_empty();
@@ -61,10 +93,19 @@ pub(crate) async fn watch(node: Arc<Node>) {
         let now = node.clock().now();
         let is_fit = |member| away.get(&member).is_none_or(|since| now < *since + VOTER_AWAY);
         let wanted = voters(&node.view(), is_fit);
-        if wanted != node.view().voters()
-            && let Err(why) = node.log().set_voters(wanted).await
+        if wanted == node.view().voters() {
+            exchange = Exchange::default();
+            node.moves().voters_wait(String::new());
+        } else if exchange.may_try(&wanted, now)
+            && let Err(why) = node.log().set_voters(wanted.clone()).await
         {
-            tracing::debug!(%why, "the voters could not be changed");
+            let pause = exchange.failed(node.clock().now());
+            tracing::info!(%why, ?pause, "the voters could not be changed; tried again after a pause");
+            let names = wanted.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+            node.moves().voters_wait(format!(
+                "{names} shall vote and cannot be made to: {why}; tried every {} s",
+                pause.as_secs()
+            ));
         }
     }
 }
@@ -201,5 +242,24 @@ async fn ask(node: &Arc<Node>, member: NodeId) -> Option<MovesReport> {
             (epoch >= newest).then_some(report)
         }
         Ok(Ok(_) | Err(_)) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same voters are tried less and less often, others at once.
+    #[tokio::test(start_paused = true)]
+    async fn voters_that_cannot_be_had_are_left_alone() {
+        let (mut exchange, begun) = (Exchange::default(), Instant::now());
+        let (these, those) = ([1, 2, 3].map(NodeId), [1, 2, 4].map(NodeId));
+        assert!(exchange.may_try(&these, begun));
+        let pauses: Vec<u64> = (0..7).map(|_| exchange.failed(begun).as_secs()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 120, 120]);
+        assert!(!exchange.may_try(&these, begun + Duration::from_secs(119)));
+        assert!(exchange.may_try(&these, begun + Duration::from_secs(120)));
+        assert!(exchange.may_try(&those, begun));
+        assert_eq!(exchange.failed(begun), EXCHANGE_PAUSE);
     }
 }

@@ -147,7 +147,7 @@ async fn hand_over(node: &Arc<Node>, partition: Partition) -> Result<bool, Store
     let mut complete = true;
     let mut after = Bytes::new();
     loop {
-        node.moves().hold(Step::Clean).await;
+        node.moves().hold(partition, Step::Clean).await;
         if is_ours(node, partition) {
             return Ok(true);
         }

@@ -128,7 +128,7 @@ async fn copy(node: Arc<Node>, job: Job) {
     if node.moves().has_copied(partition, session) {
         return;
     }
-    node.moves().hold(Step::Copy).await;
+    node.moves().hold(partition, Step::Copy).await;
     let damaged_before = damaged_here(&node, partition);
     let mut all: Vec<(NodeId, Open)> =
         job.sources.iter().map(|source| (*source, Open::default())).collect();
@@ -155,7 +155,7 @@ async fn copy(node: Arc<Node>, job: Job) {
     if node.disk().settled().done().await.is_err() {
         return; // the storage has failed, the node stops
     }
-    node.moves().hold(Step::Done).await;
+    node.moves().hold(partition, Step::Done).await;
     if job.is_wanted(&node) {
         tracing::info!(%partition, %session, "copied");
         node.moves().copied(partition, session);
@@ -273,7 +273,7 @@ async fn copy_page(
     part: &mut Part,
 ) -> Result<(), Stop> {
     let _turn = node.moves().page(node).await;
-    node.moves().hold(Step::Page).await;
+    node.moves().hold(job.partition, Step::Page).await;
     let (page, more) = page(node, job, source, part.tokens, &part.after).await?;
     join_page(node, job, source, &page).await?;
     let hurt = page.iter().filter(|one| one.in_doubt || one.state.is_none());

@@ -419,7 +419,7 @@ impl Shared {
     }
 
     fn fail(&self, error: StoreError) {
-        tracing::error!(%error, "stopping");
+        tracing::error!(why = error.0, "stopping"); // also said of a node that was removed, whose storage is well
         let _ = self.failure.set(error);
         self.failed.notify_waiters();
     }

@@ -30,10 +30,12 @@ pub const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// Who we are on the network. No node has this number.
 const CLIENT: NodeId = NodeId(99);
 
+/// How long a disk takes for a sync, unless a test wants it slower.
 const SYNC: Duration = Duration::from_millis(2);
 
 pub struct Group {
     pub network: Arc<Network>,
+    sync: Duration,
     first: Arc<View>,
     stores: BTreeMap<NodeId, Arc<MemoryStore>>,
     marks: BTreeMap<NodeId, DurableMark>,
@@ -52,6 +54,11 @@ struct Running {
 impl Group {
     /// So many nodes, all started.
     pub async fn start(nodes: u32) -> Group {
+        Group::start_on(nodes, SYNC).await
+    }
+
+    /// The same on disks that take this long for a sync.
+    pub async fn start_on(nodes: u32, sync: Duration) -> Group {
         let address = |id: u32| SocketAddr::from(([127, 0, 0, 1], u16::try_from(id).expect("few")));
         let members = (1..=nodes).map(|id| Member {
             id: NodeId(id),
@@ -67,6 +74,7 @@ impl Group {
             View::create(CLUSTER, partitions, copies, members.collect()).expect("a good view");
         let mut group = Group {
             network: Network::new(),
+            sync,
             first: Arc::new(view),
             stores: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -91,7 +99,7 @@ impl Group {
     /// Starts a node. Returns at once.
     pub async fn begin(&mut self, id: NodeId) -> Arc<Node> {
         let (disk, writer) =
-            Disk::on_task(self.stores[&id].clone(), SYNC, Some(self.marks[&id].clone()))
+            Disk::on_task(self.stores[&id].clone(), self.sync, Some(self.marks[&id].clone()))
                 .expect("memory does not fail");
         let disk = Arc::new(disk);
         let log = Arc::new(RaftLog::new(disk.clone()));

@@ -40,6 +40,20 @@ async fn a_proposal_becomes_everybodys_view() {
     assert_eq!((standing.voters_reachable, standing.frozen.as_str()), (3, ""));
 }
 
+/// Processors that others have taken make disks slow: a sync of a third of a second, and three in a row for one entry, on the
+/// leader and then on the others. A change ended as `no majority has taken it in time`: a voter had a quarter of a second
+/// to answer.
+#[tokio::test(start_paused = true)]
+async fn voters_with_slow_disks_agree() {
+    let group = Group::start_on(3, Duration::from_millis(350)).await;
+    let leader = group.leader().await;
+    for number in 1..=8 {
+        let taken = group.propose_at(leader, invite(number)).await;
+        assert_eq!(taken, Ok(Epoch(1 + u64::from(number))));
+    }
+    assert_eq!(group.leader().await, leader, "nobody else had to be chosen");
+}
+
 /// A command that does not fit changes nothing, uses up no epoch, and says why.
 #[tokio::test(start_paused = true)]
 async fn a_rejected_command_changes_nothing() {

@@ -36,6 +36,8 @@ pub struct MovesReport {
     pub voters_reachable: u8,
     /// Why no change can be made now; empty = it can.
     pub frozen: String,
+    /// If it leads: why other voters, which it wants, could not be had, and when it tries again; empty = it wants no others.
+    pub voters_wait: String,
     /// Rows of partitions that the node does not own and has not yet handed over.
     pub strays: u64,
     /// Hints it still holds for others.

@@ -823,9 +823,19 @@ fn about_repair() -> BoxedStrategy<(Kind, Reply)> {
 
 /// What is answered while the ring changes.
 fn about_membership() -> BoxedStrategy<(Kind, Reply)> {
-    let moves = (option::of(any::<u32>()), any::<(u8, u64, u64)>(), "[a-z ]{0,20}", bytes());
-    let moves = moves.prop_map(|(leader, (voters_reachable, strays, hints), frozen, moves)| {
-        Reply::Moves(MovesReport { leader, voters_reachable, frozen, strays, hints, moves })
+    let words = ("[a-z ]{0,20}", "[a-z ]{0,20}");
+    let moves = (option::of(any::<u32>()), any::<(u8, u64, u64)>(), words, bytes());
+    let moves = moves.prop_map(|(leader, (voters_reachable, strays, hints), words, moves)| {
+        let (frozen, voters_wait) = words;
+        Reply::Moves(MovesReport {
+            leader,
+            voters_reachable,
+            frozen,
+            voters_wait,
+            strays,
+            hints,
+            moves,
+        })
     });
     prop_oneof![
         any::<u64>().prop_map(|epoch| (Kind::Propose, Reply::Proposed(Proposed { epoch }))),

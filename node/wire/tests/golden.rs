@@ -457,6 +457,7 @@ fn moves() -> MovesReport {
         leader: Some(315),
         voters_reachable: 2,
         frozen: "1 of 3 voters reachable".into(),
+        voters_wait: "n318 does not follow the log yet".into(),
         strays: 316,
         hints: 317,
         moves: Bytes::new(),
