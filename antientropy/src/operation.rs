@@ -123,21 +123,6 @@ impl Operation {
         }
     }
 
-    /// Whether it may change something that lies under no dot.
-    pub(crate) fn touches_undotted(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Register | Kind::Set | Kind::Flag => false,
-            Kind::Lww | Kind::Counter | Kind::Max => true,
-            Kind::Map => match self {
-                Operation::Update(fields) => fields.iter().any(|(field, change)| match change {
-                    FieldChange::Change(operation) => operation.touches_undotted(field.kind),
-                    FieldChange::Remove => Operation::Clear.touches_undotted(field.kind),
-                }),
-                _ => true,
-            },
-        }
-    }
-
     /// What people call it.
     pub(crate) fn word(&self) -> &'static str {
         match self {
