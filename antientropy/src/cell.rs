@@ -8,7 +8,7 @@ use crate::dots::Item;
 /// A value as it lies under its dot.
 ///
 /// ```text
-///   flags        1 byte     1: expires   2: the payload is here   4: mixed
+///   flags        1 byte     1: expires   2: the payload is here
 ///   written      number     wall milliseconds of the coordinator, for people
 ///   expires      number     wall milliseconds, if it does
 ///   operation    16 bytes   the client's operation, or 0
@@ -28,21 +28,10 @@ pub(crate) struct Cell {
     /// Which operation of a client wrote it. A repeated operation writes its value twice, under two
     /// dots, and readers are shown one of them. 0: the client did not say.
     pub operation: u128,
-    /// See [`Mark`].
-    pub mixed: Mark,
 }
-
-/// Whether the change that left this dot has also changed something that lies under no dot (a
-/// counter, a last-write-wins value, a maximum): possible in a map only.
-///
-/// Whoever claims to know that change must have both halves of it. So a delta that takes away the
-/// dot of a mixed change carries the map's undotted contents too, see `change.rs`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mark(pub bool);
 
 const EXPIRES: u8 = 1;
 const PAYLOAD: u8 = 2;
-const MIXED: u8 = 4;
 
 impl Cell {
     /// Whether a reader at that time is shown it.
@@ -56,11 +45,7 @@ impl Item for Cell {
 
     fn encode(&self, out: &mut Vec<u8>) {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        out.push(
-            flag(self.expires_ms.is_some(), EXPIRES)
-                | flag(self.payload.is_some(), PAYLOAD)
-                | flag(self.mixed.0, MIXED),
-        );
+        out.push(flag(self.expires_ms.is_some(), EXPIRES) | flag(self.payload.is_some(), PAYLOAD));
         write_varint(out, self.written_ms);
         if let Some(expires_ms) = self.expires_ms {
             write_varint(out, expires_ms);
@@ -84,38 +69,13 @@ impl Item for Cell {
 
     fn decode(reader: &mut Reader) -> Result<Cell, DecodeError> {
         let flags = reader.byte()?;
-        if flags & !(EXPIRES | PAYLOAD | MIXED) != 0 {
+        if flags & !(EXPIRES | PAYLOAD) != 0 {
             return Err(DecodeError::Tag(flags));
         }
         let written_ms = reader.varint()?;
         let expires_ms = (flags & EXPIRES != 0).then(|| reader.varint()).transpose()?;
         let operation = reader.u128()?;
         let payload = (flags & PAYLOAD != 0).then(|| reader.bytes()).transpose()?;
-        let mixed = Mark(flags & MIXED != 0);
-        Ok(Cell { payload, written_ms, expires_ms, operation, mixed })
-    }
-
-    fn is_mixed(&self) -> bool {
-        self.mixed.0
-    }
-}
-
-impl Item for Mark {
-    const BYTES_MIN: usize = 1;
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.0.into());
-    }
-
-    fn decode(reader: &mut Reader) -> Result<Mark, DecodeError> {
-        match reader.byte()? {
-            0 => Ok(Mark(false)),
-            1 => Ok(Mark(true)),
-            other => Err(DecodeError::Tag(other)),
-        }
-    }
-
-    fn is_mixed(&self) -> bool {
-        self.0
+        Ok(Cell { payload, written_ms, expires_ms, operation })
     }
 }

@@ -41,8 +41,8 @@ pub enum DecodeError {
     /// A store lies inside another one although it is empty.
     #[error("an empty store is listed")]
     Empty,
-    /// A dot is alive which the context does not know.
-    #[error("a dot is not covered by the context")]
+    /// A dot is alive which the context does not know, or something is known twice.
+    #[error("a dot is not covered by the context, or something is noted twice")]
     Uncovered,
     /// A tag or flag that this version does not know.
     #[error("tag {0:#04x} is not known")]

@@ -105,32 +105,25 @@ impl Context {
         }
     }
 
-    /// What is known here and not there. Linear in both.
+    /// What is known here and not to `other`. Linear in both.
     pub fn without(&self, other: &Context) -> Context {
-        let mut left = Context::new();
-        let mut others = other.intervals.iter().peekable();
-        for wanted in &self.intervals {
-            let Interval { actor, mut lo, hi } = *wanted;
-            while others.next_if(|next| (next.actor, next.hi) <= (actor, lo)).is_some() {}
-            while lo < hi {
-                match others.peek() {
-                    Some(next) if next.actor == actor && next.lo < hi => {
-                        if lo < next.lo {
-                            left.append(Interval { actor, lo, hi: next.lo });
-                        }
-                        lo = hi.min(next.hi);
-                        if next.hi <= hi {
-                            others.next();
-                        }
-                    }
-                    _ => {
-                        left.append(Interval { actor, lo, hi });
-                        lo = hi;
-                    }
+        let mut rest = Vec::new();
+        let mut theirs = other.intervals.as_slice();
+        for own in &self.intervals {
+            let passed = theirs.partition_point(|i| (i.actor, i.hi) <= (own.actor, own.lo));
+            theirs = &theirs[passed..];
+            let mut lo = own.lo;
+            for cut in theirs.iter().take_while(|cut| cut.actor == own.actor && cut.lo < own.hi) {
+                if lo < cut.lo {
+                    rest.push(Interval { actor: own.actor, lo, hi: cut.lo });
                 }
+                lo = lo.max(cut.hi);
+            }
+            if lo < own.hi {
+                rest.push(Interval { lo, ..*own });
             }
         }
-        left
+        Context { intervals: rest }
     }
 
     /// How many intervals there are in all: the measure of a context's size.
@@ -265,8 +258,8 @@ mod tests {
         context
     }
 
-    /// All sets of seven events, each with each: contains, join and covers mean what they mean for
-    /// plain sets, and equal sets are equal contexts.
+    /// All sets of seven events, each with each: contains, join, without and covers mean what they
+    /// mean for plain sets, and equal sets are equal contexts.
     #[test]
     fn a_context_is_a_set_of_events() {
         let all: Vec<Context> = (0..128).map(context).collect();
@@ -285,6 +278,8 @@ mod tests {
                 let mut joined = own.clone();
                 joined.join(other);
                 assert_eq!(joined, all[(mask | other_mask) as usize], "{own} with {other}");
+                let rest = own.without(other);
+                assert_eq!(rest, all[(mask & !other_mask) as usize], "{own} without {other}");
                 assert_eq!(
                     own.covers(other),
                     mask & other_mask == other_mask,

@@ -1,57 +1,67 @@
-//! What is alive of a key, and under which dot.
+//! What is alive of a key, under which dot, and in which place.
 //!
 //! *One* rule joins dots, in whatever shape they lie: keep a dot that both sides have, or that one
 //! has and the other's context does not know. A dot that the other knows and no longer has, it has
 //! seen die.
 //!
 //! ```text
-//!   DotSet        { dot, dot }                   a flag, an element: there while any dot is alive
-//!   DotFun<V>     { dot -> value, ... }          a register: concurrent values stand side by side
-//!   DotMap<K, S>  { key -> content, ... }        a set (of DotSet), a map (of any content)
+//!   DotSet        { dot, dot }            a flag, an element: there while any dot is alive
+//!   DotFun<V>     { dot -> value, ... }   a register: concurrent values stand side by side
+//!   DotMap<K, S>  { key -> content, ... } a set (of DotSet), a map (of any content)
 //! ```
+//!
+//! **Places.** One event may put its dot under several keys of a map, and a removal takes away what
+//! lies under one of them. So what is known can differ from place to place: whoever hears of a
+//! removal before it has heard of the addition must know that the addition is gone *there*, and
+//! must not believe that it has heard of the whole event. A [`DotMap`] therefore keeps, for the few
+//! keys where it is needed, what is known under the key *beyond* what is known around it:
+//!
+//! ```text
+//!   state        context C                                   whole events
+//!     map        C + beyond the state                        what is known of dots everywhere in it
+//!       key      C + beyond the state + beyond under the key
+//! ```
+//!
+//! Each place on its own is an ordinary causal CRDT, and their product is one too. Where the events
+//! themselves have arrived, nothing is beyond: replicas that have heard everything keep nothing of
+//! this.
 //!
 //! All are sorted lists and not trees: a record mostly has one dot, a list of one is one small
 //! allocation, and a join must look at each own dot anyway.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::Debug;
 
 use bytes::Bytes;
 
-use crate::cell::Mark;
 use crate::codec::{DecodeError, Reader, write_bytes, write_varint};
 use crate::{Actor, Context, Dot};
 
-/// Something that a state holds under its context. Canonical: equal contents have equal bytes.
+/// Something that a state holds in a place. Canonical: equal contents have equal bytes.
+///
+/// The contexts in the arguments say what is known in that place, all in all.
 pub(crate) trait Content: Clone + Debug + Eq {
-    /// Makes this what it is when both sides are known.
-    fn join(&mut self, own_context: &Context, other: Self, other_context: &Context);
+    /// Makes this what it is when both sides are known. `joined` is what they know together.
+    fn join(&mut self, own: &Context, other: Self, others: &Context, joined: &Context);
 
-    /// Makes this what it is when a side is known that has nothing here: what `seen` knows dies.
-    fn forget(&mut self, seen: &Context);
+    /// The same where the other side has nothing: what it knows dies.
+    fn forget(&mut self, others: &Context, joined: &Context);
 
-    /// Whether a join with `other` would change nothing, given that our context covers theirs,
-    /// which is `other_context`.
-    fn absorbs(&self, other: &Self, other_context: &Context) -> bool;
+    /// Whether a join with `other` would change nothing, given that our context covers theirs.
+    fn absorbs(&self, own: &Context, other: &Self, others: &Context) -> bool;
 
-    /// Whether [`forget`](Content::forget) would change nothing.
-    fn outlives(&self, seen: &Context) -> bool;
+    /// Whether everything that is alive here stays if the other side has nothing.
+    fn outlives(&self, others: &Context) -> bool;
 
-    /// Whether something is here that lies under no dot, and that no context can take away.
-    fn remembers(&self) -> bool;
+    /// Whether joining this would add nothing to a side that has nothing and knows `context`.
+    fn is_known(&self, context: &Context) -> bool;
+
+    /// Whether every dot is known in its place, and nothing is noted twice.
+    fn is_sound(&self, context: &Context) -> bool;
 
     /// Whether nothing is here.
     fn is_empty(&self) -> bool;
-
-    /// Shows each dot where it lies, in order, and whether its change was [mixed](Mark).
-    fn dots(&self, visit: &mut dyn FnMut(&Dot, bool));
-
-    /// What of this lies under the dots of `wanted`, and also what lies under no dot, if
-    /// `undotted`.
-    fn restricted(&self, wanted: &Context, undotted: bool) -> Self;
-
-    /// Takes away each dot of `gone` where it lies there.
-    fn subtract(&mut self, gone: &Self);
 
     /// Appends the canonical bytes.
     fn encode(&self, out: &mut Vec<u8>);
@@ -76,11 +86,6 @@ pub(crate) trait Item: Clone + Debug + Ord {
 
     /// Reads the canonical bytes and refuses all others.
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError>;
-
-    /// Whether the change behind the dot was [mixed](Mark).
-    fn is_mixed(&self) -> bool {
-        false
-    }
 }
 
 /// Values and keys of users: any bytes. Decoded as slices of the input, not as copies.
@@ -96,6 +101,17 @@ impl Item for Bytes {
     }
 }
 
+/// Nothing: what a flag has under its dots. That they are there is all it says.
+impl Item for () {
+    const BYTES_MIN: usize = 0;
+
+    fn encode(&self, _: &mut Vec<u8>) {}
+
+    fn decode(_: &mut Reader) -> Result<(), DecodeError> {
+        Ok(())
+    }
+}
+
 /// Dot -> value: a register, where concurrent writes stand side by side as siblings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DotFun<V> {
@@ -104,7 +120,7 @@ pub(crate) struct DotFun<V> {
 }
 
 /// Dots alone: a flag or an element, which is there while any of them is alive.
-pub(crate) type DotSet = DotFun<Mark>;
+pub(crate) type DotSet = DotFun<()>;
 
 impl<V> DotFun<V> {
     /// A single value.
@@ -121,6 +137,15 @@ impl<V> DotFun<V> {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
+
+    /// Exactly the dots that are alive.
+    pub fn dots(&self) -> Context {
+        let mut context = Context::new();
+        for (dot, _) in &self.entries {
+            context.add_interval(dot.actor, dot.counter - 1, dot.counter);
+        }
+        context
+    }
 }
 
 impl<V> Default for DotFun<V> {
@@ -133,8 +158,8 @@ impl<V: Item> DotFun<V> {
     /// The fewest bytes that one with something in it takes.
     pub const BYTES_MIN: usize = 1 + DOT_BYTES_MIN + V::BYTES_MIN;
 
-    /// Reads the canonical bytes and refuses all others. Whether the dots are covered is checked by
-    /// the caller.
+    /// Reads the canonical bytes and refuses all others. Whether it is sound is checked by the
+    /// caller.
     pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let count = reader.count(DOT_BYTES_MIN + V::BYTES_MIN)?;
         let mut entries: Vec<(Dot, V)> = Vec::with_capacity(count.min(RESERVED_MAX));
@@ -150,7 +175,7 @@ impl<V: Item> DotFun<V> {
 }
 
 impl<V: Item> Content for DotFun<V> {
-    fn join(&mut self, own_context: &Context, other: Self, other_context: &Context) {
+    fn join(&mut self, own: &Context, other: Self, others: &Context, _: &Context) {
         let mut theirs = other.entries.into_iter().peekable();
         let mut new = Vec::new();
         self.entries.retain_mut(|(dot, value)| {
@@ -163,48 +188,39 @@ impl<V: Item> Content for DotFun<V> {
                     true
                 }
                 Some(_) => true,
-                None => !other_context.contains(dot), // else the other side has seen it die
+                None => !others.contains(dot), // else the other side has seen it die
             }
         });
         new.extend(theirs);
-        new.retain(|(dot, _)| !own_context.contains(dot));
+        new.retain(|(dot, _)| !own.contains(dot));
         weave(&mut self.entries, new);
     }
 
-    fn forget(&mut self, seen: &Context) {
-        self.entries.retain(|(dot, _)| !seen.contains(dot));
+    fn forget(&mut self, others: &Context, _: &Context) {
+        self.entries.retain(|(dot, _)| !others.contains(dot));
     }
 
-    fn absorbs(&self, other: &Self, other_context: &Context) -> bool {
+    fn absorbs(&self, _: &Context, other: &Self, others: &Context) -> bool {
         self.entries.iter().all(|(dot, value)| match find(&other.entries, dot) {
             Some(theirs) => theirs <= value,
-            None => !other_context.contains(dot),
+            None => !others.contains(dot),
         })
     }
 
-    fn outlives(&self, seen: &Context) -> bool {
-        self.entries.iter().all(|(dot, _)| !seen.contains(dot))
+    fn outlives(&self, others: &Context) -> bool {
+        self.entries.iter().all(|(dot, _)| !others.contains(dot))
     }
 
-    fn remembers(&self) -> bool {
-        false
+    fn is_known(&self, context: &Context) -> bool {
+        self.entries.iter().all(|(dot, _)| context.contains(dot))
+    }
+
+    fn is_sound(&self, context: &Context) -> bool {
+        self.is_known(context)
     }
 
     fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    fn dots(&self, visit: &mut dyn FnMut(&Dot, bool)) {
-        self.entries.iter().for_each(|(dot, value)| visit(dot, value.is_mixed()));
-    }
-
-    fn restricted(&self, wanted: &Context, _: bool) -> Self {
-        let own = self.entries.iter().filter(|(dot, _)| wanted.contains(dot));
-        DotFun { entries: own.cloned().collect() }
-    }
-
-    fn subtract(&mut self, gone: &Self) {
-        self.entries.retain(|(dot, _)| find(&gone.entries, dot).is_none());
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -229,14 +245,24 @@ impl<V: Item> Content for DotFun<V> {
 pub(crate) struct DotMap<K, S> {
     /// Sorted by key, each key once, no content empty.
     entries: Vec<(K, S)>,
+    /// What is known under a key beyond what is known around it; nearly always empty. Sorted by
+    /// key, each key once, no context empty. A key may have this without content: a removal of
+    /// which more was heard than of what it removed.
+    beyond: Vec<(K, Context)>,
 }
 
 impl<K: Item, S: Content> DotMap<K, S> {
-    /// Of entries in strictly ascending order. Those without content are left out.
-    pub fn of_sorted(entries: impl IntoIterator<Item = (K, S)>) -> DotMap<K, S> {
+    /// Of entries in strictly ascending order; those without content, or with nothing beyond, are
+    /// left out.
+    pub fn of_sorted(
+        entries: impl IntoIterator<Item = (K, S)>,
+        beyond: impl IntoIterator<Item = (K, Context)>,
+    ) -> DotMap<K, S> {
         let entries: Vec<_> = entries.into_iter().filter(|(_, own)| !own.is_empty()).collect();
+        let beyond: Vec<_> = beyond.into_iter().filter(|(_, own)| !own.is_empty()).collect();
         debug_assert!(entries.is_sorted_by(|(a, _), (b, _)| a < b), "sorted, each key once");
-        DotMap { entries }
+        debug_assert!(beyond.is_sorted_by(|(a, _), (b, _)| a < b), "sorted, each key once");
+        DotMap { entries, beyond }
     }
 
     /// What lies under a key.
@@ -244,135 +270,202 @@ impl<K: Item, S: Content> DotMap<K, S> {
         find(&self.entries, key)
     }
 
+    /// What is known under a key, where `around` is known around it.
+    pub fn known<'a>(&self, key: &K, around: &'a Context) -> Cow<'a, Context> {
+        known(&self.beyond, key, around)
+    }
+
     /// The keys and what lies under them, in order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &S)> {
         self.entries.iter().map(|(key, own)| (key, own))
     }
 
-    /// How many keys there are.
+    /// How many keys have content.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Reads the canonical bytes and refuses all others; `content` reads what lies under a key, in
-    /// no fewer than `content_bytes_min` bytes.
+    /// no fewer than `content_bytes_min` bytes. Whether it is sound is checked by the caller.
     pub fn decode(
         reader: &mut Reader,
         content_bytes_min: usize,
         mut content: impl FnMut(&mut Reader, &K) -> Result<S, DecodeError>,
     ) -> Result<Self, DecodeError> {
-        let count = reader.count(K::BYTES_MIN + content_bytes_min)?;
-        let mut entries: Vec<(K, S)> = Vec::with_capacity(count.min(RESERVED_MAX));
-        for _ in 0..count {
-            let key = K::decode(reader)?;
-            if entries.last().is_some_and(|(last, _)| *last >= key) {
-                return Err(DecodeError::Order);
-            }
-            let own = content(reader, &key)?;
-            if own.is_empty() {
-                return Err(DecodeError::Empty);
-            }
-            entries.push((key, own));
-        }
-        Ok(DotMap { entries })
+        let entries = sorted(reader, K::BYTES_MIN + content_bytes_min, |reader, key| {
+            let own = content(reader, key)?;
+            if own.is_empty() { Err(DecodeError::Empty) } else { Ok(own) }
+        })?;
+        let beyond = sorted(reader, K::BYTES_MIN + CONTEXT_BYTES_MIN, |reader, _| {
+            let own = Context::decode_from(reader)?;
+            if own.is_empty() { Err(DecodeError::Empty) } else { Ok(own) }
+        })?;
+        Ok(DotMap { entries, beyond })
     }
+}
+
+/// Reads a list that is sorted by keys.
+fn sorted<K: Item, T>(
+    reader: &mut Reader,
+    bytes_min: usize,
+    mut value: impl FnMut(&mut Reader, &K) -> Result<T, DecodeError>,
+) -> Result<Vec<(K, T)>, DecodeError> {
+    let count = reader.count(bytes_min)?;
+    let mut entries: Vec<(K, T)> = Vec::with_capacity(count.min(RESERVED_MAX));
+    for _ in 0..count {
+        let key = K::decode(reader)?;
+        if entries.last().is_some_and(|(last, _)| *last >= key) {
+            return Err(DecodeError::Order);
+        }
+        let value = value(reader, &key)?;
+        entries.push((key, value));
+    }
+    Ok(entries)
+}
+
+/// What is known under a key.
+fn known<'a, K: Ord>(beyond: &[(K, Context)], key: &K, around: &'a Context) -> Cow<'a, Context> {
+    find(beyond, key).map_or(Cow::Borrowed(around), |more| Cow::Owned(both(around, more)))
+}
+
+fn both(a: &Context, b: &Context) -> Context {
+    let mut both = a.clone();
+    both.join(b);
+    both
 }
 
 impl<K, S> Default for DotMap<K, S> {
     fn default() -> DotMap<K, S> {
-        DotMap { entries: Vec::new() }
+        DotMap { entries: Vec::new(), beyond: Vec::new() }
     }
 }
 
 impl<K: Item, S: Content> Content for DotMap<K, S> {
-    fn join(&mut self, own_context: &Context, other: Self, other_context: &Context) {
+    fn join(&mut self, own: &Context, other: Self, others: &Context, joined: &Context) {
+        let (our_beyond, their_beyond) = (std::mem::take(&mut self.beyond), other.beyond);
+        // What we, they, and all together know under a key.
+        let knowledge = |key: &K| {
+            let ours = known(&our_beyond, key, own);
+            let theirs = known(&their_beyond, key, others);
+            let all = match (&ours, &theirs) {
+                (Cow::Borrowed(_), Cow::Borrowed(_)) => Cow::Borrowed(joined),
+                _ => Cow::Owned(both(&ours, &theirs)),
+            };
+            (ours, theirs, all)
+        };
         let mut theirs = other.entries.into_iter().peekable();
         let mut new = Vec::new();
-        self.entries.retain_mut(|(key, own)| {
+        self.entries.retain_mut(|(key, content)| {
             while let Some(entry) = theirs.next_if(|(other, _)| *other < *key) {
                 new.push(entry);
             }
+            let (own, others, joined) = knowledge(key);
             match theirs.next_if(|(other, _)| *other == *key) {
-                Some((_, other)) => own.join(own_context, other, other_context),
-                None => own.forget(other_context),
+                Some((_, other)) => content.join(&own, other, &others, &joined),
+                None => content.forget(&others, &joined),
             }
-            !own.is_empty()
+            !content.is_empty()
         });
         new.extend(theirs);
-        new.retain_mut(|(_, other)| {
-            other.forget(own_context);
-            !other.is_empty()
+        new.retain_mut(|(key, content)| {
+            let (own, _, joined) = knowledge(key);
+            content.forget(&own, &joined);
+            !content.is_empty()
         });
         weave(&mut self.entries, new);
+
+        let mut new = Vec::new();
+        self.beyond = our_beyond;
+        for (key, more) in their_beyond {
+            match self.beyond.binary_search_by(|(own, _)| own.cmp(&key)) {
+                Ok(index) => self.beyond[index].1.join(&more),
+                Err(_) => new.push((key, more)),
+            }
+        }
+        weave(&mut self.beyond, new);
+        self.keep_beyond(joined);
     }
 
-    fn forget(&mut self, seen: &Context) {
-        self.entries.retain_mut(|(_, own)| {
-            own.forget(seen);
-            !own.is_empty()
+    fn forget(&mut self, others: &Context, joined: &Context) {
+        self.entries.retain_mut(|(key, content)| {
+            content.forget(others, &known(&self.beyond, key, joined));
+            !content.is_empty()
         });
+        self.keep_beyond(joined);
     }
 
-    fn absorbs(&self, other: &Self, other_context: &Context) -> bool {
-        let ours_stay = self.entries.iter().all(|(key, own)| match find(&other.entries, key) {
-            Some(theirs) => own.absorbs(theirs, other_context),
-            None => own.outlives(other_context),
-        });
-        // Where we have nothing, their dots are dead, but what lies under no dot would come to us.
-        ours_stay
+    fn absorbs(&self, own: &Context, other: &Self, others: &Context) -> bool {
+        let under = |key: &K| known(&self.beyond, key, own);
+        let is_there = |key: &K| find(&self.entries, key).is_some();
+        other.beyond.iter().all(|(key, more)| under(key).covers(more))
+            && self.entries.iter().all(|(key, content)| {
+                let others = known(&other.beyond, key, others);
+                match find(&other.entries, key) {
+                    Some(theirs) => content.absorbs(&under(key), theirs, &others),
+                    None => content.outlives(&others),
+                }
+            })
             && other
                 .entries
                 .iter()
-                .all(|(key, theirs)| !theirs.remembers() || find(&self.entries, key).is_some())
+                .all(|(key, theirs)| is_there(key) || theirs.is_known(&under(key)))
     }
 
-    fn outlives(&self, seen: &Context) -> bool {
-        self.entries.iter().all(|(_, own)| own.outlives(seen))
+    fn outlives(&self, others: &Context) -> bool {
+        self.entries.iter().all(|(_, content)| content.outlives(others))
     }
 
-    fn remembers(&self) -> bool {
-        self.entries.iter().any(|(_, own)| own.remembers())
+    fn is_known(&self, context: &Context) -> bool {
+        self.beyond.iter().all(|(_, more)| context.covers(more))
+            && self.entries.iter().all(|(_, content)| content.is_known(context))
+    }
+
+    fn is_sound(&self, context: &Context) -> bool {
+        self.beyond.iter().all(|(_, more)| more.without(context) == *more)
+            && self
+                .entries
+                .iter()
+                .all(|(key, content)| content.is_sound(&known(&self.beyond, key, context)))
     }
 
     fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn dots(&self, visit: &mut dyn FnMut(&Dot, bool)) {
-        self.entries.iter().for_each(|(_, own)| own.dots(visit));
-    }
-
-    fn restricted(&self, wanted: &Context, undotted: bool) -> Self {
-        let own = |(key, own): &(K, S)| {
-            let restricted = own.restricted(wanted, undotted);
-            (!restricted.is_empty()).then(|| (key.clone(), restricted))
-        };
-        DotMap { entries: self.entries.iter().filter_map(own).collect() }
-    }
-
-    fn subtract(&mut self, gone: &Self) {
-        self.entries.retain_mut(|(key, own)| {
-            if let Some(gone) = find(&gone.entries, key) {
-                own.subtract(gone);
-            }
-            !own.is_empty()
-        });
+        self.entries.is_empty() && self.beyond.is_empty()
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         write_varint(out, self.entries.len() as u64);
-        for (key, own) in &self.entries {
+        for (key, content) in &self.entries {
             key.encode(out);
-            own.encode(out);
+            content.encode(out);
         }
+        self.encode_beyond(out);
     }
 
     /// With the keys: they say where a dot lies, and one event may have put its dot under several.
     fn encode_digest(&self, out: &mut Vec<u8>) {
         write_varint(out, self.entries.len() as u64);
-        for (key, own) in &self.entries {
+        for (key, content) in &self.entries {
             key.encode(out);
-            own.encode_digest(out);
+            content.encode_digest(out);
+        }
+        self.encode_beyond(out);
+    }
+}
+
+impl<K: Item, S> DotMap<K, S> {
+    /// Keeps of what is known under keys only that which is not known around them.
+    fn keep_beyond(&mut self, around: &Context) {
+        self.beyond.retain_mut(|(_, more)| {
+            *more = more.without(around);
+            !more.is_empty()
+        });
+    }
+
+    fn encode_beyond(&self, out: &mut Vec<u8>) {
+        write_varint(out, self.beyond.len() as u64);
+        for (key, more) in &self.beyond {
+            key.encode(out);
+            more.encode_into(out);
         }
     }
 }
@@ -413,6 +506,9 @@ pub(crate) fn decode_dot(reader: &mut Reader) -> Result<Dot, DecodeError> {
 
 /// Node, incarnation, counter, a byte each.
 pub(crate) const DOT_BYTES_MIN: usize = 3;
+
+/// An actor with one interval.
+const CONTEXT_BYTES_MIN: usize = 6;
 
 /// For how many items memory is taken at once, whatever a list announces; more comes with the items
 /// themselves. So nested lists cannot each reserve what only one of them can fill.

@@ -88,6 +88,23 @@ impl Operation {
         fields_suit && self.fits(kind)
     }
 
+    /// Whether it writes a last-write-wins value somewhere, so that its coordinator's clock matters.
+    pub fn goes_by_time(&self, kind: Kind) -> bool {
+        match self {
+            Operation::Put { .. } | Operation::Clear => matches!(kind, Kind::Lww | Kind::Map),
+            Operation::Update(fields) => fields.iter().any(|(field, change)| match change {
+                FieldChange::Remove => Operation::Clear.goes_by_time(field.kind),
+                FieldChange::Change(operation) => operation.goes_by_time(field.kind),
+            }),
+            Operation::Increment(_)
+            | Operation::Add(_)
+            | Operation::Remove(_)
+            | Operation::Enable
+            | Operation::Disable
+            | Operation::Raise(_) => false,
+        }
+    }
+
     /// Whether it makes sense for that kind, leaving aside the fields that it changes.
     pub(crate) fn fits(&self, kind: Kind) -> bool {
         match self {
@@ -120,38 +137,6 @@ impl Operation {
             | Operation::Add(_)
             | Operation::Enable
             | Operation::Raise(_) => false,
-        }
-    }
-
-    /// Whether it writes a last-write-wins value somewhere, so that its coordinator's clock matters.
-    pub fn goes_by_time(&self, kind: Kind) -> bool {
-        match self {
-            Operation::Put { .. } | Operation::Clear => matches!(kind, Kind::Lww | Kind::Map),
-            Operation::Update(fields) => fields.iter().any(|(field, change)| match change {
-                FieldChange::Remove => Operation::Clear.goes_by_time(field.kind),
-                FieldChange::Change(operation) => operation.goes_by_time(field.kind),
-            }),
-            Operation::Increment(_)
-            | Operation::Add(_)
-            | Operation::Remove(_)
-            | Operation::Enable
-            | Operation::Disable
-            | Operation::Raise(_) => false,
-        }
-    }
-
-    /// Whether it may change something that lies under no dot.
-    pub(crate) fn touches_undotted(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Register | Kind::Set | Kind::Flag => false,
-            Kind::Lww | Kind::Counter | Kind::Max => true,
-            Kind::Map => match self {
-                Operation::Update(fields) => fields.iter().any(|(field, change)| match change {
-                    FieldChange::Change(operation) => operation.touches_undotted(field.kind),
-                    FieldChange::Remove => Operation::Clear.touches_undotted(field.kind),
-                }),
-                _ => true,
-            },
         }
     }
 

@@ -45,13 +45,15 @@ impl Register {
 
     /// Makes this copy know and hold what both did. Commutative, associative, idempotent.
     pub fn join(&mut self, other: Register) {
-        self.store.join(&self.context, other.store, &other.context);
+        // no places, so nobody asks what is known together
+        self.store.join(&self.context, other.store, &other.context, &Context::new());
         self.context.join(&other.context);
     }
 
     /// Whether joining `other` would change nothing here.
     pub fn covers(&self, other: &Register) -> bool {
-        self.context.covers(&other.context) && self.store.absorbs(&other.store, &other.context)
+        self.context.covers(&other.context)
+            && self.store.absorbs(&self.context, &other.store, &other.context)
     }
 
     /// The values that stand side by side, in order of their dots.
@@ -97,9 +99,7 @@ impl Register {
         let context = Context::decode_from(&mut reader)?;
         let store = DotFun::<Bytes>::decode(&mut reader)?;
         reader.finish()?;
-        let mut covered = true;
-        store.dots(&mut |dot, _| covered &= context.contains(dot));
-        if !covered {
+        if !store.is_sound(&context) {
             return Err(DecodeError::Uncovered);
         }
         Ok(Register { store, context })

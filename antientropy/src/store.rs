@@ -71,7 +71,7 @@ impl Store {
             Store::Register(values) => !values.is_empty(),
             Store::Lww(latest) => latest.as_ref().is_some_and(|latest| latest.value.is_some()),
             Store::Counter(counter) => counter.is_alive(),
-            Store::Set(elements) => !elements.is_empty(),
+            Store::Set(elements) => elements.len() > 0,
             Store::Flag(dots) => !dots.is_empty(),
             Store::Max(greatest) => greatest.is_some(),
             Store::Map(fields) => fields.iter().any(|(_, store)| store.is_alive()),
@@ -111,63 +111,76 @@ const MAX_BYTES_MIN: usize = 2;
 
 impl Content for Store {
     /// Panics if the kinds differ.
-    fn join(&mut self, own_context: &Context, other: Store, other_context: &Context) {
+    fn join(&mut self, own: &Context, other: Store, others: &Context, joined: &Context) {
         match (self, other) {
-            (Store::Register(own), Store::Register(other)) => {
-                own.join(own_context, other, other_context);
+            (Store::Register(ours), Store::Register(theirs)) => {
+                ours.join(own, theirs, others, joined);
             }
-            (Store::Set(own), Store::Set(other)) => own.join(own_context, other, other_context),
-            (Store::Flag(own), Store::Flag(other)) => own.join(own_context, other, other_context),
-            (Store::Map(own), Store::Map(other)) => own.join(own_context, other, other_context),
-            (Store::Counter(own), Store::Counter(other)) => own.join(other),
-            (Store::Lww(own), Store::Lww(other)) => {
-                if other > *own {
-                    *own = other;
+            (Store::Set(ours), Store::Set(theirs)) => ours.join(own, theirs, others, joined),
+            (Store::Flag(ours), Store::Flag(theirs)) => ours.join(own, theirs, others, joined),
+            (Store::Map(ours), Store::Map(theirs)) => ours.join(own, theirs, others, joined),
+            (Store::Counter(ours), Store::Counter(theirs)) => ours.join(theirs),
+            (Store::Lww(ours), Store::Lww(theirs)) => {
+                if theirs > *ours {
+                    *ours = theirs;
                 }
             }
-            (Store::Max(own), Store::Max(other)) => *own = (*own).max(other),
-            (own, other) => unlike(own, &other),
+            (Store::Max(ours), Store::Max(theirs)) => *ours = (*ours).max(theirs),
+            (ours, theirs) => unlike(ours, &theirs),
         }
     }
 
-    fn forget(&mut self, seen: &Context) {
+    fn forget(&mut self, others: &Context, joined: &Context) {
         match self {
-            Store::Register(values) => values.forget(seen),
-            Store::Set(elements) => elements.forget(seen),
-            Store::Flag(dots) => dots.forget(seen),
-            Store::Map(fields) => fields.forget(seen),
+            Store::Register(values) => values.forget(others, joined),
+            Store::Set(elements) => elements.forget(others, joined),
+            Store::Flag(dots) => dots.forget(others, joined),
+            Store::Map(fields) => fields.forget(others, joined),
             Store::Lww(_) | Store::Counter(_) | Store::Max(_) => {}
         }
     }
 
-    fn absorbs(&self, other: &Store, other_context: &Context) -> bool {
+    fn absorbs(&self, own: &Context, other: &Store, others: &Context) -> bool {
         match (self, other) {
-            (Store::Register(own), Store::Register(other)) => own.absorbs(other, other_context),
-            (Store::Set(own), Store::Set(other)) => own.absorbs(other, other_context),
-            (Store::Flag(own), Store::Flag(other)) => own.absorbs(other, other_context),
-            (Store::Map(own), Store::Map(other)) => own.absorbs(other, other_context),
-            (Store::Counter(own), Store::Counter(other)) => own.absorbs(other),
-            (Store::Lww(own), Store::Lww(other)) => other <= own,
-            (Store::Max(own), Store::Max(other)) => other <= own,
-            (own, other) => unlike(own, other),
+            (Store::Register(ours), Store::Register(theirs)) => ours.absorbs(own, theirs, others),
+            (Store::Set(ours), Store::Set(theirs)) => ours.absorbs(own, theirs, others),
+            (Store::Flag(ours), Store::Flag(theirs)) => ours.absorbs(own, theirs, others),
+            (Store::Map(ours), Store::Map(theirs)) => ours.absorbs(own, theirs, others),
+            (Store::Counter(ours), Store::Counter(theirs)) => ours.absorbs(theirs),
+            (Store::Lww(ours), Store::Lww(theirs)) => theirs <= ours,
+            (Store::Max(ours), Store::Max(theirs)) => theirs <= ours,
+            (ours, theirs) => unlike(ours, theirs),
         }
     }
 
-    fn outlives(&self, seen: &Context) -> bool {
+    fn outlives(&self, others: &Context) -> bool {
         match self {
-            Store::Register(values) => values.outlives(seen),
-            Store::Set(elements) => elements.outlives(seen),
-            Store::Flag(dots) => dots.outlives(seen),
-            Store::Map(fields) => fields.outlives(seen),
+            Store::Register(values) => values.outlives(others),
+            Store::Set(elements) => elements.outlives(others),
+            Store::Flag(dots) => dots.outlives(others),
+            Store::Map(fields) => fields.outlives(others),
             Store::Lww(_) | Store::Counter(_) | Store::Max(_) => true,
         }
     }
 
-    fn remembers(&self) -> bool {
+    /// What lies under no dot is known to nobody who does not have it.
+    fn is_known(&self, context: &Context) -> bool {
         match self {
-            Store::Register(_) | Store::Set(_) | Store::Flag(_) => false,
-            Store::Lww(_) | Store::Counter(_) | Store::Max(_) => !self.is_empty(),
-            Store::Map(fields) => fields.remembers(),
+            Store::Register(values) => values.is_known(context),
+            Store::Set(elements) => elements.is_known(context),
+            Store::Flag(dots) => dots.is_known(context),
+            Store::Map(fields) => fields.is_known(context),
+            Store::Lww(_) | Store::Counter(_) | Store::Max(_) => self.is_empty(),
+        }
+    }
+
+    fn is_sound(&self, context: &Context) -> bool {
+        match self {
+            Store::Register(values) => values.is_sound(context),
+            Store::Set(elements) => elements.is_sound(context),
+            Store::Flag(dots) => dots.is_sound(context),
+            Store::Map(fields) => fields.is_sound(context),
+            Store::Lww(_) | Store::Counter(_) | Store::Max(_) => true,
         }
     }
 
@@ -180,41 +193,6 @@ impl Content for Store {
             Store::Flag(dots) => dots.is_empty(),
             Store::Max(greatest) => greatest.is_none(),
             Store::Map(fields) => fields.is_empty(),
-        }
-    }
-
-    /// Dots of dot stores only: that of a last-write-wins value is a part of its time.
-    fn dots(&self, visit: &mut dyn FnMut(&Dot, bool)) {
-        match self {
-            Store::Register(values) => values.dots(visit),
-            Store::Set(elements) => elements.dots(visit),
-            Store::Flag(dots) => dots.dots(visit),
-            Store::Map(fields) => fields.dots(visit),
-            Store::Lww(_) | Store::Counter(_) | Store::Max(_) => {}
-        }
-    }
-
-    fn restricted(&self, wanted: &Context, undotted: bool) -> Store {
-        match self {
-            Store::Register(values) => Store::Register(values.restricted(wanted, undotted)),
-            Store::Set(elements) => Store::Set(elements.restricted(wanted, undotted)),
-            Store::Flag(dots) => Store::Flag(dots.restricted(wanted, undotted)),
-            Store::Map(fields) => Store::Map(fields.restricted(wanted, undotted)),
-            Store::Lww(_) | Store::Counter(_) | Store::Max(_) if undotted => self.clone(),
-            Store::Lww(_) | Store::Counter(_) | Store::Max(_) => Store::empty(self.kind()),
-        }
-    }
-
-    fn subtract(&mut self, gone: &Store) {
-        match (self, gone) {
-            (Store::Register(own), Store::Register(gone)) => own.subtract(gone),
-            (Store::Set(own), Store::Set(gone)) => own.subtract(gone),
-            (Store::Flag(own), Store::Flag(gone)) => own.subtract(gone),
-            (Store::Map(own), Store::Map(gone)) => own.subtract(gone),
-            (Store::Lww(_), Store::Lww(_))
-            | (Store::Counter(_), Store::Counter(_))
-            | (Store::Max(_), Store::Max(_)) => {}
-            (own, gone) => unlike(own, gone),
         }
     }
 

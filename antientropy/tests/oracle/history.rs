@@ -3,11 +3,12 @@
 //! through the same history.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use atoll_antientropy::{Actor, Dot, Lease, Note, Standing};
 
-use crate::schemes::{Coordinator, Scheme, Written};
-use crate::truth::{Truth, Writes};
+use crate::schemes::{Coordinator, Knows, Scheme, Written};
+use crate::truth::{Act, Deed, Held, Truth, Writes};
 
 /// How a history ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub fn run<S: Scheme>(scheme: &S, seed: u64) -> Found {
 /// Something that holds a state: a record, a message. With it, which writes truly went into it.
 struct Piece<S: Scheme> {
     state: S::State,
-    truth: Writes,
+    held: Held,
 }
 
 /// What a client holds, and which writes it truly stands for.
@@ -79,6 +80,8 @@ struct World<'a, S: Scheme> {
     replicas: Vec<Replica<S>>,
     /// All that each client has ever got; the first is empty.
     clients: Vec<Vec<Seen<S>>>,
+    /// What each client has counted so far, by client and place; its session holds it all.
+    sessions: BTreeMap<(usize, usize), Writes>,
     /// Messages on their way, for ever unless they are lost.
     flying: Vec<Piece<S>>,
     /// The replica of the last step.
@@ -91,9 +94,10 @@ impl<'a, S: Scheme> World<'a, S> {
     fn new(scheme: &'a S, replicas: u64) -> Self {
         World {
             scheme,
-            truth: Truth::default(),
+            truth: Truth::new(scheme.places()),
             replicas: (0..replicas as u32).map(|node| Replica::new(Actor::new(node, 0))).collect(),
             clients: (0..3).map(|_| vec![Seen::default()]).collect(),
+            sessions: BTreeMap::new(),
             flying: Vec::new(),
             at: 0,
             misclaimed: Cell::new(false),
@@ -130,19 +134,21 @@ impl<'a, S: Scheme> World<'a, S> {
     /// A client writes through a replica; the delta goes out to the others.
     fn write(&mut self, at: usize, chance: &mut Chance) -> Result<(), Found> {
         let client = chance.index(self.clients.len());
-        let has = &self.clients[client];
-        let seen = match chance.below(4) {
-            0 => 0,                       // nothing
-            1 => chance.index(has.len()), // something old
-            _ => has.len() - 1,           // the newest
+        let newest = self.clients[client].len() - 1;
+        let which = match chance.below(4) {
+            0 => 0,                        // nothing
+            1 => chance.index(newest + 1), // something old
+            _ => newest,                   // the newest
         };
-        let seen = &has[seen];
-        let is_put = chance.below(4) > 0;
+        let deed = self.scheme.deed(chance.below(S::DEEDS));
         let number = self.truth.next();
+        let deed = self.with_totals(deed, client, number, chance);
 
         let counter = self.replicas[at].take_counter(chance);
         let replica = &self.replicas[at];
         let slot = replica.slot();
+        let seen = &self.clients[client][which];
+        let says_nothing = self.scheme.may_say_nothing() && which == 0;
         let by = Coordinator {
             standing: replica.standing(),
             note: slot.note.as_ref(),
@@ -150,27 +156,58 @@ impl<'a, S: Scheme> World<'a, S> {
             counter,
         };
         let dot = Dot { actor: replica.actor, counter };
-        let Some(Written { delta, delta_is_record, note, reply, reply_shows_record }) =
-            self.scheme.write(by, &seen.context, is_put.then_some(number))
+        let context = (!says_nothing).then_some(&seen.context);
+        let Some(Written { delta, delta_knows, note, reply, reply_shows_record }) =
+            self.scheme.write(by, context, &deed, number, client)
         else {
             return Err(Found::Lost);
         };
 
-        let own_truth = seen.truth | 1 << number;
-        let record_truth = slot.record.truth | own_truth;
-        self.truth.add(dot, is_put, seen.truth);
-        let truth = if delta_is_record { record_truth } else { own_truth };
-        let delta = Piece { state: delta, truth };
+        let seen = seen.truth;
+        let truly_seen = (!says_nothing).then_some(seen);
+        let own = self.truth.add(dot, &deed, truly_seen, slot.record.held);
+        let mut record = slot.record.held;
+        record.join(own);
+        let own_truth = seen | 1 << number;
+        let held = match delta_knows {
+            Knows::Event => own,
+            Knows::Seen => Held { truth: own_truth, ..own },
+            Knows::Record => Held { truth: record.truth | own_truth, ..record },
+        };
+        let delta = Piece { state: delta, held };
         self.compare(&delta)?;
         let slot = self.replicas[at].slot_mut();
         slot.record.join(self.scheme, delta.clone());
         slot.note = note;
+        let record_truth = slot.record.held.truth;
         self.flying.push(delta);
         if chance.below(4) > 0 {
-            let truth = if reply_shows_record { record_truth } else { own_truth };
+            let truth = if reply_shows_record { record_truth | own_truth } else { own_truth };
             self.clients[client].push(Seen { context: reply, truth });
         }
         self.compare(&self.replicas[at].slot().record)
+    }
+
+    /// A client adds to the totals of its sessions, or repeats the last one, which it got no answer
+    /// for.
+    fn with_totals(
+        &mut self,
+        deed: Deed,
+        client: usize,
+        number: usize,
+        chance: &mut Chance,
+    ) -> Deed {
+        let mut with_total = |(place, act)| {
+            let Act::Session(_) = act else {
+                return (place, act);
+            };
+            let total = self.sessions.entry((client, place)).or_default();
+            if *total == 0 || chance.below(3) > 0 {
+                *total |= 1 << number;
+            }
+            (place, Act::Session(*total))
+        };
+        deed.into_iter().map(&mut with_total).collect()
     }
 
     /// A message arrives, and may arrive again.
@@ -206,7 +243,7 @@ impl<'a, S: Scheme> World<'a, S> {
             let replica = &self.replicas[chance.index(self.replicas.len())];
             read.join(self.scheme, replica.slot().record.clone());
         }
-        let mut seen = Seen::<S> { context: S::context(&read.state), truth: read.truth };
+        let mut seen = Seen::<S> { context: S::context(&read.state), truth: read.held.truth };
         let client = chance.index(self.clients.len());
         let in_session = chance.below(3) == 0;
         if let Some(before) = self.clients[client].last().filter(|_| in_session) {
@@ -228,22 +265,24 @@ impl<'a, S: Scheme> World<'a, S> {
             all.join(self.scheme, piece.clone());
         }
         self.compare(&all)?;
-        match self.truth.vanished(all.truth, S::values(&all.state)) {
-            0 => Ok(()),
-            _ => Err(Found::Lost),
+        match self.truth.has_vanished(all.held.truth, &self.scheme.shown(&all.state)) {
+            true => Err(Found::Lost),
+            false => Ok(()),
         }
     }
 
     /// Compares what a piece shows with what must be alive in it.
     fn compare(&self, piece: &Piece<S>) -> Result<(), Found> {
-        let (expected, shown) = (self.truth.alive(piece.truth), S::values(&piece.state));
-        if expected & !shown != 0 {
-            return Err(Found::Lost);
+        let shown = self.scheme.shown(&piece.state);
+        for (shown, (at_least, at_most)) in shown.into_iter().zip(self.truth.shown(piece.held)) {
+            if at_least & !shown != 0 {
+                return Err(Found::Lost);
+            }
+            if shown & !at_most != 0 {
+                return Err(Found::Returned);
+            }
         }
-        if shown & !expected != 0 {
-            return Err(Found::Returned);
-        }
-        if self.truth.claimed(|dot| S::knows(&piece.state, dot)) != piece.truth {
+        if self.truth.claimed(|dot| S::knows(&piece.state, dot)) != piece.held.truth {
             self.misclaimed.set(true);
         }
         Ok(())
@@ -360,14 +399,14 @@ impl<S: Scheme> Replica<S> {
 impl<S: Scheme> Piece<S> {
     fn join(&mut self, scheme: &S, other: Self) {
         scheme.join(&mut self.state, other.state);
-        self.truth |= other.truth;
+        self.held.join(other.held);
     }
 }
 
 // By hand, because a derive would ask it of the scheme too.
 impl<S: Scheme> Clone for Piece<S> {
     fn clone(&self) -> Self {
-        Piece { state: self.state.clone(), truth: self.truth }
+        Piece { state: self.state.clone(), held: self.held }
     }
 }
 
@@ -379,7 +418,7 @@ impl<S: Scheme> Clone for Slot<S> {
 
 impl<S: Scheme> Default for Piece<S> {
     fn default() -> Self {
-        Piece { state: S::State::default(), truth: 0 }
+        Piece { state: S::State::default(), held: Held::default() }
     }
 }
 

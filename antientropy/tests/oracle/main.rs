@@ -6,16 +6,23 @@
 //! oracle (`truth`) keeps the plain set of writes that truly went into it, and knows from that
 //! which values must be alive. After every step the two are compared.
 //!
+//! Each kind of value goes through them: to the oracle a key is a row of places that hold values,
+//! presence, or a count.
+//!
 //! The same histories run through other ways of keeping causality (`schemes`): `crdts::MVReg`, a
 //! plain version vector, and our own way with one of its rules taken out. Each of these must lose
 //! writes here; otherwise the histories would be too tame to prove anything, or the rule would not
 //! be needed. See the figures with `cargo test -p atoll-antientropy --test oracle -- --nocapture`.
 
 mod history;
+mod kinds;
 mod schemes;
 mod truth;
 
+use atoll_antientropy::Kind;
+
 use history::{Found, run};
+use kinds::OfKind;
 use schemes::{Exact, MultiValue, PlainVector, Rule, Scheme};
 
 /// How many histories each scheme goes through, unless the environment variable `ATOLL_HISTORIES`
@@ -68,6 +75,61 @@ fn one_history() {
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Registers as nodes will keep them.
+#[test]
+fn registers_lose_nothing() {
+    assert_eq!(of_kind(Kind::Register).first_seed, None);
+}
+
+/// No acknowledged addition is lost, and no removed element comes back.
+#[test]
+fn sets_lose_nothing() {
+    assert_eq!(of_kind(Kind::Set).first_seed, None);
+}
+
+#[test]
+fn flags_lose_nothing() {
+    assert_eq!(of_kind(Kind::Flag).first_seed, None);
+}
+
+/// No increment is lost, and none counts twice: with sessions, without, and over resets.
+#[test]
+fn counters_lose_nothing_and_count_nothing_twice() {
+    assert_eq!(of_kind(Kind::Counter).first_seed, None);
+}
+
+/// Fields of several kinds in one map and in a map inside it, changed and removed together.
+#[test]
+fn maps_lose_nothing() {
+    assert_eq!(of_kind(Kind::Map).first_seed, None);
+}
+
+/// What guards contexts guards the chains of counters too.
+#[test]
+fn counters_need_the_same_rules() {
+    for (rule, name) in [
+        (Rule::NoteNotRecord, "counters, extending from what the record contains"),
+        (Rule::UncleanStarts, "counters, trusting notes from before an unclean start"),
+        (Rule::RoleChanges, "counters, trusting notes from another role"),
+        (Rule::LeaseFirst, "counters, counters given before their lease is synced"),
+    ] {
+        let found = figures(&OfKind::without(Kind::Counter, rule), name);
+        assert!(found.lost + found.returned > 0, "{name}");
+    }
+}
+
+/// Of any kind: `ATOLL_SEED=7 ATOLL_KIND=set`.
+#[test]
+fn one_history_of_a_kind() {
+    let seed = from_environment("ATOLL_SEED").unwrap_or(0);
+    let kind = std::env::var("ATOLL_KIND").map_or(Kind::Set, |word| word.parse().expect("a kind"));
+    assert_eq!(run(&OfKind::with_all_rules(kind), seed), Found::AllWell);
+}
+
+fn of_kind(kind: Kind) -> Figures {
+    figures(&OfKind::with_all_rules(kind), kind.word())
 }
 
 /// `crdts::MVReg` tags each value with a whole version vector: the second of two concurrent writes

@@ -4,27 +4,47 @@ use atoll_antientropy::{Actor, Context, Dot, Event, Interval, Note, Register, St
 use bytes::Bytes;
 use crdts::{CmRDT, CvRDT, MVReg, VClock};
 
-use crate::truth::Writes;
+use crate::truth::{Act, Deed, Sort};
 
 /// A way to keep the state of a key and the contexts of clients.
 pub trait Scheme {
     type State: Clone + Default;
     type Context: Clone + Default;
 
-    /// The change of a client who had seen `seen`, coordinated by `by`. `value` is the number of
-    /// the write for a put, nothing for a delete. `None`: the scheme noticed that it cannot go on.
+    /// How many different deeds there are to choose from.
+    const DEEDS: u64;
+
+    /// Whether it matters if a client says nothing or says that it has seen nothing.
+    fn may_say_nothing(&self) -> bool {
+        false
+    }
+
+    /// What the key consists of.
+    fn places(&self) -> Vec<Sort> {
+        vec![Sort::Values]
+    }
+
+    /// Three puts to a delete.
+    fn deed(&self, which: u64) -> Deed {
+        vec![(0, if which > 0 { Act::Put } else { Act::Take })]
+    }
+
+    /// The deed of a client who had seen `seen`, coordinated by `by`. `number` is the number of the
+    /// write, and what it puts. `None`: the scheme noticed that it cannot go on.
     fn write(
         &self,
         by: Coordinator<Self::State>,
-        seen: &Self::Context,
-        value: Option<usize>,
+        seen: Option<&Self::Context>,
+        deed: &Deed,
+        number: usize,
+        client: usize,
     ) -> Option<Written<Self::State, Self::Context>>;
 
     fn join(&self, state: &mut Self::State, other: Self::State);
     fn context(state: &Self::State) -> Self::Context;
     fn learn(context: &mut Self::Context, other: &Self::Context);
-    /// The writes whose values are alive.
-    fn values(state: &Self::State) -> Writes;
+    /// What each place shows.
+    fn shown(&self, state: &Self::State) -> Vec<u64>;
     /// Whether the state claims to know this write.
     fn knows(state: &Self::State, dot: &Dot) -> bool;
 
@@ -46,13 +66,27 @@ pub struct Coordinator<'a, T> {
 pub struct Written<T, C> {
     /// Joined into the coordinator's record and sent to the others.
     pub delta: T,
-    /// Whether the delta is the coordinator's whole record.
-    pub delta_is_record: bool,
+    pub delta_knows: Knows,
     pub note: Option<Note>,
     /// The context for the client.
     pub reply: C,
     /// Whether the reply shows the client all values of the record.
     pub reply_shows_record: bool,
+}
+
+/// What the context of a delta may claim to know.
+pub enum Knows {
+    /// The write alone.
+    Event,
+    /// And what its client had seen.
+    Seen,
+    /// And the whole record of the coordinator.
+    Record,
+}
+
+/// A deed on a single register: a put, or else a delete.
+fn value_of_deed(deed: &Deed, number: usize) -> Option<usize> {
+    (deed[0].1 == Act::Put).then_some(number)
 }
 
 /// Exact contexts, as this crate keeps them.
@@ -91,18 +125,9 @@ impl Exact {
     fn has(&self, rule: Rule) -> bool {
         self.without != Some(rule)
     }
-}
 
-impl Scheme for Exact {
-    type State = Register;
-    type Context = Context;
-
-    fn write(
-        &self,
-        by: Coordinator<Register>,
-        seen: &Context,
-        value: Option<usize>,
-    ) -> Option<Written<Register, Context>> {
+    /// The write's event, as far as the rules go.
+    pub fn event<T>(&self, by: &Coordinator<T>, known: &Context) -> (Event, Note) {
         let mut standing = by.standing;
         if !self.has(Rule::UncleanStarts) {
             standing.unclean_starts = 0;
@@ -113,9 +138,33 @@ impl Scheme for Exact {
         let (mut event, note) = standing.event(by.note, by.counter);
         if !self.has(Rule::NoteNotRecord) {
             let own = |interval: &Interval| interval.actor == event.actor;
-            let last = by.record.context().iter().filter(own).last();
+            let last = known.iter().filter(own).last();
             event = Event { after: last.map_or(0, |interval| interval.hi), ..event };
         }
+        (event, note)
+    }
+
+    /// Where a lease goes on after a crash.
+    pub fn lease(&self, end: u64, end_at_last_sync: u64) -> u64 {
+        if self.has(Rule::LeaseFirst) { end } else { end_at_last_sync }
+    }
+}
+
+impl Scheme for Exact {
+    type State = Register;
+    type Context = Context;
+    const DEEDS: u64 = 4;
+
+    fn write(
+        &self,
+        by: Coordinator<Register>,
+        seen: Option<&Context>,
+        deed: &Deed,
+        number: usize,
+        _: usize,
+    ) -> Option<Written<Register, Context>> {
+        let (seen, value) = (seen?, value_of_deed(deed, number));
+        let (event, note) = self.event(&by, by.record.context());
         if seen.contains(&event.dot()) {
             return None; // a counter given twice, and for once it shows
         }
@@ -133,7 +182,7 @@ impl Scheme for Exact {
         }
         Some(Written {
             delta,
-            delta_is_record: false,
+            delta_knows: Knows::Seen,
             note: Some(note),
             reply,
             reply_shows_record: false,
@@ -155,8 +204,8 @@ impl Scheme for Exact {
         context.join(other);
     }
 
-    fn values(state: &Register) -> Writes {
-        state.values().fold(0, |all, (_, value)| all | 1 << value[0])
+    fn shown(&self, state: &Register) -> Vec<u64> {
+        vec![state.values().fold(0, |all, (_, value)| all | 1 << value[0])]
     }
 
     fn knows(state: &Register, dot: &Dot) -> bool {
@@ -164,7 +213,7 @@ impl Scheme for Exact {
     }
 
     fn lease_after_crash(&self, end: u64, end_at_last_sync: u64) -> u64 {
-        if self.has(Rule::LeaseFirst) { end } else { end_at_last_sync }
+        self.lease(end, end_at_last_sync)
     }
 }
 
@@ -177,13 +226,17 @@ impl Scheme for MultiValue {
     /// A deleted value is `None`.
     type State = MVReg<Option<usize>, Actor>;
     type Context = VClock<Actor>;
+    const DEEDS: u64 = 4;
 
     fn write(
         &self,
         by: Coordinator<Self::State>,
-        seen: &VClock<Actor>,
-        value: Option<usize>,
+        seen: Option<&VClock<Actor>>,
+        deed: &Deed,
+        number: usize,
+        _: usize,
     ) -> Option<Written<Self::State, VClock<Actor>>> {
+        let (seen, value) = (seen?, value_of_deed(deed, number));
         let mut clock = seen.clone();
         clock.apply(crdts::Dot::new(by.standing.actor, by.counter));
         let put = crdts::mvreg::Op::Put { clock, val: value };
@@ -192,7 +245,7 @@ impl Scheme for MultiValue {
         record.apply(put);
         Some(Written {
             delta,
-            delta_is_record: false,
+            delta_knows: Knows::Seen,
             note: None,
             reply: record.read_ctx().add_clock,
             reply_shows_record: true,
@@ -211,8 +264,8 @@ impl Scheme for MultiValue {
         context.merge(other.clone());
     }
 
-    fn values(state: &Self::State) -> Writes {
-        state.read().val.into_iter().flatten().fold(0, |all, number| all | 1 << number)
+    fn shown(&self, state: &Self::State) -> Vec<u64> {
+        vec![state.read().val.into_iter().flatten().fold(0, |all, number| all | 1 << number)]
     }
 
     fn knows(state: &Self::State, dot: &Dot) -> bool {
@@ -234,13 +287,17 @@ pub struct DottedSet {
 impl Scheme for PlainVector {
     type State = DottedSet;
     type Context = VClock<Actor>;
+    const DEEDS: u64 = 4;
 
     fn write(
         &self,
         by: Coordinator<DottedSet>,
-        seen: &VClock<Actor>,
-        value: Option<usize>,
+        seen: Option<&VClock<Actor>>,
+        deed: &Deed,
+        number: usize,
+        _: usize,
     ) -> Option<Written<DottedSet, VClock<Actor>>> {
+        let (seen, value) = (seen?, value_of_deed(deed, number));
         let dot = Dot { actor: by.standing.actor, counter: by.counter };
         let mut record = by.record.clone();
         record.values.retain(|(dot, _)| dot.counter > seen.get(&dot.actor));
@@ -250,7 +307,7 @@ impl Scheme for PlainVector {
         Some(Written {
             reply: record.clock.clone(),
             delta: record,
-            delta_is_record: true,
+            delta_knows: Knows::Record,
             note: None,
             reply_shows_record: true,
         })
@@ -275,8 +332,8 @@ impl Scheme for PlainVector {
         context.merge(other.clone());
     }
 
-    fn values(state: &DottedSet) -> Writes {
-        state.values.iter().fold(0, |all, (_, number)| all | 1 << number)
+    fn shown(&self, state: &DottedSet) -> Vec<u64> {
+        vec![state.values.iter().fold(0, |all, (_, number)| all | 1 << number)]
     }
 
     fn knows(state: &DottedSet, dot: &Dot) -> bool {
