@@ -18,6 +18,7 @@ mod ending;
 mod exit;
 mod faults;
 mod get;
+mod keys;
 mod kinds;
 mod many;
 mod node;
@@ -75,6 +76,8 @@ enum Command {
     Mget(many::MgetArgs),
     /// Store several values at once, each with its own outcome
     Mput(many::MputArgs),
+    /// List the keys of a bucket: a full scan, a page at a time
+    Keys(keys::Args),
     /// Show values that were written without knowledge of each other
     Siblings(siblings::SiblingsArgs),
     /// Put one value in the place of all siblings
@@ -182,6 +185,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Del(args) => del::run(args, cluster, output).await,
         Command::Mget(args) => many::mget(args, cluster, output).await,
         Command::Mput(args) => many::mput(args, cluster, output).await,
+        Command::Keys(args) => keys::run(args, cluster, output).await,
         Command::Siblings(args) => siblings::siblings(args, cluster, output).await,
         Command::Resolve(args) => siblings::resolve(args, cluster, output).await,
         Command::Counter(command) => kinds::counter(command, cluster, output).await,

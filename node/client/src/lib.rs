@@ -19,6 +19,7 @@
 mod connect;
 mod error;
 mod in_flight;
+mod keys;
 mod many;
 mod operator;
 mod options;
@@ -40,6 +41,7 @@ pub use atoll_wire::{
 
 pub use connect::Client;
 pub use error::{ConnectError, RequestError};
+pub use keys::KeysPage;
 pub use many::KeyChange;
 pub use options::{Options, Ttl};
 pub use profile::{Profile, ProfileError};

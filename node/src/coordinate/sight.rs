@@ -86,7 +86,7 @@ async fn look_at_enough(
     if matches!(change.operation, Operation::Clear)
         && found.read(node.clock().wall_ms()).is_nothing()
     {
-        let detail = "the key has no value; nothing to delete";
+        let detail = "the key has no value, so there is nothing to delete";
         return Err(Failure::refused(ErrorCode::NothingThere, detail));
     }
     Ok(Sight { seen: Some(found.context().clone()), others: Some(found) })
