@@ -1,7 +1,7 @@
 //! The part of the one who is asked: which of the cells or keys that a peer names are different here.
 //!
 //! Nothing is remembered between two questions. Roots are compared under the same view only, or the two would not speak of
-//! the same partitions; what lies in one partition can be compared whenever both own it.
+//! the same trees; what lies in one tree can be compared whenever both keep it.
 
 use atoll_antientropy::merkle::{
     Children, Differing, Entries as Fingerprints, Place, Places, Tree, Unmatched as Keys, unmatched,
@@ -13,7 +13,7 @@ use atoll_wire::{
     Reply, Request, Unmatched, limits::COMPARE_TAIL_BYTES_MAX,
 };
 
-use super::trees::LEVEL_MAX;
+use super::trees::{LEVEL_MAX, TreeName};
 use crate::{Node, node::failed, replica::stopping, storage::rows};
 
 /// Answers one question of a comparison.
@@ -36,7 +36,7 @@ pub(crate) fn answer(node: &Node, caller: Caller, envelope: &Envelope, asked: &R
     answer.unwrap_or_else(failed)
 }
 
-/// Which of our shared partitions differ.
+/// Which of our shared trees differ.
 fn answer_roots(
     node: &Node,
     peer: NodeId,
@@ -63,9 +63,9 @@ fn answer_roots(
         };
         equal.extend(Differing::each(!differing).flat_map(|nibble| below(place.child(nibble))));
         if place.level + 1 == ours.depth() {
-            let partitions =
+            let differing =
                 Differing::each(differing).map(|nibble| below(place.child(nibble)).first());
-            answer.depths.extend(partitions.map(|one| one.map_or(0, |one| trees.depth(*one))));
+            answer.depths.extend(differing.map(|one| one.map_or(0, |one| trees.depth(*one))));
         }
     }
     node.repair().agree(node, peer, equal.into_iter().copied(), node.clock().now());
@@ -74,14 +74,14 @@ fn answer_roots(
 
 /// Which places below these differ.
 fn answer_places(node: &Node, peer: NodeId, asked: &Compare) -> Result<Differing, Failure> {
-    let partition = tree(node, peer, asked.partition, asked.n)?;
+    let name = tree(node, peer, asked.partition, asked.n)?;
     let places = Places::decode(&asked.hashes).map_err(|_| malformed())?;
     if asked.level >= LEVEL_MAX {
         return Err(malformed());
     }
     let differing = |theirs: &Children| {
         let place = place(asked.level, theirs.path)?;
-        let ours = node.repair().trees.children(partition, place);
+        let ours = node.repair().trees.children(name, place);
         Ok(theirs.differing(places.width, &ours.map_err(|error| stopping(&error))?))
     };
     let children = places.places.iter().map(differing).collect::<Result<_, Failure>>()?;
@@ -90,13 +90,13 @@ fn answer_places(node: &Node, peer: NodeId, asked: &Compare) -> Result<Differing
 
 /// Which keys in these places differ.
 fn answer_entries(node: &Node, peer: NodeId, asked: &Entries) -> Result<Keys, Failure> {
-    let partition = tree(node, peer, asked.partition, asked.n)?;
+    let name = tree(node, peer, asked.partition, asked.n)?;
     let theirs = Fingerprints::decode(&asked.fingerprints).map_err(|_| malformed())?;
     let mut answer = Keys::default();
     let mut at = 0;
     for (path, count) in theirs.places {
         let place = place(asked.level, path)?;
-        let ours = node.repair().trees.entries(partition, place);
+        let ours = node.repair().trees.entries(name, place);
         let ours = ours.map_err(|error| stopping(&error))?;
         let fingerprints: Vec<u64> = ours.iter().map(|entry| entry.fingerprint).collect();
         let (missing, left) =
@@ -110,16 +110,15 @@ fn answer_entries(node: &Node, peer: NodeId, asked: &Entries) -> Result<Keys, Fa
     Ok(answer)
 }
 
-/// The partition whose tree is spoken about.
-fn tree(node: &Node, peer: NodeId, partition: u16, n: u8) -> Result<Partition, Failure> {
-    let partition = Partition(partition);
-    if n != node.view().bucket_n()
-        || node.repair().trees.shared(peer).binary_search(&partition).is_err()
-    {
-        let detail = format!("{peer} and {} share no tree of partition {partition}", node.id());
+/// The tree that is spoken about.
+fn tree(node: &Node, peer: NodeId, partition: u16, n: u8) -> Result<TreeName, Failure> {
+    let name = TreeName { partition: Partition(partition), n };
+    if node.repair().trees.shared(peer).binary_search(&name).is_err() {
+        let detail =
+            format!("{peer} and {} share no tree of partition {partition} with N={n}", node.id());
         return Err(Failure::refused(ErrorCode::StaleView, detail));
     }
-    Ok(partition)
+    Ok(name)
 }
 
 fn place(level: u8, path: u32) -> Result<Place, Failure> {
