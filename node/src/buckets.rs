@@ -12,7 +12,10 @@
 //!   meta   bucket/<id>    the entry, postcard
 //! ```
 
-use std::sync::{Arc, RwLock};
+use std::{
+    ops::Range,
+    sync::{Arc, RwLock},
+};
 
 use atoll_wire::{
     Ack, BucketId, ErrorCode, Failure,
@@ -89,6 +92,13 @@ impl Buckets {
     /// number: what is left of it must be found.
     pub(crate) fn copies(&self, bucket: BucketId) -> u8 {
         self.read(|state| state.registry.entry(bucket).map_or(0, |entry| entry.definition.n))
+    }
+
+    /// Whether there is a bucket with so many copies, dropped ones included.
+    pub(crate) fn any_with_copies(&self, copies: Range<u8>) -> bool {
+        self.read(|state| {
+            state.registry.entries().any(|(_, entry)| copies.contains(&entry.definition.n))
+        })
     }
 
     /// Whether a bucket was dropped.

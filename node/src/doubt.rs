@@ -196,8 +196,8 @@ impl Doubt {
         let mut state = self.state();
         let mut writes = Vec::new();
         for partition in state.partitions.keys().copied().collect::<Vec<_>>() {
-            let owners_then = before.keepers(partition).all();
-            let owners_now = next.keepers(partition).all();
+            let owners_then = before.owners(partition).all();
+            let owners_now = next.owners(partition).all();
             if !owners_now.contains(&me) {
                 state.partitions.remove(&partition);
                 writes.push(write_of(partition, &BTreeSet::new()));
@@ -213,7 +213,7 @@ impl Doubt {
             let came = |owner: &&NodeId| !owners_then.contains(owner);
             then.extend(owners_now.iter().filter(came).filter(|owner| alive(owner)));
             if left.iter().any(|owner| !owners_now.contains(owner)) {
-                let took_over = match before.keepers(partition) {
+                let took_over = match before.owners(partition) {
                     Owners::Joint { old, new } => {
                         new.iter().copied().filter(|owner| !old.contains(owner)).collect()
                     }

@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use atoll_ring::{Epoch, MemberState, NodeId, Partition};
-use atoll_wire::{ErrorCode, Failure};
+use atoll_wire::{BucketId, ErrorCode, Failure};
 use tokio::time::Instant;
 
 use crate::{
@@ -50,20 +50,32 @@ fn check(node: &Node, partition: Partition, planned: Epoch) -> Result<(), Failur
     )))
 }
 
-/// Whether this node keeps keys of the partition, as it knows now: in the old owner set, or in the new one.
-pub(crate) fn keeps(node: &Node, partition: Partition) -> bool {
-    let view = node.view();
-    view.keepers(partition).contains(node.id())
+/// Whether this node keeps a bucket's keys of the partition, as it knows now: in the old owner set, or in the new one.
+pub(crate) fn keeps(node: &Node, partition: Partition, bucket: BucketId) -> bool {
+    keeps_as(node, node.id(), partition, bucket)
+}
+
+/// Whether another node does: it is among the first owners, so many of them as the bucket has copies.
+pub(crate) fn keeps_as(node: &Node, owner: NodeId, partition: Partition, bucket: BucketId) -> bool {
+    let copies = node.buckets().copies(bucket);
+    node.view().owners(partition).first(copies).contains(owner)
 }
 
 /// Refuses what only an owner may do. Whoever has sent it knows another view; which of the two is the newer one, the epochs
 /// beside request and reply tell.
-pub(crate) fn owners_only(node: &Node, partition: Partition) -> Result<(), Failure> {
-    match keeps(node, partition) || canary::is_on(Canary::SkipFence) {
+pub(crate) fn owners_only(
+    node: &Node,
+    partition: Partition,
+    bucket: BucketId,
+) -> Result<(), Failure> {
+    match keeps(node, partition, bucket) || canary::is_on(Canary::SkipFence) {
         true => Ok(()),
         false => {
             let (me, epoch) = (node.id(), node.view().epoch());
-            Err(stale(format!("{me} does not own partition {partition} at epoch {epoch}")))
+            let copies = node.buckets().copies(bucket);
+            Err(stale(format!(
+                "{me} is none of the first {copies} owners of partition {partition} at epoch {epoch}"
+            )))
         }
     }
 }
@@ -73,13 +85,15 @@ pub(crate) fn owned_by(
     node: &Node,
     owner: NodeId,
     partition: Partition,
+    bucket: BucketId,
     planned: Epoch,
 ) -> Result<(), Failure> {
-    let view = node.view();
-    let detail = format!("{owner} does not own partition {partition} at epoch {}", view.epoch());
-    match view.keepers(partition).contains(owner) {
+    let epoch = node.view().epoch();
+    let detail =
+        format!("{owner} does not own the key, of partition {partition}, at epoch {epoch}");
+    match keeps_as(node, owner, partition, bucket) {
         true => Ok(()),
-        false if planned > view.epoch() => Err(stale(detail)),
+        false if planned > epoch => Err(stale(detail)),
         false => Err(Failure::refused(ErrorCode::Malformed, detail)),
     }
 }

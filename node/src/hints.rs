@@ -31,6 +31,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     Node,
     canary::{self, Canary},
+    fence,
     replica::{self, Own},
     storage::{
         Space, StoreError, Write,
@@ -442,8 +443,7 @@ async fn deliver_all(
 /// Whether the key of a hint has gone to others since, so that nobody would take it in this owner's name.
 fn owns_no_longer(node: &Node, target: NodeId, row: &Bytes) -> bool {
     let Some((bucket, key)) = rows::bucket_and_key(&rows::data_of_hint(row)) else { return false };
-    let view = node.view();
-    !view.keepers(view.partition(Token::of(&bucket.0, &key))).contains(target)
+    !fence::keeps_as(node, target, node.view().partition(Token::of(&bucket.0, &key)), bucket)
 }
 
 /// How the delivery of one hint went.
@@ -466,7 +466,8 @@ async fn send_to_others(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &B
         return Delivery::Damaged;
     };
     let view = node.view();
-    let owners = view.keepers(view.partition(Token::of(&bucket.0, &key))).all();
+    let owners = view.owners(view.partition(Token::of(&bucket.0, &key)));
+    let owners = owners.first(node.buckets().copies(bucket)).all();
     for owner in owners.into_iter().filter(|owner| *owner != target) {
         if owner == node.id() {
             let state = record.decoded().expect("it was looked at");

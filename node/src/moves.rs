@@ -170,7 +170,7 @@ impl Moves {
             view.moves().contains_key(partition) && view.last_changed(*partition) == book.session
         });
         for partition in view.moves().keys() {
-            let Owners::Joint { old, new } = view.keepers(*partition) else { continue };
+            let Owners::Joint { old, new } = view.owners(*partition) else { continue };
             let joins = seats(old, new).iter().any(|(held, joins)| *joins == me && held.is_some());
             if joins || leaving(old, new).contains(&me) {
                 let session = view.last_changed(*partition);

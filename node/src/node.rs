@@ -44,6 +44,7 @@ use crate::{
     repair::{
         self, Repair, quarantine,
         scrub::{self, Scrubbed},
+        trees::TreeName,
     },
     rise,
     storage::{StoreError, commit::Disk, faulty::Faults, meta, rows, summary},
@@ -192,7 +193,7 @@ impl Node {
             view.members().iter().map(|member| member.id).filter(|other| *other != id).collect();
         summary::complete(&disk).await?;
         let buckets = Arc::new(Buckets::open(disk.clone(), view.bucket_n())?);
-        let repair = Repair::open(disk.clone(), &secret, &view, id, clock.now())?;
+        let repair = Repair::open(disk.clone(), buckets.clone(), &secret, &view, id, clock.now())?;
         let node = Arc::new(Node {
             id,
             began,
@@ -430,10 +431,10 @@ impl Node {
         self.repair.hold(held);
     }
 
-    /// The root of a partition's tree; none if this node does not own the partition. For tests: it must be what the
-    /// digests on the disk say.
-    pub fn root(&self, partition: Partition) -> Option<u64> {
-        self.repair.trees.root(partition)
+    /// The root of the tree of a partition's buckets with so many copies; none if this node does not keep it. For tests: it
+    /// must be what the digests on the disk say.
+    pub fn root(&self, partition: Partition, n: u8) -> Option<u64> {
+        self.repair.trees.root(TreeName { partition, n })
     }
 
     pub(crate) fn headroom(&self) -> &Headroom {

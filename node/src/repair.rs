@@ -29,6 +29,7 @@ use tokio::{
 
 use crate::{
     Node,
+    buckets::Buckets,
     storage::{StoreError, commit::Disk},
 };
 
@@ -39,7 +40,7 @@ pub(crate) mod quarantine;
 pub(crate) mod scrub;
 pub(crate) mod trees;
 
-use trees::Trees;
+use trees::{TreeName, Trees};
 
 /// Comparisons that one node leads at the same time. Each takes about a second for waiting alone, and every partition is
 /// to be compared with every other owner within 12 s, so a node needs several once it has more than eight peers.
@@ -89,8 +90,8 @@ struct Peer {
     in_doubt: bool,
     /// Everything was equal then.
     all_agreed: Option<Instant>,
-    /// Each partition was equal then.
-    agreed: BTreeMap<Partition, Instant>,
+    /// Each tree was equal then.
+    agreed: BTreeMap<TreeName, Instant>,
     /// Somebody wants to know now.
     asked: bool,
     not_before: Option<Instant>,
@@ -98,8 +99,8 @@ struct Peer {
 }
 
 impl Peer {
-    fn agreed(&self, partition: Partition) -> Option<Instant> {
-        self.agreed.get(&partition).copied().max(self.all_agreed)
+    fn agreed(&self, tree: TreeName) -> Option<Instant> {
+        self.agreed.get(&tree).copied().max(self.all_agreed)
     }
 }
 
@@ -134,12 +135,13 @@ impl Repair {
     /// Makes the trees.
     pub(crate) fn open(
         disk: Arc<Disk>,
+        buckets: Arc<Buckets>,
         secret: &Secret,
         view: &View,
         me: NodeId,
         now: Instant,
     ) -> Result<Self, StoreError> {
-        let trees = Trees::open(disk, secret, view, me)?;
+        let trees = Trees::open(disk, buckets, secret, view, me)?;
         let peers = trees.peers().into_iter().map(|peer| (peer, Peer::default())).collect();
         Ok(Repair {
             trees,
@@ -158,8 +160,8 @@ impl Repair {
         let mut state = self.state();
         for (peer, known) in &mut state.peers {
             if let Some(at) = known.all_agreed.take() {
-                for partition in self.trees.shared(*peer).iter() {
-                    let agreed = known.agreed.entry(*partition).or_insert(at);
+                for tree in self.trees.shared(*peer).iter() {
+                    let agreed = known.agreed.entry(*tree).or_insert(at);
                     *agreed = at.max(*agreed);
                 }
             }
@@ -171,7 +173,7 @@ impl Repair {
         for peer in peers {
             let known = state.peers.entry(peer).or_default();
             let shared = self.trees.shared(peer);
-            known.agreed.retain(|partition, _| shared.binary_search(partition).is_ok());
+            known.agreed.retain(|tree, _| shared.binary_search(tree).is_ok());
         }
         drop(state);
         self.changed.notify_waiters();
@@ -207,12 +209,12 @@ impl Repair {
         self.changed.notify_waiters();
     }
 
-    /// These partitions were equal to a peer's at this time. Says nothing if either may have forgotten something.
+    /// These trees were equal to a peer's at this time. Says nothing if either may have forgotten something.
     fn agree(
         &self,
         node: &Node,
         peer: NodeId,
-        partitions: impl IntoIterator<Item = Partition>,
+        trees: impl IntoIterator<Item = TreeName>,
         at: Instant,
     ) {
         if node.doubt().covers_any_partition() {
@@ -221,7 +223,7 @@ impl Repair {
         let mut state = self.state();
         let Some(known) = state.peers.get_mut(&peer) else { return };
         if !known.in_doubt {
-            known.agreed.extend(partitions.into_iter().map(|partition| (partition, at)));
+            known.agreed.extend(trees.into_iter().map(|tree| (tree, at)));
         }
     }
 
@@ -289,7 +291,7 @@ impl Repair {
     /// Since when a peer and we have not known everything shared to be equal; none = never.
     fn oldest(&self, known: &Peer, peer: NodeId) -> Option<Instant> {
         let shared = self.trees.shared(peer);
-        shared.iter().map(|partition| known.agreed(*partition)).min().flatten()
+        shared.iter().map(|tree| known.agreed(*tree)).min().flatten()
     }
 
     /// A comparison has begun.
@@ -318,7 +320,7 @@ impl Repair {
             let shared = self.trees.shared(*peer);
             let wanted: Vec<Partition> = shared
                 .iter()
-                .copied()
+                .map(|tree| tree.partition)
                 .filter(|shared| partition.is_none_or(|only| only == *shared))
                 .collect();
             known.asked |= !wanted.is_empty();
@@ -338,16 +340,26 @@ impl Repair {
             let book = state.books.get(&partition).copied().unwrap_or_default();
             PartitionRepair {
                 partition: partition.0,
-                agreed_ms_ago: state.agreed_ms_ago(partition, &view, self.me, now),
+                agreed_ms_ago: self.agreed_ms_ago(&state, partition, now),
                 in_doubt: node.doubt().covers_partition(partition),
                 keys_repaired: book.keys_repaired,
                 bytes: book.bytes,
                 backlog: book.backlog,
             }
         };
-        let mine =
-            view.partitions().all().filter(|partition| self.trees.root(*partition).is_some());
+        let is_mine = |partition: &Partition| view.owners(*partition).contains(self.me);
+        let mine = view.partitions().all().filter(is_mine);
         RepairReport::of(&mine.map(of).collect::<Vec<_>>())
+    }
+
+    /// Milliseconds since a partition was equal with the owner for which that was longest ago. One with which nothing of it
+    /// is shared is always equal.
+    fn agreed_ms_ago(&self, state: &State, partition: Partition, now: Instant) -> u64 {
+        let of = |(peer, known): (&NodeId, &Peer)| {
+            let shared = self.trees.shared_of(*peer, partition);
+            shared.iter().map(|tree| ms_ago(known.agreed(*tree), now)).max().unwrap_or(0)
+        };
+        state.peers.iter().map(of).max().unwrap_or(0)
     }
 
     /// Keys mended since the start.
@@ -389,16 +401,6 @@ impl Repair {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic holds it")
-    }
-}
-
-impl State {
-    /// Milliseconds since a partition was equal with the owner for which that was longest ago.
-    fn agreed_ms_ago(&self, partition: Partition, view: &View, me: NodeId, now: Instant) -> u64 {
-        let others = view.living_keepers(partition).into_iter().filter(|owner| *owner != me);
-        let agreed =
-            others.map(|owner| self.peers.get(&owner).and_then(|known| known.agreed(partition)));
-        agreed.map(|at| ms_ago(at, now)).max().unwrap_or(0)
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), 
     node.count_corrupt();
     let view = node.view();
     let owners = match rows::partition_of_data(row) {
-        Some(partition) => view.living_keepers(partition),
+        Some(partition) => view.living(view.owners(partition)),
         None => Vec::new(),
     };
     let others = owners.into_iter().filter(|owner| *owner != node.id()).collect();
@@ -116,11 +116,14 @@ pub(crate) fn fetch(
     fetch: &Fetch,
     deadline: Instant,
 ) -> Answer {
+    if let Err(failure) = node.buckets().living(envelope.bucket) {
+        return Answer::Now(failed(failure));
+    }
     let partition = partition_of(node, envelope.bucket, &fetch.key);
     let planned = envelope.epoch;
     let refused = fence::of_others(node, partition, planned).and_then(|()| match fetch.hints {
         true => Ok(()),
-        false => fence::owners_only(node, partition),
+        false => fence::owners_only(node, partition, envelope.bucket),
     });
     if let Err(failure) = refused {
         return Answer::Now(failed(failure));
@@ -168,7 +171,8 @@ pub(crate) fn hints_of(node: &Node, bucket: BucketId, key: &[u8]) -> Result<Know
     let row = row_of(node, bucket, key);
     let view = node.view();
     let mut joined: Option<State> = None;
-    for owner in view.keepers(view.partition(Token::of(&bucket.0, key))).all() {
+    let owners = view.owners(view.partition(Token::of(&bucket.0, key)));
+    for owner in owners.first(node.buckets().copies(bucket)).all() {
         match node.hints().read(owner, &row)? {
             Own::Missing => {}
             Own::Known(record) => {
@@ -222,7 +226,7 @@ pub(crate) async fn replicate(
     let kept = kept.and_then(|()| match replicate.hint_for {
         None => join(&node, &row, incoming, replicate.ack),
         Some(owner) => {
-            fence::owned_by(&node, NodeId(owner), partition, envelope.epoch)?;
+            fence::owned_by(&node, NodeId(owner), partition, envelope.bucket, envelope.epoch)?;
             fence::stays(&node)?;
             stand_in(&node, &row, &incoming, NodeId(owner))
         }
@@ -255,8 +259,9 @@ fn stand_in(node: &Node, row: &Bytes, incoming: &State, owner: NodeId) -> Result
 /// that was there, is as safe as asked.
 pub(crate) fn join(node: &Node, row: &Bytes, incoming: State, ack: Ack) -> Result<Ticket, Failure> {
     let partition = rows::partition_of_data(row).expect("whoever names a row names its partition");
-    node.buckets().living(buckets::of_row(row))?;
-    fence::owners_only(node, partition)?;
+    let bucket = buckets::of_row(row);
+    node.buckets().living(bucket)?; // what was dropped is never brought back by who has not heard
+    fence::owners_only(node, partition, bucket)?;
     let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
         None => (None, None, incoming),
         Some(record) => {

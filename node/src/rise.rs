@@ -231,7 +231,8 @@ fn all_owned(node: &Node) -> Vec<(Partition, BTreeSet<NodeId>)> {
     let (me, view) = (node.id(), node.view());
     let mut owned = Vec::new();
     for partition in view.partitions().all() {
-        let mut owners: BTreeSet<NodeId> = view.living_keepers(partition).into_iter().collect();
+        let owners = view.living(view.owners(partition));
+        let mut owners: BTreeSet<NodeId> = owners.into_iter().collect();
         if owners.remove(&me) {
             owned.push((partition, owners));
         }

@@ -257,7 +257,7 @@ async fn time_until_nothing_differs() {
         node.rise().await.expect("a disk");
     }
     let roots = |node: &Arc<Node>| -> BTreeMap<_, _> {
-        view.partitions().all().map(|partition| (partition, node.root(partition))).collect()
+        view.partitions().all().map(|partition| (partition, node.root(partition, 2))).collect()
     };
     assert_ne!(roots(&nodes[0]), roots(&nodes[1]));
     while roots(&nodes[0]) != roots(&nodes[1]) {

@@ -173,28 +173,15 @@ impl View {
         }
     }
 
-    /// The owners that hold the keys of the default bucket: the first so many of each set. Owners beyond them hold
-    /// nothing yet.
-    ///
-    /// # Panics
-    /// If the partition does not exist; see [`Partitions::contains`].
+    /// Those of some owners, in either set, that were not declared dead: whoever else can be asked about a key.
     #[must_use]
-    pub fn keepers(&self, partition: Partition) -> Owners<'_> {
-        self.owners(partition).first(self.bucket_n)
-    }
-
-    /// Those of them, in either set, that were not declared dead: whoever else can be asked about a key.
-    ///
-    /// # Panics
-    /// If the partition does not exist; see [`Partitions::contains`].
-    #[must_use]
-    pub fn living_keepers(&self, partition: Partition) -> Vec<NodeId> {
+    pub fn living(&self, owners: Owners<'_>) -> Vec<NodeId> {
         let is_dead = |node: &NodeId| {
             self.member(*node).is_some_and(|member| member.state == MemberState::Dead)
         };
-        let mut keepers = self.keepers(partition).all();
-        keepers.retain(|node| !is_dead(node));
-        keepers
+        let mut living = owners.all();
+        living.retain(|node| !is_dead(node));
+        living
     }
 
     /// All nodes in the order of the ring from this partition on: who stands in when owners are out
@@ -276,6 +263,31 @@ impl<'a> Owners<'a> {
             Owners::One(set) => Owners::One(cut(set)),
             Owners::Joint { old, new } => Owners::Joint { old: cut(old), new: cut(new) },
         }
+    }
+
+    /// The least N of which a bucket's keys are held by this node, if it is an owner: its place among the owners, in the
+    /// set in which it stands further ahead.
+    #[must_use]
+    pub fn from_n(self, node: NodeId) -> Option<u8> {
+        let place = |set: &[NodeId]| set.iter().position(|owner| *owner == node);
+        let place = match self {
+            Owners::One(set) => place(set),
+            Owners::Joint { old, new } => match (place(old), place(new)) {
+                (Some(before), Some(after)) => Some(before.min(after)),
+                (before, after) => before.or(after),
+            },
+        };
+        place.map(|place| u8::try_from(place + 1).expect("a partition has at most 16 owners"))
+    }
+
+    /// How many owners there are in the larger set. Buckets with a greater N are held by all of them.
+    #[must_use]
+    pub fn most(self) -> u8 {
+        let most = match self {
+            Owners::One(set) => set.len(),
+            Owners::Joint { old, new } => old.len().max(new.len()),
+        };
+        u8::try_from(most).expect("a partition has at most 16 owners")
     }
 
     /// Whether the node is an owner, in either set.

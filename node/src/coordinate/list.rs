@@ -250,7 +250,7 @@ fn try_scan(
         return Err(Failure::refused(ErrorCode::Malformed, detail));
     }
     fence::of_others(node, partition, envelope.epoch)?;
-    fence::owners_only(node, partition)?;
+    fence::owners_only(node, partition, bucket)?;
     let limit = usize::from(scan.limit).clamp(1, SCAN_ROWS_MAX);
     let now_ms = node.clock().wall_ms();
     let prefix = partition.0.to_be_bytes();

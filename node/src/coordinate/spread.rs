@@ -386,7 +386,8 @@ impl Spread {
         }
         for owner in self.ballot.owners() {
             // whoever owns the key no longer needs nothing, and whoever owns it since is brought it by the move
-            let still = self.node.view().owners(self.place.partition).contains(owner);
+            let (partition, n) = (self.place.partition, self.place.bucket_n());
+            let still = self.node.view().owners(partition).first(n).contains(owner);
             if still && !self.ballot.tally.has_acked(owner) {
                 self.hint(owner);
             }

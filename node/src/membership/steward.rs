@@ -189,7 +189,7 @@ fn finish(node: Arc<Node>) -> Step {
 
 /// Who must have copied before a partition's move is over: whoever takes a seat that another held.
 fn joining(view: &View, partition: Partition) -> Vec<NodeId> {
-    match view.keepers(partition) {
+    match view.owners(partition) {
         atoll_ring::Owners::One(_) => Vec::new(),
         atoll_ring::Owners::Joint { old, new } => seats(old, new)
             .into_iter()

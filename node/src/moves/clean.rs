@@ -1,8 +1,8 @@
-//! The former owner's part: it hands over what it still holds of partitions that it owns no longer, and forgets it.
+//! The former owner's part: it hands over what it still holds of partitions that it owns no longer, and forgets it. So does
+//! an owner that has moved back among the owners of a partition with the rows of buckets that only those before it keep.
 //!
 //! Key by key, and never on trust: a row goes when an owner has said that it holds the same on stable storage, or has
-//! acknowledged, fsynced, what was sent to it; and only if the row is still what was asked about, and the partition still
-//! not ours. Leases stay for ever: a counter is never given twice, whoever owns the partition.
+//! acknowledged, fsynced, what was sent to it; and only if the row is still what was asked about, and still not ours. Leases stay for ever: a counter is never given twice, whoever owns the partition.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,7 +13,9 @@ use futures_util::stream::{self, StreamExt as _};
 
 use crate::{
     Node,
+    buckets::of_row,
     canary::{self, Canary},
+    fence,
     replica::Own,
     storage::{Space, StoreError, Write, faulty::Step, meta, rows, summary::Summary},
 };
@@ -59,7 +61,7 @@ pub(crate) async fn watch(node: Arc<Node>) {
     }
 }
 
-/// Goes once through all partitions that this node does not own. Whether nothing is left.
+/// Goes once through all partitions in which there may be rows that this node does not keep. Whether nothing is left.
 async fn hand_over_all(node: &Arc<Node>, clean: &mut Clean) -> Result<bool, StoreError> {
     survey(node, clean).await?;
     let strays: Vec<Partition> = node.moves().state().strays.keys().copied().collect();
@@ -76,14 +78,14 @@ async fn hand_over_all(node: &Arc<Node>, clean: &mut Clean) -> Result<bool, Stor
     Ok(complete)
 }
 
-/// Counts the rows of partitions that are not ours.
+/// Counts the rows that are not ours.
 async fn survey(node: &Arc<Node>, clean: &mut Clean) -> Result<(), StoreError> {
     let view = node.view();
     for (number, partition) in view.partitions().all().enumerate() {
         if number % LOOK == LOOK - 1 {
             tokio::task::yield_now().await;
         }
-        if view.keepers(partition).contains(node.id()) {
+        if !may_have_strays(node, partition) {
             clean.remove(&partition);
             node.moves().state().strays.remove(&partition);
             continue;
@@ -107,15 +109,30 @@ async fn survey(node: &Arc<Node>, clean: &mut Clean) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Rows of a partition, by what is said of them, and keys in doubt.
+/// Whether a partition may hold rows that are not ours: if we do not own it, or stand too far back for some bucket.
+fn may_have_strays(node: &Node, partition: Partition) -> bool {
+    match node.view().owners(partition).from_n(node.id()) {
+        None => true,
+        Some(from) => node.buckets().any_with_copies(1..from),
+    }
+}
+
+/// Whether a row is not ours to keep. What is left of a dropped bucket is nobody's, and goes by itself.
+fn is_stray(node: &Node, partition: Partition, row: &Bytes) -> bool {
+    let bucket = of_row(row);
+    !node.buckets().is_dropped(bucket) && !fence::keeps(node, partition, bucket)
+}
+
+/// Rows of a partition that are not ours, by what is said of them, and such keys in doubt.
 async fn count(node: &Arc<Node>, partition: Partition) -> Result<u64, StoreError> {
-    let mut count = node.doubt().keys_of(partition, &Bytes::new(), 1).len() as u64;
+    let doubted = node.doubt().keys_of(partition, &Bytes::new(), usize::MAX);
+    let mut count = doubted.iter().filter(|row| is_stray(node, partition, row)).count() as u64;
     let mut after = Bytes::new();
     loop {
         let page = names(node, partition, &after)?;
         let Some((last, _)) = page.last() else { return Ok(count) };
         after = last.clone();
-        count += page.len() as u64;
+        count += page.iter().filter(|(row, _)| is_stray(node, partition, row)).count() as u64;
         tokio::task::yield_now().await;
     }
 }
@@ -140,7 +157,7 @@ fn names(
 
 /// Hands over one partition. Whether nothing is left of it here, or it has become ours.
 async fn hand_over(node: &Arc<Node>, partition: Partition) -> Result<bool, StoreError> {
-    if is_ours(node, partition) {
+    if !may_have_strays(node, partition) {
         return Ok(true);
     }
     forget_doubt(node, partition).await?;
@@ -148,22 +165,27 @@ async fn hand_over(node: &Arc<Node>, partition: Partition) -> Result<bool, Store
     let mut after = Bytes::new();
     loop {
         node.moves().hold(partition, Step::Clean).await;
-        if is_ours(node, partition) {
+        if !may_have_strays(node, partition) {
             return Ok(true);
         }
         let began = node.clock().now();
         let page = names(node, partition, &after)?;
         let Some((last, _)) = page.last() else { break };
         after = last.clone();
-        complete &= hand_over_page(node, partition, page).await?;
+        let mut by_copies: BTreeMap<u8, Vec<(Bytes, [u8; 16])>> = BTreeMap::new();
+        for (row, digest) in page {
+            if is_stray(node, partition, &row) {
+                let copies = node.buckets().copies(of_row(&row));
+                by_copies.entry(copies).or_default().push((row, digest));
+            }
+        }
+        for (copies, page) in by_copies {
+            complete &= hand_over_page(node, partition, copies, page).await?;
+        }
         super::rest(node, node.clock().now() - began).await;
     }
     node.disk().settled().done().await?;
     Ok(complete)
-}
-
-fn is_ours(node: &Node, partition: Partition) -> bool {
-    node.view().keepers(partition).contains(node.id())
 }
 
 /// Keys of which a former owner is in doubt are the owners' business.
@@ -172,17 +194,18 @@ async fn forget_doubt(node: &Arc<Node>, partition: Partition) -> Result<(), Stor
         return Ok(());
     }
     for (row, damage) in node.doubt().keys() {
-        if rows::partition_of_data(&row) == Some(partition) && !is_ours(node, partition) {
+        if rows::partition_of_data(&row) == Some(partition) && is_stray(node, partition, &row) {
             node.doubt().key_compared(&row, damage).await?;
         }
     }
     Ok(())
 }
 
-/// Hands over some rows. Whether an owner has them all.
+/// Hands over some rows, of buckets with so many copies. Whether an owner has them all.
 async fn hand_over_page(
     node: &Arc<Node>,
     partition: Partition,
+    copies: u8,
     page: Vec<(Bytes, [u8; 16])>,
 ) -> Result<bool, StoreError> {
     if canary::is_on(Canary::DeleteEarly) {
@@ -191,7 +214,7 @@ async fn hand_over_page(
         }
         return Ok(true);
     }
-    let Some(owner) = whom(node, partition) else { return Ok(false) };
+    let Some(owner) = whom(node, partition, copies) else { return Ok(false) };
     let rows = page.iter().map(|(row, digest)| (&row[..], *digest));
     let asked = Request::Covered(Covered::of(partition.0, rows));
     let envelope = node.envelope(node.clock().now() + CALL_LIMIT, 0);
@@ -229,7 +252,7 @@ async fn send(
         Own::Known(record) => record,
         // nothing in it can be brought to anybody
         Own::Missing | Own::Corrupt => {
-            if let Some(damaged) = value.filter(|_| !is_ours(node, partition)) {
+            if let Some(damaged) = value.filter(|_| is_stray(node, partition, &row)) {
                 let kept = meta::write(rows::damaged(&row), &damaged);
                 drop(node.disk().write(vec![kept], Ack::Written));
             }
@@ -244,7 +267,7 @@ async fn send(
     let answer = ask(node, owner, envelope, Request::Replicate(replicate)).await;
     let is_kept = matches!(answer, Some(Reply::Replicated(done)) if done.durable);
     // an acknowledgement of somebody who is no owner by now is worth nothing
-    if is_kept && node.view().keepers(partition).contains(owner) {
+    if is_kept && fence::keeps_as(node, owner, partition, bucket) {
         forget(node, partition, &row, &digest)?;
         return Ok(true);
     }
@@ -259,7 +282,7 @@ fn forget(
     digest: &[u8; 16],
 ) -> Result<(), StoreError> {
     let said = node.repair().trees.summary(row)?;
-    if is_ours(node, partition) || said.is_none_or(|said| said.digest.0 != *digest) {
+    if !is_stray(node, partition, row) || said.is_none_or(|said| said.digest.0 != *digest) {
         return Ok(()); // whatever it is by now goes its own way
     }
     let gone = |space| Write { space, row: row.clone(), value: None };
@@ -272,10 +295,10 @@ fn forget(
 }
 
 /// The owner that is asked: who took our seat if that is known, else the next best.
-fn whom(node: &Node, partition: Partition) -> Option<NodeId> {
+fn whom(node: &Node, partition: Partition, copies: u8) -> Option<NodeId> {
     let view = node.view();
     let successor = node.moves().state().successors.get(&partition).copied();
-    let owners = view.keepers(partition).all();
+    let owners = view.owners(partition).first(copies).all();
     let mut up: Vec<NodeId> =
         owners.into_iter().filter(|owner| !node.liveness().is_down(*owner)).collect();
     up.sort_by_key(|owner| (Some(*owner) != successor, node.liveness().rank(*owner)));

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     Node,
+    buckets::{gossip, of_row},
     storage::{faulty::Step, rows},
 };
 
@@ -304,6 +305,9 @@ async fn join_page(
     source: NodeId,
     page: &[DumpedRow],
 ) -> Result<(), Stop> {
+    if page.iter().any(|one| node.buckets().known(of_row(&one.row)).is_none()) {
+        gossip::pull(node, source, node.clock().now() + CALL_LIMIT).await;
+    }
     let mut ticket = None;
     let mut rest = page;
     while !rest.is_empty() {

@@ -1,14 +1,16 @@
 //! The owner's part when a former one hands over: which of its rows are held here as they are there.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use atoll_ring::Partition;
 use atoll_transport::{Answer, Caller};
-use atoll_wire::{Covered, Covering, ErrorCode, Failure, Reply};
+use atoll_wire::{BucketId, Covered, Covering, ErrorCode, Failure, Reply};
 use bytes::Bytes;
 
 use crate::{
     Node,
+    buckets::of_row,
+    fence,
     node::failed,
     replica,
     storage::{StoreError, rows},
@@ -31,7 +33,7 @@ pub(crate) fn covers(node: &Arc<Node>, caller: Caller, asked: &Covered) -> Answe
     };
     let node = node.clone();
     Answer::Later(Box::pin(async move {
-        let which = match compare(&node, partition, rows).await {
+        let (which, buckets) = match compare(&node, partition, rows).await {
             Ok(which) => which,
             Err(error) => return failed(replica::stopping(&error)),
         };
@@ -39,29 +41,40 @@ pub(crate) fn covers(node: &Arc<Node>, caller: Caller, asked: &Covered) -> Answe
             return failed(replica::stopping(&error));
         }
         // last: nothing that is said is older than this look
-        if !node.view().keepers(partition).contains(node.id()) {
-            let detail = format!("{} does not own partition {partition}", node.id());
+        if let Some(bucket) =
+            buckets.iter().find(|bucket| !fence::keeps(&node, partition, **bucket))
+        {
+            let detail =
+                format!("{} keeps nothing of bucket {bucket} in partition {partition}", node.id());
             return failed(Failure::refused(ErrorCode::StaleView, detail));
         }
         Reply::Covering(Covering { which: which.into() })
     }))
 }
 
-/// 1 for each row that is the same here.
+/// 1 for each row that is the same here, and the buckets of those.
 async fn compare(
     node: &Arc<Node>,
     partition: Partition,
     rows: Vec<(Bytes, [u8; 16])>,
-) -> Result<Vec<u8>, StoreError> {
+) -> Result<(Vec<u8>, BTreeSet<BucketId>), StoreError> {
     let mut which = Vec::with_capacity(rows.len());
+    let mut buckets = BTreeSet::new();
     let (mut bytes, mut began) = (0, node.clock().now());
     for (row, digest) in rows {
-        let own = match rows::partition_of_data(&row) == Some(partition) {
+        let bucket = of_row(&row);
+        let is_ours = rows::partition_of_data(&row) == Some(partition)
+            && fence::keeps(node, partition, bucket);
+        let own = match is_ours {
             true => replica::read(node, &row)?,
             false => None,
         };
         let said = node.repair().trees.summary(&row)?;
-        which.push(u8::from(own.is_some() && said.is_some_and(|said| said.digest.0 == digest)));
+        let is_held = own.is_some() && said.is_some_and(|said| said.digest.0 == digest);
+        which.push(u8::from(is_held));
+        if is_held {
+            buckets.insert(bucket);
+        }
         bytes += row.len() + own.map_or(0, |own| own.state.len());
         if bytes >= SLICE_BYTES {
             let worked: Duration = node.clock().now() - began;
@@ -69,5 +82,5 @@ async fn compare(
             (bytes, began) = (0, node.clock().now());
         }
     }
-    Ok(which)
+    Ok((which, buckets))
 }

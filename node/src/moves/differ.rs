@@ -1,4 +1,4 @@
-//! Which parts of a partition have to be copied: those in which this node's tree and the source's differ.
+//! Which parts of a partition have to be copied: those in which a tree that this node and the source both keep differs.
 //!
 //! After a crash, a cancel and a new beginning, or on an owner that only takes another seat, most is here already. Where
 //! this node holds nothing all of it has to come, so the descent goes no deeper than its own tree.
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Node,
     canary::{self, Canary},
+    repair::trees::TreeName,
     storage::StoreError,
 };
 
@@ -47,22 +48,32 @@ pub(super) async fn differing(node: &Node, job: &Job, source: NodeId) -> Result<
         };
         return Ok((0..PARTS).map(quarter).collect());
     }
-    let failed = |_: StoreError| Stop::Later(node.id());
-    let depth = trees.depth(partition).max(1);
     let mut parts: Vec<Tokens> = Vec::new();
+    for name in trees.shared_of(source, partition) {
+        parts.extend(differing_in(node, name, source).await?.into_iter().map(tokens));
+    }
+    Ok(together(parts))
+}
+
+/// The places of one tree that differ, each as far down as it has to be known.
+async fn differing_in(node: &Node, name: TreeName, source: NodeId) -> Result<Vec<Place>, Stop> {
+    let trees = &node.repair().trees;
+    let failed = |_: StoreError| Stop::Later(node.id());
+    let depth = trees.depth(name).max(1);
+    let mut found: Vec<Place> = Vec::new();
     let mut paths = vec![0u32];
     for level in 0..depth {
         let mut next = Vec::new();
         for chunk in paths.chunks(PLACES_PER_CALL) {
             let children = |path: &u32| {
                 let place = Place { level, path: *path };
-                Ok((*path, trees.children(partition, place)?))
+                Ok((*path, trees.children(name, place)?))
             };
             let ours = chunk.iter().map(children).collect::<Result<Vec<_>, _>>().map_err(failed)?;
             let mut hashes = Vec::new();
             // a difference that is overlooked would be lost
             Places::of(Width::Full, ours.iter().copied()).encode_into(&mut hashes);
-            let n = node.view().bucket_n();
+            let TreeName { partition, n } = name;
             let asked = Compare { partition: partition.0, n, level, hashes: hashes.into() };
             let Reply::Differing(answer) = ask(node, source, Request::Compare(asked)).await? else {
                 return Err(Stop::Later(source));
@@ -73,19 +84,19 @@ pub(super) async fn differing(node: &Node, job: &Job, source: NodeId) -> Result<
                 for nibble in Differing::each(*differing) {
                     let child = Place { level, path: *path }.child(nibble);
                     match ours[nibble as usize] {
-                        0 => parts.push(tokens(child)),
+                        0 => found.push(child),
                         _ => next.push(child),
                     }
                 }
             }
         }
         if level + 1 == depth || next.len() > PLACES_MAX {
-            parts.extend(next.into_iter().map(tokens));
+            found.extend(next);
             break;
         }
         paths = next.into_iter().map(|place| place.path).collect();
     }
-    Ok(together(parts))
+    Ok(found)
 }
 
 /// The same tokens in as few parts as possible, in order.

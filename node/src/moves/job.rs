@@ -18,7 +18,7 @@ pub(super) struct Job {
 impl Job {
     /// What a node has to copy of a partition; none if it takes no seat that another held.
     pub(super) fn of(view: &View, node: NodeId, partition: Partition) -> Option<Job> {
-        let Owners::Joint { old, new } = view.keepers(partition) else { return None };
+        let Owners::Joint { old, new } = view.owners(partition) else { return None };
         let (held, _) = seats(old, new).into_iter().find(|(_, joins)| *joins == node)?;
         let held = held?;
         let is_dead = |owner: NodeId| {
@@ -70,9 +70,9 @@ mod tests {
         let partitions = Partitions::new(1).expect("a power of two");
         let members = (1..=5).map(member).collect();
         let (view, _) = View::create(ClusterId([7; 16]), partitions, 3, members).expect("good");
-        let mut places = view.keepers(P).all();
+        let mut places = view.owners(P).all();
         let others = view.members().iter().map(|member| member.id);
-        places.extend(others.filter(|id| !view.keepers(P).contains(*id)).collect::<Vec<_>>());
+        places.extend(others.filter(|id| !view.owners(P).contains(*id)).collect::<Vec<_>>());
         let moves = BTreeMap::from([(P, target.map(|place| places[place]).to_vec())]);
         let view =
             apply(&view, Command::Change { base: view.epoch(), wish: Wish::Rebalance, moves });

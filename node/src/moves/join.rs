@@ -5,7 +5,9 @@ use atoll_wire::{Ack, DumpedRow, limits::KEY_BYTES_MAX};
 
 use super::job::Job;
 use crate::{
-    Node, replica,
+    Node,
+    buckets::of_row,
+    fence, replica,
     storage::{Space, Write, commit::Ticket, record::Record, rows, summary::Summary},
 };
 
@@ -29,10 +31,16 @@ pub(super) fn join(node: &Node, job: &Job, page: &[DumpedRow]) -> Result<Ticket,
     let states = page.iter().filter_map(|one| Some((&one.row, one.state.as_ref()?)));
     let mut incoming = Vec::with_capacity(page.len());
     for (row, state) in states {
+        let bucket = of_row(row);
+        if node.buckets().is_dropped(bucket) {
+            continue; // the source has not heard
+        }
         if !is_of(node, job, row) || incoming.last().is_some_and(|(last, _)| *last >= row) {
             return Err(Refused::Nonsense);
         }
-        let (bucket, _) = rows::bucket_and_key(row).ok_or(Refused::Nonsense)?;
+        if !fence::keeps(node, job.partition, bucket) {
+            return Err(Refused::Nonsense);
+        }
         incoming.push((row, node.decoded(bucket, state).ok_or(Refused::Nonsense)?));
     }
     let mut writes = Vec::with_capacity(2 * incoming.len());

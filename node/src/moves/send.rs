@@ -16,7 +16,9 @@ use bytes::Bytes;
 use super::job::Job;
 use crate::{
     Node,
+    buckets::of_row,
     canary::{self, Canary},
+    fence,
     node::failed,
     replica::{self, Own},
     storage::{Space, StoreError, rows},
@@ -46,7 +48,7 @@ pub(crate) fn send_page(node: &Arc<Node>, caller: Caller, asked: &Copy) -> Answe
             return failed(failure); // while we waited
         }
         let began = node.clock().now();
-        let page = match gather(&node, &asked) {
+        let page = match gather(&node, peer, &asked) {
             Ok(page) => page,
             Err(error) => return failed(replica::stopping(&error)),
         };
@@ -139,18 +141,23 @@ impl Page {
 }
 
 /// The next rows of what is asked for, damaged ones included. Nobody else runs meanwhile.
-fn gather(node: &Node, asked: &Copy) -> Result<Page, StoreError> {
+fn gather(node: &Node, peer: NodeId, asked: &Copy) -> Result<Page, StoreError> {
     let partition = Partition(asked.partition);
     let (first, last) = asked.tokens;
     let bytes_max = if super::is_busy(node) { PAGE_BYTES_BUSY } else { PAGE_BYTES };
     let mut page = Page { rows: Vec::new(), bytes: 0, bytes_max, largest: 0, full: false };
+    // of a bucket that is dropped, or kept by fewer owners than stand before the asker, nothing is copied
+    let is_wanted = |row: &Bytes| {
+        let bucket = of_row(row);
+        !node.buckets().is_dropped(bucket) && fence::keeps_as(node, peer, partition, bucket)
+    };
     let mut after = match asked.after.is_empty() {
         true => rows::data_begin(partition, first.min(last)),
         false => asked.after.clone(),
     };
     if first > last {
         let in_doubt = node.doubt().keys_of(partition, &asked.after, DUMP_ROWS_MAX + 1);
-        for row in in_doubt {
+        for row in in_doubt.into_iter().filter(is_wanted) {
             let value = node.disk().get(Space::Data, &row)?;
             page.add(node, row, value)?;
         }
@@ -181,7 +188,9 @@ fn gather(node: &Node, asked: &Copy) -> Result<Page, StoreError> {
             if rows::token_of_data(&row).is_none_or(|token| token.0 > last) {
                 return Ok(page);
             }
-            page.add(node, row, value)?;
+            if is_wanted(&row) {
+                page.add(node, row, value)?;
+            }
         }
         match reach {
             Some(reach) => after = reach,

@@ -264,14 +264,13 @@ impl Node {
     /// as we know we do not own the key, or whoever we shall stand in for does not. An owner need not know the newest view to
     /// give or take a state.
     fn is_behind(&self, envelope: &Envelope, request: &Request, key: &[u8]) -> bool {
-        let view = self.view();
-        let partition = view.partition(Token::of(&envelope.bucket.0, key));
-        let fits = match request {
-            Request::Replicate(Replicate { hint_for: Some(owner), .. }) => {
-                view.keepers(partition).contains(NodeId(*owner))
-            }
-            _ => fence::keeps(self, partition),
+        let (view, bucket) = (self.view(), envelope.bucket);
+        let partition = view.partition(Token::of(&bucket.0, key));
+        let owner = match request {
+            Request::Replicate(Replicate { hint_for: Some(owner), .. }) => NodeId(*owner),
+            _ => self.id,
         };
+        let fits = fence::keeps_as(self, owner, partition, bucket);
         envelope.epoch > view.epoch() && !fits
     }
 }

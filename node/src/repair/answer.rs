@@ -1,7 +1,7 @@
 //! The part of the one who is asked: which of the cells or keys that a peer names are different here.
 //!
 //! Nothing is remembered between two questions. Roots are compared under the same view only, or the two would not speak of
-//! the same partitions; what lies in one partition can be compared whenever both own it.
+//! the same trees; what lies in one tree can be compared whenever both keep it.
 //!
 //! A record that was damaged and set aside is in no tree. Whoever has lost it altogether has an equal tree then, and would
 //! end its doubt without ever hearing of the key; so such keys are named as if they differed ([`hidden`]).
@@ -20,8 +20,8 @@ use atoll_wire::{
 };
 use bytes::Bytes;
 
-use super::trees::LEVEL_MAX;
-use crate::{Node, node::failed, replica::stopping, storage::rows};
+use super::trees::{LEVEL_MAX, TreeName};
+use crate::{Node, buckets, node::failed, replica::stopping, storage::rows};
 
 /// Answers one question of a comparison.
 pub(crate) fn answer(node: &Node, caller: Caller, envelope: &Envelope, asked: &Request) -> Reply {
@@ -43,7 +43,7 @@ pub(crate) fn answer(node: &Node, caller: Caller, envelope: &Envelope, asked: &R
     answer.unwrap_or_else(failed)
 }
 
-/// Which of our shared partitions differ.
+/// Which of our shared trees differ.
 fn answer_roots(
     node: &Node,
     peer: NodeId,
@@ -56,7 +56,7 @@ fn answer_roots(
     let ours = Tree::over(trees.roots(peer).into_iter());
     let (level, tail) = asked.roots.split_first().ok_or_else(malformed)?;
     let places = Places::decode(&asked.roots.slice_ref(tail)).map_err(|_| malformed())?;
-    let hidden = partitions_with_hidden(node, places.width)?;
+    let hidden = trees_with_hidden(node, places.width)?;
     let mut answer = Differing::default();
     let mut equal = Vec::new();
     for theirs in &places.places {
@@ -74,9 +74,9 @@ fn answer_roots(
         answer.children.push(differing);
         equal.extend(Differing::each(!differing).flat_map(|nibble| below(place.child(nibble))));
         if place.level + 1 == ours.depth() {
-            let partitions =
+            let differing =
                 Differing::each(differing).map(|nibble| below(place.child(nibble)).first());
-            answer.depths.extend(partitions.map(|one| one.map_or(0, |one| trees.depth(*one))));
+            answer.depths.extend(differing.map(|one| one.map_or(0, |one| trees.depth(*one))));
         }
     }
     node.repair().agree(node, peer, equal.into_iter().copied(), node.clock().now());
@@ -85,18 +85,18 @@ fn answer_roots(
 
 /// Which places below these differ.
 fn answer_places(node: &Node, peer: NodeId, asked: &Compare) -> Result<Differing, Failure> {
-    let partition = tree(node, peer, asked.partition, asked.n)?;
+    let name = tree(node, peer, asked.partition, asked.n)?;
     let places = Places::decode(&asked.hashes).map_err(|_| malformed())?;
     if asked.level >= LEVEL_MAX {
         return Err(malformed());
     }
     let trees = &node.repair().trees;
-    let hidden = hidden(node, partition, places.width)?;
+    let hidden = hidden(node, name, places.width)?;
     let paths: Vec<u32> =
         hidden.iter().filter_map(|row| Some(trees.place_of(row, asked.level + 1)?.path)).collect();
     let differing = |theirs: &Children| {
         let place = place(asked.level, theirs.path)?;
-        let ours = trees.children(partition, place).map_err(|error| stopping(&error))?;
+        let ours = trees.children(name, place).map_err(|error| stopping(&error))?;
         let hiding = paths.iter().filter(|path| *path >> 4 == theirs.path);
         let hiding = hiding.fold(0, |bits, path| bits | 1 << (path % 16));
         Ok(theirs.differing(places.width, &ours) | hiding)
@@ -107,14 +107,14 @@ fn answer_places(node: &Node, peer: NodeId, asked: &Compare) -> Result<Differing
 
 /// Which keys in these places differ.
 fn answer_entries(node: &Node, peer: NodeId, asked: &Entries) -> Result<Keys, Failure> {
-    let partition = tree(node, peer, asked.partition, asked.n)?;
+    let name = tree(node, peer, asked.partition, asked.n)?;
     let theirs = Fingerprints::decode(&asked.fingerprints).map_err(|_| malformed())?;
-    let hidden = hidden(node, partition, theirs.width)?;
+    let hidden = hidden(node, name, theirs.width)?;
     let mut answer = Keys::default();
     let mut at = 0;
     for (path, count) in theirs.places {
         let place = place(asked.level, path)?;
-        let ours = node.repair().trees.entries(partition, place);
+        let ours = node.repair().trees.entries(name, place);
         let ours = ours.map_err(|error| stopping(&error))?;
         let fingerprints: Vec<u64> = ours.iter().map(|entry| entry.fingerprint).collect();
         let (missing, left) =
@@ -131,46 +131,52 @@ fn answer_entries(node: &Node, peer: NodeId, asked: &Entries) -> Result<Keys, Fa
     Ok(answer)
 }
 
-/// Keys of a partition that are in doubt here and of which nothing is held, so that no tree has them. They are named to
+/// Keys of a tree that are in doubt here and of which nothing is held, so that no tree has them. They are named to
 /// whoever asks with the full width only, as those do who may have forgotten something: others have what they have.
-fn hidden(node: &Node, partition: Partition, width: Width) -> Result<Vec<Bytes>, Failure> {
+fn hidden(node: &Node, name: TreeName, width: Width) -> Result<Vec<Bytes>, Failure> {
     if width == Width::Short || node.doubt().key_count() == 0 {
         return Ok(Vec::new());
     }
     let mut hidden = Vec::new();
-    for row in node.doubt().keys_of(partition, &Bytes::new(), usize::MAX) {
+    for row in node.doubt().keys_of(name.partition, &Bytes::new(), usize::MAX) {
+        if node.buckets().copies(buckets::of_row(&row)) != name.n {
+            continue;
+        }
         let said = node.repair().trees.summary(&row).map_err(|error| stopping(&error))?;
         hidden.extend(said.is_none().then_some(row));
     }
     Ok(hidden)
 }
 
-/// Partitions with such keys.
-fn partitions_with_hidden(node: &Node, width: Width) -> Result<BTreeSet<Partition>, Failure> {
+/// Trees with such keys.
+fn trees_with_hidden(node: &Node, width: Width) -> Result<BTreeSet<TreeName>, Failure> {
     if width == Width::Short {
         return Ok(BTreeSet::new());
     }
-    let in_doubt: BTreeSet<Partition> =
-        node.doubt().keys().iter().filter_map(|(row, _)| rows::partition_of_data(row)).collect();
+    let name = |row: &Bytes| {
+        let n = node.buckets().copies(buckets::of_row(row));
+        Some(TreeName { partition: rows::partition_of_data(row)?, n })
+    };
+    let in_doubt: BTreeSet<TreeName> =
+        node.doubt().keys().iter().filter_map(|(row, _)| name(row)).collect();
     let mut found = BTreeSet::new();
-    for partition in in_doubt {
-        if !hidden(node, partition, width)?.is_empty() {
-            found.insert(partition);
+    for name in in_doubt {
+        if !hidden(node, name, width)?.is_empty() {
+            found.insert(name);
         }
     }
     Ok(found)
 }
 
-/// The partition whose tree is spoken about.
-fn tree(node: &Node, peer: NodeId, partition: u16, n: u8) -> Result<Partition, Failure> {
-    let partition = Partition(partition);
-    if n != node.view().bucket_n()
-        || node.repair().trees.shared(peer).binary_search(&partition).is_err()
-    {
-        let detail = format!("{peer} and {} share no tree of partition {partition}", node.id());
+/// The tree that is spoken about.
+fn tree(node: &Node, peer: NodeId, partition: u16, n: u8) -> Result<TreeName, Failure> {
+    let name = TreeName { partition: Partition(partition), n };
+    if node.repair().trees.shared(peer).binary_search(&name).is_err() {
+        let detail =
+            format!("{peer} and {} share no tree of partition {partition} with N={n}", node.id());
         return Err(Failure::refused(ErrorCode::StaleView, detail));
     }
-    Ok(partition)
+    Ok(name)
 }
 
 fn place(level: u8, path: u32) -> Result<Place, Failure> {

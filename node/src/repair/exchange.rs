@@ -1,8 +1,8 @@
 //! A comparison with one peer, from its beginning to its end.
 //!
 //! ```text
-//!   roots      which of the partitions that both own differ               CompareRoots
-//!   places     which cells of their trees, level by level                 Compare
+//!   roots      which of the trees that both keep differ                   CompareRoots
+//!   places     which of their cells, level by level                       Compare
 //!   entries    which keys in the last cells                               Entries
 //!   wait       what was merely on its way arrives
 //!   mend       fetch, join here, send the join back                       Fetch, Replicate (mend.rs)
@@ -32,8 +32,15 @@ use futures_util::{
 };
 use tokio::time::Instant;
 
-use super::{Round, trees::LEVEL_MAX};
-use crate::{Node, storage::rows};
+use super::{
+    Round,
+    trees::{LEVEL_MAX, TreeName},
+};
+use crate::{
+    Node,
+    buckets::{gossip, of_row},
+    storage::rows,
+};
 
 /// How long a peer may take to answer one question.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
@@ -42,7 +49,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(4);
 /// owners, unless one of them is in trouble.
 const IN_FLIGHT_FOR: Duration = Duration::from_secs(1);
 
-/// Partitions that are descended into at the same time: enough to make use of a long way, few enough to leave the lane
+/// Trees that are descended into at the same time: enough to make use of a long way, few enough to leave the lane
 /// to others now and then.
 const DESCENTS_MAX: usize = 16;
 
@@ -90,11 +97,13 @@ pub(super) struct Exchange<'a> {
     /// Partitions of which we may have forgotten something, and which were not yet compared with this peer.
     pub(super) doubted: BTreeSet<Partition>,
     width: Width,
+    /// Trees that were found to be equal, or are by now.
+    equal: BTreeSet<TreeName>,
     /// Since when we have worked without a rest.
     working_since: Instant,
 }
 
-/// What was found in one partition.
+/// What was found in one tree.
 #[derive(Default)]
 pub(super) struct Found {
     /// Rows of the keys that differ.
@@ -108,17 +117,18 @@ impl<'a> Exchange<'a> {
         let doubted = node.doubt().to_compare_with(peer);
         // where a key that is overlooked would be taken for known, nothing is left to luck
         let width = if doubted.is_empty() { Width::Short } else { Width::Full };
-        Exchange { node, peer, doubted, width, working_since: node.clock().now() }
+        let (equal, working_since) = (BTreeSet::new(), node.clock().now());
+        Exchange { node, peer, doubted, width, equal, working_since }
     }
 
     async fn run(mut self) -> Result<Round, Broken> {
         let compared_at = self.node.clock().now();
-        let mut differing = self.differing_partitions().await?;
+        let mut differing = self.differing_trees().await?;
         let shared = self.node.repair().trees.shared(self.peer).to_vec();
-        let equal = shared.into_iter().filter(|partition| !differing.contains_key(partition));
+        let equal = shared.into_iter().filter(|tree| !differing.contains_key(tree));
         self.confirm(equal.collect(), compared_at).await?;
         // what a move copies anyway is not fetched key by key as well
-        differing.retain(|partition, _| {
+        differing.retain(|TreeName { partition, .. }, _| {
             self.doubted.contains(partition) || !is_copied(self.node, self.peer, *partition)
         });
         let found = self.differing_keys(differing).await?;
@@ -137,19 +147,29 @@ impl<'a> Exchange<'a> {
         Ok(if whole { Round::Done } else { Round::More })
     }
 
-    /// These partitions are equal, or were at that time but for what has been mended since.
-    async fn confirm(&self, partitions: Vec<Partition>, at: Instant) -> Result<(), Broken> {
+    /// These trees are equal, or were at that time but for what has been mended since. A partition is when all are that both
+    /// keep of it.
+    async fn confirm(&mut self, trees: Vec<TreeName>, at: Instant) -> Result<(), Broken> {
+        let mut partitions: Vec<Partition> = trees.iter().map(|tree| tree.partition).collect();
+        partitions.dedup();
+        self.equal.extend(&trees);
+        let is_equal = |partition: &Partition| {
+            let shared = self.node.repair().trees.shared_of(self.peer, *partition);
+            shared.iter().all(|tree| self.equal.contains(tree))
+        };
         let doubted = partitions.iter().filter(|partition| self.doubted.contains(partition));
-        let ends = doubted.map(|partition| self.node.doubt().compared(*partition, self.peer, at));
+        let ends = doubted
+            .filter(|partition| is_equal(partition))
+            .map(|partition| self.node.doubt().compared(*partition, self.peer, at));
         for ended in join_all(ends).await {
             ended.map_err(|error| Broken(error.to_string()))?;
         }
-        self.node.repair().agree(self.node, self.peer, partitions, at);
+        self.node.repair().agree(self.node, self.peer, trees, at);
         Ok(())
     }
 
-    /// The shared partitions that differ, with the depths of the peer's trees.
-    async fn differing_partitions(&mut self) -> Result<BTreeMap<Partition, u8>, Broken> {
+    /// The shared trees that differ, with the depths of the peer's.
+    async fn differing_trees(&mut self) -> Result<BTreeMap<TreeName, u8>, Broken> {
         let trees = &self.node.repair().trees;
         let shared = trees.shared(self.peer);
         if let [only] = &shared[..]
@@ -183,51 +203,45 @@ impl<'a> Exchange<'a> {
             }
             paths = next;
         }
-        let partition = |path: u32| shared.get(path as usize).copied().ok_or_else(nonsense);
-        paths.into_iter().zip(depths).map(|(path, depth)| Ok((partition(path)?, depth))).collect()
+        let tree = |path: u32| shared.get(path as usize).copied().ok_or_else(nonsense);
+        paths.into_iter().zip(depths).map(|(path, depth)| Ok((tree(path)?, depth))).collect()
     }
 
-    /// Descends into these partitions.
+    /// Descends into these trees.
     async fn differing_keys(
         &mut self,
-        partitions: BTreeMap<Partition, u8>,
-    ) -> Result<BTreeMap<Partition, Found>, Broken> {
+        trees: BTreeMap<TreeName, u8>,
+    ) -> Result<BTreeMap<TreeName, Found>, Broken> {
         let mut all = BTreeMap::new();
         let mut keys = 0;
-        let partitions: Vec<(Partition, u8)> = partitions.into_iter().collect();
-        for chunk in partitions.chunks(DESCENTS_MAX) {
+        let trees: Vec<(TreeName, u8)> = trees.into_iter().collect();
+        for chunk in trees.chunks(DESCENTS_MAX) {
             if keys >= CANDIDATES_MAX {
-                all.extend(chunk.iter().map(|(partition, _)| (*partition, Found::default())));
+                all.extend(chunk.iter().map(|(tree, _)| (*tree, Found::default())));
                 continue;
             }
             let room = CANDIDATES_MAX - keys;
             let descents = stream::iter(chunk.to_vec())
-                .map(|(partition, depth)| self.descend(partition, depth, room))
+                .map(|(tree, depth)| self.descend(tree, depth, room))
                 .buffered(DESCENTS_MAX);
-            for (found, (partition, _)) in descents.collect::<Vec<_>>().await.into_iter().zip(chunk)
-            {
+            for (found, (tree, _)) in descents.collect::<Vec<_>>().await.into_iter().zip(chunk) {
                 let found = found?;
                 keys += found.rows.len();
-                all.insert(*partition, found);
+                all.insert(*tree, found);
             }
             self.rest().await;
         }
         Ok(all)
     }
 
-    /// The keys of one partition that differ. At most as many as there is room for, or a few more.
-    async fn descend(
-        &self,
-        partition: Partition,
-        their_depth: u8,
-        room: usize,
-    ) -> Result<Found, Broken> {
-        let depth = self.node.repair().trees.depth(partition).max(their_depth).min(LEVEL_MAX);
+    /// The keys of one tree that differ. At most as many as there is room for, or a few more.
+    async fn descend(&self, tree: TreeName, their_depth: u8, room: usize) -> Result<Found, Broken> {
+        let depth = self.node.repair().trees.depth(tree).max(their_depth).min(LEVEL_MAX);
         let mut width = self.width;
         let mut paths = vec![0u32];
         let mut level = 0;
         while level < depth {
-            let next = self.differing_places(partition, level, &paths, width).await?;
+            let next = self.differing_places(tree, level, &paths, width).await?;
             if !next.is_empty() {
                 (paths, level) = (next, level + 1);
             } else if width == Width::Short {
@@ -236,9 +250,9 @@ impl<'a> Exchange<'a> {
                 return Ok(Found { rows: Vec::new(), complete: true });
             }
         }
-        let mut found = self.differing_entries(partition, level, &paths, width, room).await?;
+        let mut found = self.differing_entries(tree, level, &paths, width, room).await?;
         if found.rows.is_empty() && found.complete && width == Width::Short {
-            found = self.differing_entries(partition, level, &paths, Width::Full, room).await?;
+            found = self.differing_entries(tree, level, &paths, Width::Full, room).await?;
         }
         found.rows.sort_unstable();
         found.rows.dedup();
@@ -248,7 +262,7 @@ impl<'a> Exchange<'a> {
     /// The places below these that differ.
     async fn differing_places(
         &self,
-        partition: Partition,
+        tree: TreeName,
         level: u8,
         paths: &[u32],
         width: Width,
@@ -257,12 +271,12 @@ impl<'a> Exchange<'a> {
         for chunk in paths.chunks(PLACES_PER_CALL) {
             let children = |path: &u32| {
                 let place = Place { level, path: *path };
-                Ok((*path, self.node.repair().trees.children(partition, place)?))
+                Ok((*path, self.node.repair().trees.children(tree, place)?))
             };
             let children = chunk.iter().map(children).collect::<Result<Vec<_>, _>>();
             let mut hashes = Vec::new();
             Places::of(width, children.map_err(failed)?).encode_into(&mut hashes);
-            let (partition, n) = (partition.0, self.node.view().bucket_n());
+            let (partition, n) = (tree.partition.0, tree.n);
             let asked = Compare { partition, n, level, hashes: hashes.into() };
             let sent = asked.hashes.len();
             let Reply::Differing(answer) = self.call(Request::Compare(asked)).await? else {
@@ -280,7 +294,7 @@ impl<'a> Exchange<'a> {
     /// The keys in these places that differ.
     async fn differing_entries(
         &self,
-        partition: Partition,
+        tree: TreeName,
         level: u8,
         paths: &[u32],
         width: Width,
@@ -300,7 +314,7 @@ impl<'a> Exchange<'a> {
                 && sent.len() < KEYS_PER_CALL
             {
                 let place = Place { level, path: **path };
-                let entries = self.node.repair().trees.entries(partition, place).map_err(failed)?;
+                let entries = self.node.repair().trees.entries(tree, place).map_err(failed)?;
                 if (sent.len() + entries.len()) * width.bytes() > COMPARE_TAIL_BYTES_MAX / 2 {
                     if sent.is_empty() {
                         found.complete = false; // this tree is about to grow; then its places have fewer keys
@@ -313,25 +327,28 @@ impl<'a> Exchange<'a> {
                 sent.extend(entries.into_iter().map(|entry| entry.row));
                 paths.next();
             }
-            let heard = self.ask_entries(partition, level, &asked).await?;
+            let heard = self.ask_entries(tree, level, &asked).await?;
             found.complete &= !heard.cut_short;
             found.rows.extend(heard.missing.iter().map(|index| sent[*index as usize].clone()));
             for (bucket, key) in heard.keys {
-                found.rows.push(self.row(partition, BucketId(bucket), &key)?);
+                found.rows.push(self.row(tree.partition, BucketId(bucket), &key)?);
             }
+            found.complete &= self.learn_buckets(&found.rows).await;
+            found.rows.retain(|row| self.is_mended(tree, row));
         }
         Ok(found)
     }
 
     async fn ask_entries(
         &self,
-        partition: Partition,
+        tree: TreeName,
         level: u8,
         asked: &Fingerprints,
     ) -> Result<Keys, Broken> {
-        let (n, fingerprints) = (self.node.view().bucket_n(), asked.encode());
+        let TreeName { partition, n } = tree;
+        let fingerprints = asked.encode();
         let sent = fingerprints.len();
-        let bucket = BucketId::default_bucket(n);
+        let bucket = BucketId::default_bucket(self.node.view().bucket_n());
         let entries = Entries { partition: partition.0, n, level, fingerprints };
         let Reply::Unmatched(answer) = self.call(Request::Entries(entries)).await? else {
             return Err(nonsense());
@@ -339,6 +356,24 @@ impl<'a> Exchange<'a> {
         self.count_bytes(partition, sent + answer.entries.len());
         let heard = Keys::decode(&answer.entries, &bucket.0, asked.fingerprints.len());
         heard.map_err(|_| nonsense())
+    }
+
+    /// Rows of buckets that were never heard of here: the peer knows what they are. Whether it does.
+    async fn learn_buckets(&self, rows: &[Bytes]) -> bool {
+        let is_known = |row: &Bytes| self.node.buckets().known(of_row(row)).is_some();
+        if rows.iter().all(is_known) {
+            return true;
+        }
+        gossip::pull(self.node, self.peer, self.node.clock().now() + CALL_LIMIT).await;
+        rows.iter().all(is_known)
+    }
+
+    /// Whether a row is of this tree, as far as this node knows by now, and not of a bucket that was dropped: what is left
+    /// of that goes on either side by itself.
+    fn is_mended(&self, tree: TreeName, row: &Bytes) -> bool {
+        let bucket = of_row(row);
+        let is_of_tree = self.node.repair().trees.of_bucket(tree.partition, bucket) == Some(tree);
+        is_of_tree && !self.node.buckets().is_dropped(bucket)
     }
 
     /// The row of a key that the peer has named.
@@ -392,7 +427,7 @@ impl<'a> Exchange<'a> {
 
 /// Whether one of the two takes a seat of this partition and copies it from whoever held the seat.
 fn is_copied(node: &Node, peer: NodeId, partition: Partition) -> bool {
-    match node.view().keepers(partition) {
+    match node.view().owners(partition) {
         Owners::One(_) => false,
         Owners::Joint { old, new } => {
             seats(old, new).iter().any(|(_, joins)| *joins == node.id() || *joins == peer)

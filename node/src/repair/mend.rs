@@ -11,7 +11,10 @@ use atoll_wire::{Ack, ErrorCode, Fetch, Replicate, Reply, Request, limits::VALUE
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::exchange::{Broken, Exchange, Found};
+use super::{
+    exchange::{Broken, Exchange, Found},
+    trees::TreeName,
+};
 use crate::{
     replica,
     storage::{rows, summary::Summary},
@@ -40,36 +43,38 @@ enum Outcome {
 }
 
 impl Exchange<'_> {
-    /// Mends all that was found. Gives the partitions of which nothing is left to be mended with this peer, on stable
+    /// Mends all that was found. Gives the trees of which nothing is left to be mended with this peer, on stable
     /// storage here.
     pub(super) async fn mend_all(
         &mut self,
-        found: BTreeMap<Partition, Found>,
-    ) -> Result<Vec<Partition>, Broken> {
-        for (partition, found) in &found {
+        found: BTreeMap<TreeName, Found>,
+    ) -> Result<Vec<TreeName>, Broken> {
+        for (TreeName { partition, .. }, found) in &found {
             let backlog = u32::try_from(found.rows.len()).unwrap_or(u32::MAX);
-            self.node.repair().book(*partition, |book| book.backlog = backlog);
+            self.node
+                .repair()
+                .book(*partition, |book| book.backlog = book.backlog.saturating_add(backlog));
         }
         let all = found.keys().copied().collect::<Vec<_>>();
         let mended = self.mend_each(found).await;
-        for partition in all {
-            self.node.repair().book(partition, |book| book.backlog = 0); // what is left is found again
+        for tree in all {
+            self.node.repair().book(tree.partition, |book| book.backlog = 0); // what is left is found again
         }
         mended
     }
 
     async fn mend_each(
         &mut self,
-        found: BTreeMap<Partition, Found>,
-    ) -> Result<Vec<Partition>, Broken> {
+        found: BTreeMap<TreeName, Found>,
+    ) -> Result<Vec<TreeName>, Broken> {
         let mut incomplete = std::collections::BTreeSet::new();
         let mut rows = Vec::new();
-        let partitions: Vec<Partition> = found.keys().copied().collect();
-        for (partition, found) in found {
+        let trees: Vec<TreeName> = found.keys().copied().collect();
+        for (tree, found) in found {
             if !found.complete {
-                incomplete.insert(partition);
+                incomplete.insert(tree);
             }
-            rows.extend(found.rows.into_iter().map(|row| (partition, row)));
+            rows.extend(found.rows.into_iter().map(|row| (tree, row)));
         }
         let mut largest = VALUE_BYTES_MAX; // until something is known
         let mut rest = &rows[..];
@@ -81,16 +86,16 @@ impl Exchange<'_> {
                 tokio::time::sleep(DISK_PAUSE).await;
             }
             let outcomes = stream::iter(chunk.to_vec())
-                .map(|(partition, row)| self.mend(partition, row))
+                .map(|(tree, row)| self.mend(tree.partition, row))
                 .buffered(at_once)
                 .collect::<Vec<_>>()
                 .await;
             largest /= 2;
-            for ((partition, _), outcome) in chunk.iter().zip(outcomes) {
+            for ((tree, _), outcome) in chunk.iter().zip(outcomes) {
                 let (outcome, bytes) = outcome?;
                 largest = largest.max(bytes);
                 let repaired = matches!(outcome, Outcome::Mended | Outcome::MendedHere);
-                self.node.repair().book(*partition, |book| {
+                self.node.repair().book(tree.partition, |book| {
                     book.backlog = book.backlog.saturating_sub(1);
                     book.keys_repaired += u64::from(repaired);
                     book.bytes += bytes as u64;
@@ -98,15 +103,15 @@ impl Exchange<'_> {
                 match outcome {
                     Outcome::WasInFlight | Outcome::Mended => {}
                     // doubt is about what we hold, so that the peer did not take ours is no reason to keep it
-                    Outcome::MendedHere if self.doubted.contains(partition) => {}
-                    Outcome::MendedHere | Outcome::Later => drop(incomplete.insert(*partition)),
+                    Outcome::MendedHere if self.doubted.contains(&tree.partition) => {}
+                    Outcome::MendedHere | Outcome::Later => drop(incomplete.insert(*tree)),
                 }
             }
             self.rest().await;
         }
         let settled = self.node.disk().settled().done().await;
         settled.map_err(|error| Broken(error.to_string()))?;
-        Ok(partitions.into_iter().filter(|one| !incomplete.contains(one)).collect())
+        Ok(trees.into_iter().filter(|one| !incomplete.contains(one)).collect())
     }
 
     /// Mends one key: takes what the peer holds into our copy, and sends the result back if the peer lacks some of it.

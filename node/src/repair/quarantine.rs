@@ -169,8 +169,9 @@ async fn compare(node: &Arc<Node>, row: &Bytes) -> Result<Compared, StoreError> 
         return Ok(Compared::Incomplete); // the name itself is damaged: nobody can be asked
     };
     let view = node.view();
-    let owners = view.living_keepers(partition);
-    let (Owners::One(settled) | Owners::Joint { old: settled, .. }) = view.keepers(partition);
+    let keepers = view.owners(partition).first(node.buckets().copies(bucket));
+    let owners = view.living(keepers);
+    let (Owners::One(settled) | Owners::Joint { old: settled, .. }) = keepers;
     if !owners.contains(&node.id()) {
         return Ok(Compared::Incomplete); // what is left of it here is handed over (`moves::clean`)
     }

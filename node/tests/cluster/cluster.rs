@@ -56,6 +56,8 @@ pub struct Cluster {
     pub scrub_period: Duration,
     /// Nodes do not compare what they hold, see [`Cluster::release_exchange`].
     exchange_held: bool,
+    /// Copies of the buckets that a test has made.
+    pub made: BTreeMap<BucketId, u8>,
     /// Nodes whose disk was emptied since they last ran.
     emptied: BTreeSet<NodeId>,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
@@ -178,6 +180,7 @@ impl Cluster {
             faults: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             exchange_held: true,
+            made: BTreeMap::new(),
             emptied: BTreeSet::new(),
             running: BTreeMap::new(),
             operations: Arc::default(),
@@ -408,6 +411,15 @@ impl Cluster {
         BucketId::default_bucket(self.view.bucket_n())
     }
 
+    /// How many copies a bucket keeps.
+    pub fn copies(&self, bucket: BucketId) -> u8 {
+        match self.made.get(&bucket) {
+            Some(n) => *n,
+            None if bucket == self.bucket() => self.view.bucket_n(),
+            None => panic!("nobody has made {bucket}"),
+        }
+    }
+
     pub fn owners(&self, key: &str) -> Vec<NodeId> {
         let token = Token::of(&self.bucket().0, key.as_bytes());
         self.view.owners(self.view.partition(token)).all()
@@ -487,8 +499,12 @@ impl Cluster {
     }
 
     pub fn client(&self) -> Client {
-        let (bucket, epoch) = (self.bucket(), self.view.epoch());
-        let operations = self.operations.clone();
+        self.client_of(self.bucket())
+    }
+
+    /// A client that speaks about another bucket.
+    pub fn client_of(&self, bucket: BucketId) -> Client {
+        let (epoch, operations) = (self.view.epoch(), self.operations.clone());
         Client { network: self.network.clone(), bucket, epoch, operations }
     }
 

@@ -44,13 +44,15 @@ fn agreed(cluster: &Cluster, keys: impl IntoIterator<Item = String>) -> usize {
 }
 
 /// What a node's trees must say: made from the records themselves, and the digests beside them must say the same.
-fn recomputed(cluster: &Cluster, id: NodeId) -> BTreeMap<Partition, u64> {
+fn recomputed(cluster: &Cluster, id: NodeId) -> BTreeMap<(Partition, u8), u64> {
     let key = FingerprintKey::derive(&Secret([3; 32]));
     let bits = cluster.view.partitions().count().ilog2();
-    let owned = cluster.view.partitions().all();
-    let owned = owned.filter(|partition| cluster.view.owners(*partition).contains(id));
-    let mut trees: BTreeMap<Partition, Tree> =
-        owned.map(|partition| (partition, Tree::new(bits))).collect();
+    let mut trees: BTreeMap<(Partition, u8), Tree> = BTreeMap::new();
+    for partition in cluster.view.partitions().all() {
+        let owners = cluster.view.owners(partition);
+        let kept = (1..=owners.most()).filter(|n| owners.first(*n).contains(id));
+        trees.extend(kept.map(|n| ((partition, n), Tree::new(bits))));
+    }
     let rows = |space| cluster.store(id).scan(space, b"", None, usize::MAX).expect("memory");
     let mut said = Vec::new();
     for (row, value) in rows(Space::Data) {
@@ -59,17 +61,19 @@ fn recomputed(cluster: &Cluster, id: NodeId) -> BTreeMap<Partition, u64> {
         said.push((row.clone(), summary.write(&row).value.expect("a value")));
         let partition = rows::partition_of_data(&row).expect("a data row");
         let token = rows::token_of_data(&row).expect("a data row");
-        let tree = trees.get_mut(&partition).expect("only owners store records");
+        let (bucket, _) = rows::bucket_and_key(&row).expect("a data row");
+        let tree = trees.get_mut(&(partition, cluster.copies(bucket)));
+        let tree = tree.expect("only owners store records");
         tree.update(token.0, None, Some(key.of(&row, &summary.digest)));
     }
     assert_eq!(rows(Space::Digests), said, "{id}: digests and records are not of one piece");
-    trees.into_iter().map(|(partition, tree)| (partition, tree.root())).collect()
+    trees.into_iter().map(|(name, tree)| (name, tree.root())).collect()
 }
 
 pub fn assert_trees(cluster: &Cluster) {
     for id in cluster.up() {
-        for (partition, root) in recomputed(cluster, id) {
-            assert_eq!(cluster.node(id).root(partition), Some(root), "{id} {partition}");
+        for ((partition, n), root) in recomputed(cluster, id) {
+            assert_eq!(cluster.node(id).root(partition, n), Some(root), "{id} {partition} N={n}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! means what it says.
 
 mod blocking;
+mod buckets;
 mod cluster;
 mod coordinators;
 mod doubt;

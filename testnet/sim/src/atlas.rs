@@ -8,12 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use atoll_antientropy::{Dot, Kind, State};
+use atoll_antientropy::{Dot, State};
 use atoll_node::storage::{Space, Store as _, memory::MemoryStore, rows};
 use atoll_ring::{NodeId, Owners};
 use bytes::Bytes;
 
-use crate::cluster::{Cluster, Lies, read};
+use crate::cluster::{COPIES, Cluster, Lies, read};
 
 /// By data row: the join of all copies.
 type Whole = BTreeMap<Bytes, State>;
@@ -34,11 +34,12 @@ pub fn others_hold(cluster: &Cluster, node: NodeId) -> bool {
     cluster.machine(node).store.synced(Space::Data).iter().all(|(row, value)| {
         let (data_row, Lies::State(state)) = read(Space::Data, row, value) else { return true };
         let Some(partition) = rows::partition_of_data(&data_row) else { return true };
-        let (Owners::One(owners) | Owners::Joint { old: owners, .. }) = head.keepers(partition);
+        let keepers = head.owners(partition).first(COPIES);
+        let (Owners::One(owners) | Owners::Joint { old: owners, .. }) = keepers;
         if !owners.contains(&node) {
             return true;
         }
-        let mut others = State::unknown(Kind::Register);
+        let mut others = State::unknown(state.kind());
         for owner in owners.iter().filter(|owner| **owner != node && !cluster.is_gone(**owner)) {
             if let Some(value) = cluster.machine(*owner).store.synced_row(Space::Data, row)
                 && let (_, Lies::State(state)) = read(Space::Data, row, &value)

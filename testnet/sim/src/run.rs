@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     atlas,
-    cluster::{Cluster, Lies, key_of, read},
+    cluster::{COPIES, Cluster, Lies, key_of, read},
     faults::Kind,
     figures::Figures,
     mischief::Mischief,
@@ -311,7 +311,7 @@ fn stray(cluster: &Cluster, head: &View, node: NodeId) -> Option<String> {
     let rows = atlas::all_rows(&cluster.machine(node).store, Space::Data);
     let (row, _) = rows.iter().find(|(row, _)| {
         let at = rows::partition_of_data(row).expect("a row of data names its partition");
-        !head.keepers(at).contains(node)
+        !head.owners(at).first(COPIES).contains(node)
     })?;
     Some(format!("{node} still holds {} and is none of its keepers", key_of(row)))
 }
