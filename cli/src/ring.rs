@@ -11,6 +11,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::{
+    cluster::status::left_over,
     exit::Failed,
     output::{self, Format},
     request::connect,
@@ -131,7 +132,8 @@ fn show(view: &View, format: Format) {
             }
         })
         .collect();
-    let warnings: Vec<String> = view.warnings().iter().map(ToString::to_string).collect();
+    let mut warnings: Vec<String> = view.warnings().iter().map(ToString::to_string).collect();
+    warnings.extend(left_over(view));
     for warning in &warnings {
         anstream::eprintln!("\x1b[33mwarning\x1b[0m: {warning}");
     }

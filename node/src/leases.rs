@@ -14,7 +14,7 @@ use atoll_wire::Ack;
 
 use crate::{
     canary::{self, Canary},
-    storage::{Space, StoreError, commit::Disk, meta, rows},
+    storage::{Space, StoreError, Write, commit::Disk, meta, rows},
 };
 
 /// Counters taken per fsync. A crash skips what is left of a block, which costs nothing: counters have 64 bits.
@@ -65,6 +65,13 @@ impl Leases {
                 lease.extend_to(end);
             }
         }
+    }
+
+    /// A deliberate bug: counters go with the partition.
+    pub(crate) fn forget(&self, partition: Partition) {
+        self.held.lock().expect("no panic holds it").remove(&partition);
+        let row = rows::lease(self.actor, partition);
+        drop(self.disk.write(vec![Write { space: Space::Meta, row, value: None }], Ack::Written));
     }
 
     /// The next counter; `None` if the block is used up ([`Leases::ready`] gets a new one).

@@ -203,6 +203,21 @@ impl View {
         self.last_changed[partition.index()]
     }
 
+    /// Partitions that no change under way brings to as many owners as there should be, all of them members that stay: what a
+    /// change leaves that was cancelled. They are read and written as ever; a [`Wish::Rebalance`](crate::Wish) ends it.
+    #[must_use]
+    pub fn left_over(&self) -> usize {
+        let is_left_over = |partition: &Partition| {
+            let last =
+                self.wanted.get(partition).map_or_else(|| self.settled(*partition), Vec::as_slice);
+            last.len() != usize::from(self.replicas)
+                || last.iter().any(|owner| {
+                    self.member(*owner).is_none_or(|member| member.state != MemberState::Active)
+                })
+        };
+        self.partitions.all().filter(is_left_over).count()
+    }
+
     /// The partitions that are on their way to other owners.
     #[must_use]
     pub fn moves(&self) -> &BTreeMap<Partition, Move> {

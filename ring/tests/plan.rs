@@ -221,6 +221,33 @@ fn a_change_of_replicas() {
     }
 }
 
+/// A change of replicas, or a burial, that is cancelled leaves rows of another length, or with a dead owner. The view counts
+/// them when nothing is under way that mends them, and a rebalance does.
+#[test]
+fn what_a_cancelled_change_leaves() {
+    let view = cluster(64, 3, &["a"; 5]);
+    assert_eq!(view.left_over(), 0);
+    for (wish, left_at_once) in [
+        (Wish::Replicas { replicas: 5 }, 64),
+        (
+            Wish::RemoveDead { node: NodeId(2) },
+            share(&Plan::of(&view, &Wish::Rebalance).unwrap(), 2).before as usize,
+        ),
+    ] {
+        let plan = Plan::of(&view, &wish).unwrap();
+        let wanting = apply(&view, plan.command()).unwrap();
+        assert_eq!(wanting.left_over(), 0, "all of it is under way");
+        let some = plan.order[..10].to_vec();
+        let begun = apply(&wanting, Command::Begin { partitions: some.clone() }).unwrap();
+        let done = some[..4].iter().map(|at| (*at, begun.last_changed(*at))).collect();
+        let moved = apply(&begun, Command::Finish { partitions: done }).unwrap();
+        let cancelled = apply(&moved, Command::Cancel).unwrap();
+        assert_eq!(cancelled.left_over(), left_at_once - 4);
+        let rest = Plan::of(&cancelled, &Wish::Rebalance).unwrap();
+        assert_eq!(settle(apply(&cancelled, rest.command()).unwrap()).left_over(), 0);
+    }
+}
+
 /// A node dies while another joins. Partitions on their way arrive first where the dead one is not
 /// the one that joins, and what it owned there moves on afterwards; partitions on their way to the
 /// dead one stay where they were.

@@ -33,6 +33,8 @@ struct Document {
     voters_wait: Option<String>,
     moving: usize,
     waiting: usize,
+    /// Partitions that a cancelled change has left with too few or too many owners, or with some that do not stay.
+    left_over: usize,
     invited: Vec<String>,
     removed: usize,
     members: Vec<MemberDocument>,
@@ -94,6 +96,9 @@ pub async fn run(cluster: Option<&str>, format: Format) -> Result<(), Failed> {
                 for line in beneath(&document) {
                     anstream::println!("{line}");
                 }
+                if let Some(line) = left_over(&view) {
+                    anstream::println!("\n{line}");
+                }
             }
         }
     }
@@ -154,10 +159,23 @@ fn document(
         voters_wait: voters_wait.cloned(),
         moving: view.moves().len(),
         waiting: left(view) - view.moves().len(),
+        left_over: view.left_over(),
         invited: view.invitations().iter().map(|open| open.node.to_string()).collect(),
         removed: view.removed().len(),
         members: members.collect(),
     }
+}
+
+/// What a cancelled change has left half-done, and how to end it.
+pub fn left_over(view: &View) -> Option<String> {
+    let (left, replicas) = (view.left_over(), view.replicas());
+    let (partitions, have) = if left == 1 { ("partition", "has") } else { ("partitions", "have") };
+    (left > 0).then(|| {
+        format!(
+            "a change was cancelled: {left} {partitions} {have} not {replicas} owners that stay; finish \
+             with atoll cluster rebalance, or wish for what there was before"
+        )
+    })
 }
 
 /// The reason with its epoch, whether or not the node has said it already.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use atoll_ring::{Entry, Epoch, NodeId, View};
+use atoll_ring::{Entry, Epoch, NodeId, Partition, View};
 use atoll_wire::Ack;
 use bytes::Bytes;
 
@@ -73,6 +73,13 @@ impl Node {
             });
             self.disk.give_up(removed); // nothing is acknowledged under this id any more
             return Ok(());
+        }
+        if canary::is_on(Canary::ForgetLease)
+            && let Some(life) = self.life.get()
+        {
+            let keeps = |view: &View, at| view.keepers(at).contains(self.id);
+            let lost = |at: &Partition| keeps(&before, *at) && !keeps(&next, *at);
+            next.partitions().all().filter(lost).for_each(|at| life.leases.forget(at));
         }
         let members: Vec<_> =
             next.members().iter().map(|member| (member.id, member.address)).collect();

@@ -247,9 +247,13 @@ impl Cluster {
         self.machines[&id].store.crash(spared);
     }
 
-    /// The node runs no longer; its disk has what was synced and what was not.
+    /// The node runs no longer; its disk has what was synced and what was not. It leads no longer either: when it is back,
+    /// it may lack what was agreed on last, and has to be elected like anybody.
     pub fn end(&mut self, id: NodeId) {
         self.network.unplug(id);
+        if self.log.leader() == Some(id) {
+            self.log.lead(None);
+        }
         if let Some(life) = self.machine_mut(id).life.take() {
             life.node.halt();
             life.rising.abort();
@@ -402,4 +406,23 @@ pub fn read(space: Space, row: &Bytes, value: &Bytes) -> (Bytes, Lies) {
 pub fn key_of(data_row: &Bytes) -> String {
     let key = rows::bucket_and_key(data_row).map(|(_, key)| key).unwrap_or_default();
     String::from_utf8_lossy(&key).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 669: the leader's disk broke while it took over what had just been agreed on. It was back before anybody else
+    /// could be elected, led on with its old view, and nobody ever learned of the change: the ring never came to rest. Real
+    /// logs know no such leader.
+    #[test]
+    fn whoever_ends_leads_no_longer() {
+        let mut cluster = Cluster::new(3, HintLimits::default(), &mut Chance::of_seed(1));
+        let (leader, other) = (NodeId(1), NodeId(2));
+        cluster.lead(leader);
+        cluster.end(other);
+        assert_eq!(cluster.log.leader(), Some(leader));
+        cluster.crash(leader, 0);
+        assert_eq!(cluster.log.leader(), None);
+    }
 }
