@@ -130,10 +130,7 @@ fn measure(rounds: usize) {
         let sum: f64 = micros.iter().sum();
         let columns: String =
             micros.into_iter().chain([sum]).map(|us| format!("{us:>9.1}")).collect();
-        println!(
-            "{name:<46}{columns}   record {} B, delta at most {delta_bytes} B",
-            record.len(),
-        );
+        println!("{name:<46}{columns}   record {} B, delta at most {delta_bytes} B", record.len(),);
         assert!(delta_bytes < 400, "{name}: {delta_bytes} bytes on the wire");
     }
 }
