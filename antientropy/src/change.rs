@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::cell::Cell;
-use crate::dots::{Content, DotFun, DotMap, DotSet};
+use crate::dots::{Content, DotFun, DotMap, DotSet, Item};
 use crate::store::{Lww, Store};
 use crate::{
     Context, DEPTH_MAX, ELEMENTS_MAX, Event, FIELDS_MAX, Field, FieldChange, Hybrid, Kind,
@@ -241,25 +241,37 @@ impl Change<'_> {
             Store::Lww(_) | Store::Counter(_) | Store::Max(_) => Context::new(),
             Store::Register(_) | Store::Set(_) | Store::Flag(_) | Store::Map(_) => self.seen(known),
         };
-        Ok(Part { left: self.removal_undotted(own)?, taken })
+        Ok(Part { left: self.removal_in_parts(own)?, taken })
     }
 
-    /// The half of a removal that lies under no dot.
-    fn removal_undotted(&self, own: &Store) -> Result<Store, Refused> {
+    /// What a removal says beside that what was seen is gone: what lies under no dot, and what was
+    /// known of single places, if all that the coordinator knew counts as seen.
+    fn removal_in_parts(&self, own: &Store) -> Result<Store, Refused> {
         Ok(match own {
             Store::Lww(own) if own.as_ref().is_some_and(|latest| self.has_seen(latest)) => {
                 self.lww(own, None)
             }
-            Store::Counter(counter) if counter.is_alive() => Store::Counter(counter.reset()),
+            // Also where it is gone already: not everybody has heard of that.
+            Store::Lww(Some(latest)) if latest.value.is_none() => own.clone(),
+            Store::Counter(counter) => Store::Counter(counter.reset()),
             Store::Max(Some(_)) => return Err(Refused::MaxKeepsItsValue),
+            Store::Set(elements) => Store::Set(DotMap::of_sorted([], self.seen_notes(elements))),
             Store::Map(fields) => {
-                let left = fields
+                let parts = fields
                     .iter()
-                    .map(|(field, own)| Ok((field.clone(), self.removal_undotted(own)?)));
-                Store::Map(DotMap::of_sorted(left.collect::<Result<Vec<_>, Refused>>()?, []))
+                    .map(|(field, own)| Ok((field.clone(), self.removal_in_parts(own)?)));
+                let parts = parts.collect::<Result<Vec<_>, Refused>>()?;
+                Store::Map(DotMap::of_sorted(parts, self.seen_notes(fields)))
             }
             other => Store::empty(other.kind()),
         })
+    }
+
+    fn seen_notes<K: Item, S: Content>(&self, own: &DotMap<K, S>) -> Vec<(K, Context)> {
+        match self.seen {
+            Some(_) => Vec::new(),
+            None => own.notes().map(|(key, more)| (key.clone(), more.clone())).collect(),
+        }
     }
 
     /// What counts as seen by the client in a place where `known` is known.

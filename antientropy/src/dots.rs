@@ -280,6 +280,11 @@ impl<K: Item, S: Content> DotMap<K, S> {
         self.entries.iter().map(|(key, own)| (key, own))
     }
 
+    /// What is known under keys beyond what is known around them.
+    pub fn notes(&self) -> impl Iterator<Item = (&K, &Context)> {
+        self.beyond.iter().map(|(key, more)| (key, more))
+    }
+
     /// How many keys have content.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -512,4 +517,4 @@ const CONTEXT_BYTES_MIN: usize = 6;
 
 /// For how many items memory is taken at once, whatever a list announces; more comes with the items
 /// themselves. So nested lists cannot each reserve what only one of them can fill.
-pub(crate) const RESERVED_MAX: usize = 1024;
+pub(crate) const RESERVED_MAX: usize = 16;

@@ -75,6 +75,10 @@ pub enum FieldChange {
     Remove,
 }
 
+/// The most elements and fields that one operation may list in all, 10,000. Reason: a field takes
+/// three bytes and becomes a hundred; and no set or level of a map may have more than a thousand.
+const ITEMS_MAX: usize = 10_000;
+
 impl Operation {
     /// Whether it makes sense for that kind, with all fields that it changes.
     pub fn suits(&self, kind: Kind) -> bool {
@@ -233,14 +237,21 @@ impl Operation {
     /// copies. An operation that decodes may still be refused for what it asks.
     pub fn decode(input: &Bytes) -> Result<Operation, DecodeError> {
         let mut reader = Reader::new(input.clone());
-        let operation = Operation::decode_from(&mut reader, 1)?;
+        let mut items_left = ITEMS_MAX;
+        let operation = Operation::decode_from(&mut reader, 1, &mut items_left)?;
         reader.finish()?;
         Ok(operation)
     }
 
-    fn decode_from(reader: &mut Reader, depth: usize) -> Result<Operation, DecodeError> {
-        let list = |reader: &mut Reader| {
+    /// `items_left` is how many elements and fields may still come.
+    fn decode_from(
+        reader: &mut Reader,
+        depth: usize,
+        items_left: &mut usize,
+    ) -> Result<Operation, DecodeError> {
+        let mut list = |reader: &mut Reader| {
             let count = reader.count(1)?;
+            *items_left = items_left.checked_sub(count).ok_or(DecodeError::TooMany)?;
             let mut elements = Vec::with_capacity(count.min(RESERVED_MAX));
             for _ in 0..count {
                 elements.push(reader.bytes()?);
@@ -270,12 +281,17 @@ impl Operation {
             9 if depth > DEPTH_MAX => return Err(DecodeError::TooDeep),
             9 => {
                 let count = reader.count(Field::BYTES_MIN + 1)?;
+                *items_left = items_left.checked_sub(count).ok_or(DecodeError::TooMany)?;
                 let mut fields = Vec::with_capacity(count.min(RESERVED_MAX));
                 for _ in 0..count {
                     let field = Field::decode(reader)?;
                     let change = match reader.byte()? {
                         0 => FieldChange::Remove,
-                        1 => FieldChange::Change(Operation::decode_from(reader, depth + 1)?),
+                        1 => FieldChange::Change(Operation::decode_from(
+                            reader,
+                            depth + 1,
+                            items_left,
+                        )?),
                         other => return Err(DecodeError::Tag(other)),
                     };
                     fields.push((field, change));

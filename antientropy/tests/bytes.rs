@@ -217,11 +217,18 @@ fn refusals_have_reasons() {
         let decoded = State::decode(&Bytes::from_static(bytes));
         assert_eq!(decoded.map(|state| state.siblings()), expected);
     };
-    let empty_element = &[0x24, 0, 1, 5, b'b', b'l', b'a', b'c', b'k', 0];
-    check(empty_element, Err(DecodeError::Empty));
-    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, b't', 1, 1, 0, 2, 0], Ok(1));
-    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, b't', 1, 1, 0, 3, 0], Err(DecodeError::Uncovered));
-    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, b't', 1, 1, 0, 2, 2], Err(DecodeError::Tag(2)));
+    let set = |dots: &[u8]| [&[0x24, 1, 1, 0, 1, 0, 2, 0, 1, 1, b't', 1][..], dots].concat();
+    check(set(&[1, 0, 2, 0]).leak(), Ok(1));
+    check(set(&[1, 0, 3, 0]).leak(), Err(DecodeError::Uncovered));
+    check(&[0x24, 0, 0, 1, 3, b't', b'e', b'a', 0, 0], Err(DecodeError::Empty)); // no dot of tea
+    // Beside what is known of whole events, n1.0.3 is known to be gone everywhere, or under tea.
+    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, 0, 1, 2, 1, 0, 0], Ok(0));
+    check(&[0x24, 1, 1, 0, 1, 0, 2, 1, 1, 0, 1, 1, 1, 0, 0], Err(DecodeError::Uncovered)); // again
+    check(&[0x24, 1, 1, 0, 1, 0, 2, 0, 0, 1, 1, b't', 1, 1, 0, 1, 2, 1], Ok(0));
+    let again = &[0x24, 1, 1, 0, 1, 0, 2, 0, 0, 1, 1, b't', 1, 1, 0, 1, 1, 1];
+    check(again, Err(DecodeError::Uncovered));
+    let nothing = &[0x24, 1, 1, 0, 1, 0, 2, 0, 0, 1, 1, b't', 0, 0, 0, 0, 0, 0];
+    check(nothing, Err(DecodeError::Empty));
     check(&[0x26, 0, 1, 9], Ok(1));
     check(&[0x26, 0, 2, 9], Err(DecodeError::Tag(2)));
     check(&[0x28, 0, 0], Err(DecodeError::Tag(0x28))); // no such kind
@@ -230,9 +237,10 @@ fn refusals_have_reasons() {
     check(&[0x23, 0, 1, 0, 1, 0, 1, 5, 8, 2, 4, 8], Ok(1));
     check(&[0x23, 0, 1, 0, 1, 0, 1, 5, 8, 2, 5, 8], Err(DecodeError::Reset)); // that is tag 1
     check(&[0x23, 0, 1, 0, 1, 0, 1, 5, 8, 2, 6, 0], Err(DecodeError::Reset));
-    check(&[0x27, 0, 1, 1, b'f', 6, 0], Err(DecodeError::Empty));
-    check(&[0x27, 0, 1, 1, b'f', 6, 1, 9], Ok(1));
-    check(&[0x27, 0, 2, 1, b'f', 6, 1, 9, 1, b'f', 6, 1, 9], Err(DecodeError::Order));
+    check(&[0x27, 0, 0, 1, 1, b'f', 6, 0, 0], Err(DecodeError::Empty));
+    check(&[0x27, 0, 0, 1, 1, b'f', 6, 1, 9, 0], Ok(1));
+    check(&[0x27, 0, 0, 2, 1, b'f', 6, 1, 9, 1, b'f', 6, 1, 9, 0], Err(DecodeError::Order));
+    check(&[0x27, 0, 0, 1, 1, b'f', 8, 1, 9, 0], Err(DecodeError::Tag(8)));
 }
 
 /// Values come out as slices of what came in: a large value is not copied.
@@ -260,13 +268,19 @@ fn golden_bytes() {
         "0102010002000402ab0202030209010101020100b1020374656102030c046d696c6b"
     );
     assert_eq!(hex(&golden_register().digest().0), "6dd9bf2a09b1b1e7b6ef29cc5bc06d7e");
+    let mut all = String::new();
     for kind in Kind::ALL {
         let (state, operation) = golden(kind);
-        println!("state {kind}: {}", hex(&state.encode()));
-        println!("digest {kind}: {}", hex(&state.digest().0));
-        println!("operation {kind}: {}", hex(&operation.encode()));
-        println!("reading {kind}: {}", hex(&state.read(9_500).encode()));
+        for (what, bytes) in [
+            ("state", state.encode()),
+            ("digest", state.digest().0.to_vec()),
+            ("operation", operation.encode()),
+            ("reading", state.read(9_500).encode()),
+        ] {
+            all += &format!("{what} {kind}: {}\n", hex(&bytes));
+        }
     }
+    assert_eq!(all, include_str!("golden.txt"));
     assert_eq!(
         hex(golden_token().as_bytes()),
         "01c4da13572dbae82a79310e7f02010002000402a602020301090149ebd802d0be3eab052d27e1b2e0b488"

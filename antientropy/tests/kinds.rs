@@ -226,6 +226,22 @@ fn a_reset_takes_what_the_resetter_saw() {
     assert!(!c.reads().is_nothing() && !c.state.is_tombstone());
 }
 
+/// The second reset finds nothing to reset at its coordinator, but elsewhere the first one was never
+/// heard of.
+#[test]
+fn a_reset_resets_what_was_reset_before() {
+    let (mut a, mut b) = two(Kind::Counter);
+    b.hears(&a.does(&session(1, 1, 5), None));
+    a.does(&Operation::Clear, None);
+    b.hears(&a.does(&Operation::Clear, None));
+    assert_eq!(b.reads(), Reading::Counter(0));
+    let (mut a, mut b) = two(Kind::Map);
+    b.hears(&a.does(&update("mood", Kind::Lww, put("good")), None));
+    a.does(&without("mood", Kind::Lww), None);
+    b.hears(&a.does(&without("mood", Kind::Lww), None));
+    assert!(b.reads().is_nothing());
+}
+
 /// One coordinator makes one session of all that it is asked without one, also if it does other
 /// things between.
 #[test]

@@ -187,6 +187,19 @@ fn empty_and_doubled_lists_are_refused() {
     assert!(set.is_unknown() && map.is_unknown());
 }
 
+/// A list that announces more than anybody may ask for is refused before it is read.
+#[test]
+fn an_operation_lists_ten_thousand_things_at_most() {
+    let decoded = |count| Operation::decode(&Operation::Add(names(0..count)).encode().into());
+    assert!(decoded(10_000).is_ok());
+    assert_eq!(decoded(10_001), Err(DecodeError::TooMany));
+    // Also spread over many lists.
+    let inner = |count| fields(0..count, Kind::Flag, &Operation::Enable);
+    let outer = |count| fields(0..count, Kind::Map, &inner(1000)).encode();
+    assert!(Operation::decode(&outer(9).into()).is_ok());
+    assert_eq!(Operation::decode(&outer(10).into()), Err(DecodeError::TooMany));
+}
+
 /// Which operations make their coordinator read first.
 #[test]
 fn what_takes_away_is_known() {

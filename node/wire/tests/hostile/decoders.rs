@@ -140,7 +140,7 @@ const DECODERS: &[Decoder] = &[
     Decoder {
         name: "state",
         read: |bytes| drop(State::decode(bytes)),
-        memory_max: state_memory_max,
+        memory_max: nested_memory_max,
         again: |bytes| match State::decode(bytes) {
             Ok(state) => {
                 assert_eq!(state.encode()[..], bytes[..], "{state:?}");
@@ -152,7 +152,7 @@ const DECODERS: &[Decoder] = &[
     Decoder {
         name: "operation",
         read: |bytes| drop(Operation::decode(bytes)),
-        memory_max: state_memory_max,
+        memory_max: operation_memory_max,
         again: |bytes| match Operation::decode(bytes) {
             Ok(operation) => {
                 assert_eq!(operation.encode()[..], bytes[..], "{operation:?}");
@@ -164,7 +164,7 @@ const DECODERS: &[Decoder] = &[
     Decoder {
         name: "reading",
         read: |bytes| drop(Reading::decode(bytes)),
-        memory_max: state_memory_max,
+        memory_max: nested_memory_max,
         again: |bytes| match Reading::decode(bytes) {
             Ok(reading) => {
                 assert_eq!(reading.encode()[..], bytes[..], "{reading:?}");
@@ -253,6 +253,16 @@ fn moves(bytes: &Bytes) -> MovesReport {
 /// holds its old self once more for a moment, here counted in full.
 fn state_memory_max(length: usize) -> usize {
     36 * length
+}
+
+/// A field of a map takes five bytes or more and becomes at most 136, in an operation three or more and at most 128; a
+/// list that grows holds its old self once more for a moment, and each of eight nested lists may reserve 16 at once.
+fn nested_memory_max(length: usize) -> usize {
+    3 * 136 * (length / 5 + 4) + 8 * 16 * 136
+}
+
+fn operation_memory_max(length: usize) -> usize {
+    3 * 128 * (length / 3 + 4) + 8 * 16 * 128
 }
 
 /// A row takes five bytes or more and becomes 112, and a list that grows holds its old self for a moment; it has never
