@@ -77,7 +77,7 @@ impl Node {
         if canary::is_on(Canary::ForgetLease)
             && let Some(life) = self.life.get()
         {
-            let keeps = |view: &View, at| view.keepers(at).contains(self.id);
+            let keeps = |view: &View, at| view.owners(at).contains(self.id);
             let lost = |at: &Partition| keeps(&before, *at) && !keeps(&next, *at);
             next.partitions().all().filter(lost).for_each(|at| life.leases.forget(at));
         }
