@@ -92,6 +92,25 @@ impl Operation {
         fields_suit && self.fits(kind)
     }
 
+    /// Whether doing it again changes nothing, anywhere and at any time: increments of a session, and
+    /// maxima. Repeating an addition to a set would bring back what was removed in between.
+    pub fn repeats_safely(&self) -> bool {
+        match self {
+            Operation::Increment(Increment::Session { .. }) | Operation::Raise(_) => true,
+            Operation::Update(fields) => fields.iter().all(|(_, change)| match change {
+                FieldChange::Change(operation) => operation.repeats_safely(),
+                FieldChange::Remove => false,
+            }),
+            Operation::Increment(Increment::Once(_))
+            | Operation::Put { .. }
+            | Operation::Add(_)
+            | Operation::Remove(_)
+            | Operation::Enable
+            | Operation::Disable
+            | Operation::Clear => false,
+        }
+    }
+
     /// Whether it writes a last-write-wins value somewhere, so that its coordinator's clock matters.
     pub fn goes_by_time(&self, kind: Kind) -> bool {
         match self {

@@ -5,16 +5,13 @@
 
 use atoll_antientropy::{
     Actor, Context, ContextToken, DecodeError, Event, Field, FieldChange, Hybrid, Increment, Kind,
-    Note, Operation, Reading, Register, Secret, Stamp, State,
+    Note, Operation, Reading, Secret, Stamp, State,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
 
 /// Shows the bytes to every decoder.
 fn check(input: &Bytes) {
-    if let Ok(register) = Register::decode(input) {
-        assert_eq!(register.encode(), *input, "{register:?}");
-    }
     if let Ok(state) = State::decode(input) {
         assert_eq!(state.encode(), *input, "{state:?}");
     }
@@ -44,17 +41,6 @@ fn golden_context() -> Context {
     context.add_interval(Actor::new(1, 0), 6, 300);
     context.add_interval(Actor::new(2, 3), 9, 10);
     context
-}
-
-fn golden_register() -> Register {
-    let mut register = Register::put(
-        &golden_context(),
-        Event { actor: Actor::new(1, 0), after: 300, counter: 305 },
-        Bytes::from_static(b"tea"),
-    );
-    let milk = Event::alone(Actor::new(2, 3), 12);
-    register.join(Register::put(&Context::new(), milk, Bytes::from_static(b"milk")));
-    register
 }
 
 fn golden_token() -> ContextToken {
@@ -124,7 +110,6 @@ fn valid() -> Vec<Bytes> {
     let note = Note { actor: Actor::new(1, 2), last: 3, unclean_starts: 4, role_changes: 5 };
     let mut valid: Vec<Bytes> = vec![
         golden_context().encode().into(),
-        golden_register().encode().into(),
         golden_token().as_bytes().clone(),
         Bytes::copy_from_slice(&note.encode()),
     ];
@@ -197,23 +182,6 @@ proptest! {
 #[test]
 fn refusals_have_reasons() {
     let check = |bytes: &'static [u8], expected: Result<usize, DecodeError>| {
-        let decoded = Register::decode(&Bytes::from_static(bytes));
-        assert_eq!(decoded.map(|register| register.siblings()), expected);
-    };
-    check(&[1, 0, 0], Ok(0));
-    check(&[1, 1, 1, 0, 1, 0, 2, 2, 1, 0, 1, 1, b'a', 1, 0, 2, 0], Ok(2));
-    check(&[1, 1, 1, 0, 1, 0, 2, 2, 1, 0, 2, 0, 1, 0, 1, 1, b'a'], Err(DecodeError::Order));
-    check(&[1, 1, 1, 0, 1, 0, 2, 2, 1, 0, 2, 0, 1, 0, 2, 0], Err(DecodeError::Order));
-    check(&[1, 1, 1, 0, 1, 0, 2, 1, 1, 0, 3, 0], Err(DecodeError::Uncovered));
-    check(&[1, 1, 1, 0, 1, 0, 2, 1, 1, 0, 0, 0], Err(DecodeError::Uncovered)); // no counter 0
-    check(&[1, 0, 1, 1, 0, 1, 0], Err(DecodeError::Uncovered));
-    check(&[1, 0, 0, 0], Err(DecodeError::Trailing(1)));
-    check(&[2, 0, 0], Err(DecodeError::Kind { expected: 1, found: 2 }));
-    check(&[1, 0, 0xff, 0xff, 0xff, 0x7f], Err(DecodeError::Truncated)); // 268 million siblings
-    check(&[1, 0, 0x80, 0x00], Err(DecodeError::Number));
-    check(&[], Err(DecodeError::Truncated));
-
-    let check = |bytes: &'static [u8], expected: Result<usize, DecodeError>| {
         let decoded = State::decode(&Bytes::from_static(bytes));
         assert_eq!(decoded.map(|state| state.siblings()), expected);
     };
@@ -248,9 +216,9 @@ fn refusals_have_reasons() {
 fn values_share_memory_with_the_input() {
     let value = Bytes::from(vec![5; 100_000]);
     let event = Event::alone(Actor::new(1, 0), 1);
-    let input = Bytes::from(Register::put(&Context::new(), event, value).encode());
-    let register = Register::decode(&input).unwrap();
-    let (_, value) = register.values().next().unwrap();
+    let input = Bytes::from(State::put(&Context::new(), event, value).encode());
+    let state = State::decode(&input).unwrap();
+    let (_, value) = state.values().next().unwrap();
     assert!(input.as_ptr_range().contains(&value.as_ptr()));
 }
 
@@ -263,11 +231,6 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn golden_bytes() {
     assert_eq!(hex(&golden_context().encode()), "02010002000402a6020203010901");
-    assert_eq!(
-        hex(&golden_register().encode()),
-        "0102010002000402ab0202030209010101020100b1020374656102030c046d696c6b"
-    );
-    assert_eq!(hex(&golden_register().digest().0), "6dd9bf2a09b1b1e7b6ef29cc5bc06d7e");
     let mut all = String::new();
     for kind in Kind::ALL {
         let (state, operation) = golden(kind);

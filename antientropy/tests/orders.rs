@@ -4,7 +4,7 @@
 //! The plain rule (the oracle): a write is alive unless a write is known that had seen it. It is
 //! kept as sets of write numbers, without dots, contexts or intervals.
 
-use atoll_antientropy::{Actor, Context, Note, Register, Standing};
+use atoll_antientropy::{Actor, Context, Kind, Note, Standing, State};
 use bytes::Bytes;
 
 const REPLICAS: usize = 3;
@@ -23,16 +23,28 @@ struct Plan {
 }
 
 /// A point on the way.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct World {
-    records: [Register; REPLICAS],
+    records: [State; REPLICAS],
     notes: [Option<Note>; REPLICAS],
     /// Made so far, with what each had seen (a set of write numbers, as bits).
-    deltas: Vec<(Register, u8)>,
+    deltas: Vec<(State, u8)>,
     /// Truly known at each replica: a set of write numbers, as bits.
     truth: [u8; REPLICAS],
     /// Delivered so far: (write, replica), as bits.
     delivered: u16,
+}
+
+impl Default for World {
+    fn default() -> World {
+        World {
+            records: std::array::from_fn(|_| State::unknown(Kind::Register)),
+            notes: Default::default(),
+            deltas: Default::default(),
+            truth: Default::default(),
+            delivered: Default::default(),
+        }
+    }
 }
 
 impl World {
@@ -48,8 +60,8 @@ impl World {
         let counter = 10 * (number as u64 + 1); // other keys took those between
         let (event, note) = standing.event(self.notes[at].as_ref(), counter);
         let delta = match plan.puts[number] {
-            true => Register::put(&seen, event, Bytes::from(VALUES[number])),
-            false => Register::delete(&seen, event),
+            true => State::put(&seen, event, Bytes::from(VALUES[number])),
+            false => State::delete(&seen, event),
         };
         self.notes[at] = Some(note);
         self.deltas.push((delta, truly_seen));

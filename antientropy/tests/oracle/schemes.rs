@@ -1,6 +1,6 @@
 //! Ways to keep causality: ours, ours with one rule taken out, and two that are in wide use.
 
-use atoll_antientropy::{Actor, Context, Dot, Event, Interval, Note, Register, Standing};
+use atoll_antientropy::{Actor, Context, Dot, Event, Interval, Kind, Note, Standing, State};
 use bytes::Bytes;
 use crdts::{CmRDT, CvRDT, MVReg, VClock};
 
@@ -150,27 +150,37 @@ impl Exact {
     }
 }
 
+/// A register as a replica holds it; at first it has heard of nothing.
+#[derive(Clone)]
+pub struct Held(pub State);
+
+impl Default for Held {
+    fn default() -> Held {
+        Held(State::unknown(Kind::Register))
+    }
+}
+
 impl Scheme for Exact {
-    type State = Register;
+    type State = Held;
     type Context = Context;
     const DEEDS: u64 = 4;
 
     fn write(
         &self,
-        by: Coordinator<Register>,
+        by: Coordinator<Held>,
         seen: Option<&Context>,
         deed: &Deed,
         number: usize,
         _: usize,
-    ) -> Option<Written<Register, Context>> {
+    ) -> Option<Written<Held, Context>> {
         let (seen, value) = (seen?, value_of_deed(deed, number));
-        let (event, note) = self.event(&by, by.record.context());
+        let (event, note) = self.event(&by, by.record.0.context());
         if seen.contains(&event.dot()) {
             return None; // a counter given twice, and for once it shows
         }
         let delta = match value {
-            Some(number) => Register::put(seen, event, value_of(number)),
-            None => Register::delete(seen, event),
+            Some(number) => State::put(seen, event, value_of(number)),
+            None => State::delete(seen, event),
         };
         let delta = match value {
             None if !self.has(Rule::DeletesAreEvents) => without_event(seen),
@@ -178,10 +188,10 @@ impl Scheme for Exact {
         };
         let mut reply = delta.context().clone();
         if !self.has(Rule::ReplyCoversOwn) {
-            reply.join(by.record.context());
+            reply.join(by.record.0.context());
         }
         Some(Written {
-            delta,
+            delta: Held(delta),
             delta_knows: Knows::Seen,
             note: Some(note),
             reply,
@@ -189,27 +199,27 @@ impl Scheme for Exact {
         })
     }
 
-    fn join(&self, state: &mut Register, other: Register) {
-        state.join(other);
-        if !self.has(Rule::TombstonesStay) && state.is_tombstone() {
-            *state = Register::default();
+    fn join(&self, state: &mut Held, other: Held) {
+        state.0.join(other.0);
+        if !self.has(Rule::TombstonesStay) && state.0.is_tombstone() {
+            *state = Held::default();
         }
     }
 
-    fn context(state: &Register) -> Context {
-        state.context().clone()
+    fn context(state: &Held) -> Context {
+        state.0.context().clone()
     }
 
     fn learn(context: &mut Context, other: &Context) {
         context.join(other);
     }
 
-    fn shown(&self, state: &Register) -> Vec<u64> {
-        vec![state.values().fold(0, |all, (_, value)| all | 1 << value[0])]
+    fn shown(&self, state: &Held) -> Vec<u64> {
+        vec![state.0.values().fold(0, |all, (_, value)| all | 1 << value[0])]
     }
 
-    fn knows(state: &Register, dot: &Dot) -> bool {
-        state.context().contains(dot)
+    fn knows(state: &Held, dot: &Dot) -> bool {
+        state.0.context().contains(dot)
     }
 
     fn lease_after_crash(&self, end: u64, end_at_last_sync: u64) -> u64 {
@@ -342,11 +352,11 @@ impl Scheme for PlainVector {
 }
 
 /// A delete that says only what is gone.
-fn without_event(seen: &Context) -> Register {
-    let mut bytes = vec![Register::default().encode()[0]];
+fn without_event(seen: &Context) -> State {
+    let mut bytes = vec![State::unknown(Kind::Register).encode()[0]];
     seen.encode_into(&mut bytes);
     bytes.push(0);
-    Register::decode(&bytes.into()).expect("a context and no values are a register")
+    State::decode(&bytes.into()).expect("a context and no values are a register")
 }
 
 /// A value of one byte, the number of its write.

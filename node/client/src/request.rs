@@ -141,7 +141,8 @@ impl Client {
     /// operation that takes something away is preceded by a strict read.
     ///
     /// # Errors
-    /// See [`RequestError`]; [`RequestError::effect`] says what a failed change has left behind.
+    /// See [`RequestError`]; [`RequestError::effect`] says what a failed change has left behind. What may be repeated at any time
+    /// (an increment of a session, a maximum) is asked once more, of another node, if it ends unsure.
     pub async fn change(
         &self,
         key: &[u8],
@@ -189,7 +190,13 @@ impl Client {
             ttl_ms: options.ttl_ms(),
             ..Write::new(key.clone(), options.quorum, operation)
         };
-        match self.send(&key, &Request::Write(write), options).await? {
+        let request = Request::Write(write);
+        let mut answer = self.send(&key, &request, options).await;
+        let unsure = |error: &RequestError| error.effect() != Effect::NotApplied;
+        if operation.repeats_safely() && answer.as_ref().is_err_and(unsure) {
+            answer = self.send(&key, &request, options).await; // whoever was silent is asked last
+        }
+        match answer? {
             (_, Reply::Written(stored)) => Ok(written(stored)),
             (node, _) => Err(nonsense(node, "no write")),
         }

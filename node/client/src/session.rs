@@ -144,7 +144,8 @@ impl Session<'_> {
     /// Adds to a counter, exactly once.
     ///
     /// # Errors
-    /// See [`RequestError`]. If it ends `unknown`, do not repeat it: the next increment of this session makes it certain.
+    /// See [`RequestError`]. It has been asked twice then. If it ends `unknown`, do not repeat it: the next increment of this
+    /// session makes it certain.
     pub async fn increment(
         &mut self,
         key: &[u8],

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use atoll_antientropy::{
     Actor, Context, ContextToken, Event, Field, FieldChange, Hybrid, Increment, Kind as ValueKind,
-    Note, Operation, Register, Secret, Stamp, State,
+    Note, Operation, Secret, Stamp, State,
 };
 use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
 use atoll_wire::{
@@ -510,11 +510,11 @@ fn context(actors: u32) -> Context {
     context
 }
 
-fn register(siblings: u32) -> Register {
-    let mut register = Register::default();
+fn register(siblings: u32) -> State {
+    let mut register = State::unknown(ValueKind::Register);
     for node in 1..=siblings {
         let event = Event { actor: Actor::new(node, 0), after: 300, counter: 305 };
-        register.join(Register::put(&context(1), event, Bytes::from_static(b"tea")));
+        register.join(State::put(&context(1), event, Bytes::from_static(b"tea")));
     }
     register
 }

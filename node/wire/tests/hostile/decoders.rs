@@ -1,6 +1,6 @@
 //! All decoders, what they may do with any bytes, and how much memory they may take for that.
 
-use atoll_antientropy::{Context, ContextToken, Note, Operation, Reading, Register, Secret, State};
+use atoll_antientropy::{Context, ContextToken, Note, Operation, Reading, Secret, State};
 use atoll_ring::{MEMBERS_MAX, View};
 use atoll_wire::{
     Covered, Dumped, Frame, MovesReport, RepairReport,
@@ -123,18 +123,6 @@ const DECODERS: &[Decoder] = &[
                 true
             }
             None => false,
-        },
-    },
-    Decoder {
-        name: "register",
-        read: |bytes| drop(Register::decode(bytes)),
-        memory_max: state_memory_max,
-        again: |bytes| match Register::decode(bytes) {
-            Ok(register) => {
-                assert_eq!(register.encode()[..], bytes[..], "{register:?}");
-                true
-            }
-            Err(_) => false,
         },
     },
     Decoder {
