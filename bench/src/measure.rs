@@ -197,6 +197,7 @@ fn kind(error: &RequestError) -> &'static str {
     match error {
         RequestError::Quorum(_) => "bad quorum",
         RequestError::Limit(_) => "over a limit",
+        RequestError::Bucket(_) => "unknown bucket",
         RequestError::NoSuchNode { .. } => "no such node",
         RequestError::Unreachable { .. } => "unreachable",
         RequestError::TimedOut { .. } => "timed out",

@@ -158,6 +158,7 @@ fn failed(error: &RequestError) -> Reply {
         RequestError::Failed(failure) => failure.code.word(),
         RequestError::Quorum(_) => "bad quorum",
         RequestError::Limit(_) => "over a limit",
+        RequestError::Bucket(_) => "unknown bucket",
         RequestError::NoSuchNode { .. } => "no such node",
         RequestError::Unreachable { .. } => "unreachable",
         RequestError::Nonsense { .. } => "nonsense answered",

@@ -1,7 +1,6 @@
 //! `atoll del`: delete exactly what was seen.
 
 use atoll_client::{Client, ContextToken, Level, Options, QuorumRequest};
-use atoll_ring::Quorum;
 use clap::Args as ClapArgs;
 
 use crate::{
@@ -42,7 +41,7 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
         let context = match args.context {
             Some(context) => context,
             None => {
-                let read = client.get(key, &seeing_all(&client, &options)?).await;
+                let read = client.get(key, &seeing_all(&client, &options).await?).await;
                 let read = read.map_err(|error| receipt::failure(Asked::Read, &error))?;
                 match read.context {
                     Some(context) if !read.values.is_empty() => context,
@@ -66,9 +65,9 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
 
 /// Choices for the read before a delete: enough owners to see every write that owners acknowledged at the same `w`, or it
 /// would survive its own deletion. If so many cannot be reached nothing is deleted.
-fn seeing_all(client: &Client, options: &Options) -> Result<Options, Failed> {
-    let quorum = Quorum::new(&options.quorum, client.view().bucket_n())
-        .map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
+async fn seeing_all(client: &Client, options: &Options) -> Result<Options, Failed> {
+    let quorum = client.quorum(options).await;
+    let quorum = quorum.map_err(|error| receipt::failure(Asked::Read, &error))?;
     let r = quorum.r().max(quorum.n() - quorum.w() + 1);
     let quorum = QuorumRequest { r: Some(Level::Count(r)), sloppy: Some(false), ..options.quorum };
     Ok(Options { quorum, ..options.clone() })

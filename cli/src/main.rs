@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
 mod bench;
+mod bucket;
 mod change;
 mod cluster;
 mod debug;
@@ -66,6 +67,9 @@ enum Command {
     Get(get::Args),
     /// Delete what is stored under a key
     Del(del::Args),
+    /// Buckets: places for data of one kind, with choices of their own
+    #[command(subcommand)]
+    Bucket(bucket::BucketCommand),
     /// How the nodes of the cluster are, each asked itself; exits 5 if something is wrong
     #[command(after_help = "\
 `atoll status` shows how each node is, `atoll cluster status` who is a member and what moves,
@@ -152,6 +156,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Put(args) => put::run(args, cluster, output).await,
         Command::Get(args) => get::run(args, cluster, output).await,
         Command::Del(args) => del::run(args, cluster, output).await,
+        Command::Bucket(command) => bucket::run(command, cluster, output).await,
         Command::Status => status::run(cluster, output).await,
         Command::Ring(command) => ring::run(command, cluster, output).await,
         Command::Debug(command) => debug::run(command, cluster, output).await,

@@ -152,9 +152,10 @@ pub enum Asked {
 /// A failed request as an error for people: what happened, who answered, what the state is now, what to do.
 pub fn failure(asked: Asked, error: &RequestError) -> Failed {
     let exit = match error {
-        RequestError::Quorum(_) | RequestError::Limit(_) | RequestError::NoSuchNode { .. } => {
-            Exit::Refused
-        }
+        RequestError::Quorum(_)
+        | RequestError::Limit(_)
+        | RequestError::Bucket(_)
+        | RequestError::NoSuchNode { .. } => Exit::Refused,
         RequestError::Unreachable { .. } => Exit::CannotConnect,
         RequestError::TimedOut { .. } => Exit::Timeout,
         RequestError::Lost { .. } | RequestError::Nonsense { .. } => Exit::Other,
@@ -206,8 +207,12 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::ContextOtherCluster
         | ErrorCode::ContextNeeded
         | ErrorCode::UnknownBucket
+        | ErrorCode::BadBucket
         | ErrorCode::RingRejected => Exit::Refused,
-        ErrorCode::TooManySiblings => Exit::Conflict,
+        ErrorCode::TooManySiblings
+        | ErrorCode::BucketExists
+        | ErrorCode::BucketDropped
+        | ErrorCode::TooManyBuckets => Exit::Conflict,
         ErrorCode::WriteQuorumNotMet
         | ErrorCode::ReadQuorumNotMet
         | ErrorCode::NoOwnerReachable
@@ -265,6 +270,7 @@ fn mend(asked: Asked, error: &RequestError) -> Option<String> {
         },
         RequestError::Quorum(_)
         | RequestError::Limit(_)
+        | RequestError::Bucket(_)
         | RequestError::NoSuchNode { .. }
         | RequestError::Lost { .. }
         | RequestError::Nonsense { .. } => None,

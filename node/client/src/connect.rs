@@ -9,10 +9,12 @@ use std::{
 
 use atoll_ring::{Epoch, NodeId, Update, View};
 use atoll_transport::{Expect, Identity, Link, Peers, Quic, tls::IDLE_LIMIT};
-use atoll_wire::{BucketId, Envelope, Lane, Reply, Request, Role, ViewQuery};
+use atoll_wire::{
+    BucketId, BucketsQuery, Envelope, Lane, Reply, Request, Role, ViewQuery, bucket::Registry,
+};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{ConnectError, Profile, retries::Retries};
+use crate::{ConnectError, Profile, buckets::Buckets, retries::Retries};
 
 /// A connection to a cluster. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Client {
@@ -24,6 +26,7 @@ pub struct Client {
     /// Nodes that let us wait in vain, and until when they are asked last.
     suspects: Mutex<BTreeMap<NodeId, Instant>>,
     pub(crate) retries: Retries,
+    pub(crate) buckets: Buckets,
 }
 
 impl Client {
@@ -59,11 +62,13 @@ impl Client {
         let mut tried = Vec::new();
         while let Some(dial) = dials.join_next().await {
             match dial.expect("dials do not panic") {
-                (_, Ok(view)) => {
+                (_, Ok((view, registry))) => {
+                    let buckets = Buckets::of(registry);
                     let peers = Peers::new(quic.clone(), role_for(speaks_for), speaks_for);
                     let view = RwLock::new(Arc::new(view));
                     let (suspects, retries) = (Mutex::default(), Retries::default());
-                    let client = Client { quic, peers, view, speaks_for, suspects, retries };
+                    let client =
+                        Client { quic, peers, view, speaks_for, suspects, retries, buckets };
                     client.follow(&client.view());
                     return Ok(client);
                 }
@@ -130,7 +135,7 @@ async fn learn(
     profile: Profile,
     seed: SocketAddr,
     speaks_for: Option<NodeId>,
-) -> (SocketAddr, Result<View, String>) {
+) -> (SocketAddr, Result<(View, Registry), String>) {
     let learned = async {
         let link = quic
             .dial(seed, Expect::AnyNode, role_for(speaks_for), speaks_for)
@@ -139,7 +144,11 @@ async fn learn(
         if link.cluster() != profile.cluster {
             return Err(format!("is of cluster {}, not {}", link.cluster(), profile.cluster));
         }
-        fetch_view(&link, role_for(speaks_for)).await
+        let view = fetch_view(&link, role_for(speaks_for)).await?;
+        // a node that cannot tell them now is asked again when a name leads nowhere
+        let registry = fetch_buckets(&link, role_for(speaks_for), view.bucket_n()).await;
+        let registry = registry.unwrap_or_else(|| Registry::new(view.bucket_n()));
+        Ok((view, registry))
     };
     (seed, learned.await)
 }
@@ -149,14 +158,30 @@ fn role_for(speaks_for: Option<NodeId>) -> Role {
     if speaks_for.is_some() { Role::Node } else { Role::Client }
 }
 
-pub(crate) async fn fetch_view(link: &Link, role: Role) -> Result<View, String> {
-    let envelope = Envelope {
+/// An envelope of somebody who knows nothing of the cluster yet.
+fn first_envelope(role: Role) -> Envelope {
+    Envelope {
         epoch: Epoch(0),
         left_ms: VIEW_LIMIT_MS,
         operation: 0,
         bucket: BucketId([0; 16]),
         role,
-    };
+    }
+}
+
+async fn fetch_buckets(link: &Link, role: Role, replicas: u8) -> Option<Registry> {
+    let request = Request::Buckets(BucketsQuery { have: 0 });
+    let envelope = first_envelope(role);
+    let call = link.call(Lane::Control, &envelope, &request);
+    let limit = Duration::from_millis(u64::from(VIEW_LIMIT_MS));
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok((_, Reply::Buckets(known)))) => Registry::decode(&known.registry, replicas).ok(),
+        Ok(Ok(_) | Err(_)) | Err(_) => None,
+    }
+}
+
+pub(crate) async fn fetch_view(link: &Link, role: Role) -> Result<View, String> {
+    let envelope = first_envelope(role);
     let request = Request::View(ViewQuery { have: 0 });
     let call = link.call(Lane::Control, &envelope, &request);
     let limit = Duration::from_millis(u64::from(VIEW_LIMIT_MS));

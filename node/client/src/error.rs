@@ -3,7 +3,7 @@
 use std::fmt;
 
 use atoll_ring::QuorumError;
-use atoll_wire::{Effect, Failure};
+use atoll_wire::{Effect, Failure, bucket::Unresolved};
 
 use crate::ProfileError;
 
@@ -39,6 +39,9 @@ pub enum RequestError {
     /// The key or value is over its limit. Nothing was sent.
     #[error("{0}")]
     Limit(String),
+    /// The bucket's name leads to no bucket, or not to one alone. Nothing was sent.
+    #[error(transparent)]
+    Bucket(#[from] Unresolved),
     /// The node that shall coordinate is no member. Nothing was sent.
     #[error("there is no {node} in this cluster; its nodes are {members}")]
     NoSuchNode {
@@ -88,6 +91,7 @@ impl RequestError {
         match self {
             RequestError::Quorum(_)
             | RequestError::Limit(_)
+            | RequestError::Bucket(_)
             | RequestError::NoSuchNode { .. }
             | RequestError::Unreachable { .. } => Effect::NotApplied,
             RequestError::TimedOut { .. }

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod buckets;
 mod connect;
 mod error;
 mod operator;
@@ -28,13 +29,15 @@ mod ring;
 pub use atoll_antientropy::{Actor, Context, ContextToken, Dot};
 pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
 pub use atoll_wire::{
-    Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, MoveReport, MovesReport, NodeStatus,
-    Outcome, PartitionRepair, PeerStatus, Promise, Receipt, Repair, ReplicaReport,
+    BucketChanged, BucketId, Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, MoveReport,
+    MovesReport, NodeStatus, Outcome, PartitionRepair, PeerStatus, Promise, Receipt, Repair,
+    ReplicaReport,
 };
 
+pub use atoll_wire::bucket;
 pub use connect::Client;
 pub use error::{ConnectError, RequestError};
-pub use options::Options;
+pub use options::{Options, TIMEOUT};
 pub use profile::{Profile, ProfileError};
 pub use request::{GetReply, Value, WriteReply};
 pub use ring::ProposeError;

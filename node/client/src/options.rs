@@ -3,32 +3,40 @@
 use std::time::Duration;
 
 use atoll_ring::{NodeId, QuorumRequest};
-use atoll_wire::Repair;
+use atoll_wire::{Repair, bucket::Properties};
 
-/// The choices for one request. `Options::default()` is a majority of the bucket's copies, fsynced, within a second.
-#[derive(Clone, Debug)]
+/// The choices for one request. What is left out is as the bucket has it; if it says nothing either, a majority of its
+/// copies, fsynced, within a second.
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How many must answer, and who may. Default: majorities of the bucket's N, sloppy, every ack fsynced.
+    /// The bucket: its name, or `name@id` for one of several with that name. None = `default`.
+    pub bucket: Option<String>,
+    /// How many must answer, and who may. In the end: majorities of the bucket's N, sloppy, every ack fsynced.
     pub quorum: QuorumRequest,
-    /// What a read does for owners that are behind. Default: they are repaired after the answer.
-    pub repair: Repair,
-    /// For the whole request, every hop included. Default: 1 s. At most 60 s.
-    pub timeout: Duration,
-    /// The node that shall coordinate. Default: one of the key's owners, at random.
+    /// What a read does for owners that are behind. In the end: they are repaired after the answer.
+    pub repair: Option<Repair>,
+    /// For the whole request, every hop included. In the end: 1 s. At most 60 s.
+    pub timeout: Option<Duration>,
+    /// The node that shall coordinate. Otherwise one of the key's owners, at random.
     pub via: Option<NodeId>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        let (quorum, repair) = (QuorumRequest::default(), Repair::default());
-        Options { quorum, repair, timeout: Duration::from_secs(1), via: None }
-    }
-}
+/// How long a request may take of which nobody says it.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Options {
     /// The timeout as it travels.
-    pub(crate) fn timeout_ms(&self) -> u32 {
-        let ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
+    pub(crate) fn timeout_ms(&self, properties: &Properties) -> u32 {
+        let ms = match (self.timeout, properties.timeout_ms) {
+            (Some(timeout), _) => u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+            (None, Some(ms)) => ms,
+            (None, None) => u32::try_from(TIMEOUT.as_millis()).expect("a second"),
+        };
         ms.clamp(1, atoll_wire::limits::TIMEOUT_MS_MAX)
+    }
+
+    /// What a read does for owners that are behind.
+    pub(crate) fn repair(&self, properties: &Properties) -> Repair {
+        self.repair.or(properties.repair).unwrap_or_default()
     }
 }

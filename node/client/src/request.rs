@@ -10,15 +10,14 @@ use atoll_antientropy::{Actor, ContextToken, Dot};
 use atoll_ring::{NodeId, Quorum, Token};
 use atoll_transport::CallError;
 use atoll_wire::{
-    BucketId, Delete, DotParts, Effect, Envelope, ErrorCode, Get, Lane, NodeStatus, Put, Receipt,
-    Reply, Request, Role, StatusQuery, Stored,
-    limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    Delete, DotParts, Effect, Envelope, ErrorCode, Failure, Get, Lane, NodeStatus, Put, Receipt,
+    Reply, Request, Role, StatusQuery, Stored, bucket::Definition, limits::KEY_BYTES_MAX,
 };
 use bytes::Bytes;
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
-use crate::{Client, Options, RequestError};
+use crate::{Client, Options, RequestError, buckets::Bucket};
 
 /// What a read found. No values and no context: never written. No values but a context: deleted.
 #[derive(Clone, Debug)]
@@ -57,11 +56,12 @@ impl Client {
     /// # Errors
     /// See [`RequestError`].
     pub async fn get(&self, key: &[u8], options: &Options) -> Result<GetReply, RequestError> {
-        self.check(key, 0, options)?;
         let key = Bytes::copy_from_slice(key);
-        let request =
-            Request::Get(Get { key: key.clone(), quorum: options.quorum, repair: options.repair });
-        let (node, reply) = self.send(&key, &request, options).await?;
+        let get = |bucket: &Definition| {
+            let repair = options.repair(&bucket.properties);
+            Request::Get(Get { key: key.clone(), quorum: options.quorum, repair })
+        };
+        let (node, reply) = self.ask(&key, 0, get, options).await?;
         let Reply::Found(found) = reply else { return Err(nonsense(node, "no read")) };
         let siblings = found.siblings().ok_or_else(|| nonsense(node, "lengths do not add up"))?;
         Ok(GetReply {
@@ -84,11 +84,10 @@ impl Client {
         options: &Options,
     ) -> Result<WriteReply, RequestError> {
         let value = value.into();
-        self.check(key, value.len(), options)?;
-        let key = Bytes::copy_from_slice(key);
+        let (key, value_bytes) = (Bytes::copy_from_slice(key), value.len());
         let context = token_bytes(context);
         let put = Put { key: key.clone(), context, quorum: options.quorum, hops: 0, value };
-        match self.send(&key, &Request::Put(put), options).await? {
+        match self.ask(&key, value_bytes, |_| Request::Put(put.clone()), options).await? {
             (_, Reply::Put(stored)) => Ok(written(stored)),
             (node, _) => Err(nonsense(node, "no write")),
         }
@@ -104,11 +103,10 @@ impl Client {
         context: &ContextToken,
         options: &Options,
     ) -> Result<WriteReply, RequestError> {
-        self.check(key, 0, options)?;
         let key = Bytes::copy_from_slice(key);
         let context = token_bytes(Some(context));
         let delete = Delete { key: key.clone(), context, quorum: options.quorum, hops: 0 };
-        match self.send(&key, &Request::Delete(delete), options).await? {
+        match self.ask(&key, 0, |_| Request::Delete(delete.clone()), options).await? {
             (_, Reply::Deleted(stored)) => Ok(written(stored)),
             (node, _) => Err(nonsense(node, "no delete")),
         }
@@ -123,7 +121,7 @@ impl Client {
         node: NodeId,
         timeout: Duration,
     ) -> Result<NodeStatus, RequestError> {
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         match self.send(&Bytes::new(), &Request::Status(StatusQuery {}), &options).await? {
             (_, Reply::Status(status)) => Ok(*status),
             (node, _) => Err(nonsense(node, "no status")),
@@ -131,8 +129,15 @@ impl Client {
     }
 
     /// What can be refused without asking the cluster.
-    fn check(&self, key: &[u8], value_bytes: usize, options: &Options) -> Result<(), RequestError> {
-        Quorum::new(&options.quorum, self.view().bucket_n())?;
+    fn check(
+        &self,
+        key: &[u8],
+        value_bytes: usize,
+        options: &Options,
+        bucket: &Definition,
+    ) -> Result<(), RequestError> {
+        let Definition { name, n, properties, .. } = bucket;
+        Quorum::new(&properties.fill(&options.quorum, *n), *n)?;
         if key.is_empty() {
             return Err(RequestError::Limit("the key is empty".into()));
         }
@@ -142,21 +147,59 @@ impl Client {
                 key.len()
             )));
         }
-        if value_bytes > VALUE_BYTES_MAX {
+        let bytes_max = properties.value_bytes_max();
+        if value_bytes > bytes_max {
             return Err(RequestError::Limit(format!(
-                "the value has {value_bytes} bytes; at most {VALUE_BYTES_MAX} are allowed"
+                "the value has {value_bytes} bytes; at most {bytes_max} are allowed in the bucket `{name}`"
             )));
         }
         Ok(())
     }
 
+    /// Asks about a key in the bucket of these options. If the bucket was dropped since we heard of it, or whoever is asked
+    /// knows none, the name is looked up anew, and if it leads to another bucket that one is asked about.
+    async fn ask(
+        &self,
+        key: &Bytes,
+        value_bytes: usize,
+        request: impl Fn(&Definition) -> Request,
+        options: &Options,
+    ) -> Result<(NodeId, Reply), RequestError> {
+        let mut bucket = self.bucket(options).await?;
+        loop {
+            self.check(key, value_bytes, options, bucket.definition())?;
+            let request = request(bucket.definition());
+            let refused = match self.send_about(&bucket, key, &request, options).await {
+                Err(RequestError::Failed(failure)) if is_of_bucket(&failure) => failure,
+                outcome => return outcome,
+            };
+            let anew = self.bucket_anew(options).await?;
+            if anew.id == bucket.id {
+                return Err(RequestError::Failed(refused));
+            }
+            bucket = anew;
+        }
+    }
+
+    /// Asks about the cluster.
     pub(crate) async fn send(
         &self,
         key: &Bytes,
         request: &Request,
         options: &Options,
     ) -> Result<(NodeId, Reply), RequestError> {
-        let timeout_ms = options.timeout_ms();
+        let about = Bucket::default_bucket(self.view().bucket_n());
+        self.send_about(&about, key, request, options).await
+    }
+
+    async fn send_about(
+        &self,
+        bucket: &Bucket,
+        key: &Bytes,
+        request: &Request,
+        options: &Options,
+    ) -> Result<(NodeId, Reply), RequestError> {
+        let timeout_ms = options.timeout_ms(&bucket.definition().properties);
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let (lane, repeatable) = match request {
             Request::Get(_) => (Lane::Request, true),
@@ -196,17 +239,16 @@ impl Client {
             return Err(RequestError::NoSuchNode { node: node.to_string(), members });
         }
         self.retries.begin();
-        let bucket = BucketId::default_bucket(view.bucket_n());
         let mut tried = Vec::new();
         let mut refused = None;
-        let candidates = self.candidates(key, options, deadline, &mut tried).await;
+        let candidates = self.candidates(bucket, key, options, deadline, &mut tried).await;
         for (index, node) in candidates.iter().copied().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let envelope = Envelope {
                 epoch: view.epoch(),
                 left_ms: u32::try_from(left.as_millis()).unwrap_or(timeout_ms).max(1),
                 operation,
-                bucket,
+                bucket: bucket.id,
                 role,
             };
             let link = match self.peers.link(node) {
@@ -262,6 +304,7 @@ impl Client {
     /// Who may coordinate: the one that was named; else the key's owners in random order, then everybody else.
     async fn candidates(
         &self,
+        bucket: &Bucket,
         key: &Bytes,
         options: &Options,
         deadline: Instant,
@@ -271,8 +314,8 @@ impl Client {
         let (mut first, mut rest) = match options.via {
             Some(node) => (vec![node], Vec::new()),
             None => {
-                let bucket = BucketId::default_bucket(view.bucket_n());
-                let owners = view.owners(view.partition(Token::of(&bucket.0, key))).all();
+                let owners = view.owners(view.partition(Token::of(&bucket.id.0, key)));
+                let owners = owners.first(bucket.definition().n).all();
                 let others = view.members().iter().map(|member| member.id);
                 let others = others.filter(|node| !owners.contains(node)).collect();
                 (owners, others)
@@ -302,6 +345,12 @@ impl Client {
         first.sort_by_key(|node| self.is_suspect(*node)); // stable; a suspect comes last even if it is an owner
         first
     }
+}
+
+/// Whether a request was refused because of its bucket, and has done nothing.
+fn is_of_bucket(failure: &Failure) -> bool {
+    let of_bucket = matches!(failure.code, ErrorCode::UnknownBucket | ErrorCode::BucketDropped);
+    of_bucket && failure.effect == Effect::NotApplied
 }
 
 /// Whether a failure is one of the node that was asked, so that another may do better.
