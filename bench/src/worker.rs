@@ -196,7 +196,7 @@ impl Worker {
         mut chance: Chance,
         written: impl Fn(),
     ) -> Result<(), (String, RequestError)> {
-        self.options.timeout = self.options.timeout.max(PRELOAD_TIMEOUT);
+        self.options.timeout = self.options.timeout.max(Some(PRELOAD_TIMEOUT));
         self.options_of_first_read.timeout = self.options.timeout;
         for key in chance.own_keys(&self.load) {
             let mut tries = 1;
@@ -435,7 +435,7 @@ impl Due {
 }
 
 fn options(quorum: &QuorumRequest, timeout: Duration) -> Options {
-    Options { quorum: *quorum, timeout, ..Options::default() }
+    Options { quorum: *quorum, timeout: Some(timeout), ..Options::default() }
 }
 
 fn covers(read: Option<&ContextToken>, own: &ContextToken) -> bool {
@@ -453,6 +453,7 @@ fn pause(error: &RequestError) -> Duration {
         | RequestError::Limit(_)
         | RequestError::OtherKind(_)
         | RequestError::Session(_)
+        | RequestError::Bucket(_)
         | RequestError::NoSuchNode { .. }
         | RequestError::Unreachable { .. }
         | RequestError::TimedOut { .. }

@@ -41,16 +41,16 @@ pub struct Args {
     no_siblings: bool,
 
     /// What happens to owners that are behind: async repairs them after the answer, blocking before it, so that no later
-    /// quorum read sees less, none leaves them
-    #[arg(long, value_name = "MODE", default_value = "async", value_parser = repairs())]
-    repair: Repair,
+    /// quorum read sees less, none leaves them [default: the bucket's, else async]
+    #[arg(long, value_name = "MODE", value_parser = repairs())]
+    repair: Option<Repair>,
 
     #[command(flatten)]
     choices: Choices,
 }
 
 /// The repair modes, by their words.
-fn repairs() -> impl TypedValueParser<Value = Repair> {
+pub fn repairs() -> impl TypedValueParser<Value = Repair> {
     PossibleValuesParser::new(Repair::ALL.map(Repair::word)).map(|word| {
         let mode = Repair::ALL.into_iter().find(|mode| mode.word() == word);
         mode.expect("the parser lets no other word through")

@@ -1,5 +1,6 @@
 //! `atoll keys`: which keys of a bucket have a value, a page at a time.
 
+use atoll_wire::bucket::DEFAULT_BUCKET;
 use bytes::Bytes;
 use clap::Args as ClapArgs;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -108,7 +109,7 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
     match format {
         Format::Json => output::json(&Document {
             schema: "atoll.keys/v1",
-            bucket: options.bucket,
+            bucket: options.bucket.unwrap_or_else(|| DEFAULT_BUCKET.to_owned()),
             prefix: args.prefix,
             keys,
             next,

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
 mod bench;
+mod bucket;
 mod caller;
 mod change;
 mod cluster;
@@ -97,6 +98,9 @@ enum Command {
     /// Maps: fields of every kind, changed together
     #[command(subcommand)]
     Map(kinds::map::MapCommand),
+    /// Buckets: places for data of one kind, with choices of their own
+    #[command(subcommand)]
+    Bucket(bucket::BucketCommand),
     /// How the nodes of the cluster are, each asked itself; exits 5 if something is wrong
     #[command(after_help = "\
 `atoll status` shows how each node is, `atoll cluster status` who is a member and what moves,
@@ -193,6 +197,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Flag(command) => kinds::flag(command, cluster, output).await,
         Command::Max(command) => kinds::max(command, cluster, output).await,
         Command::Map(command) => kinds::map::run(command, cluster, output).await,
+        Command::Bucket(command) => bucket::run(command, cluster, output).await,
         Command::Status => status::run(cluster, output).await,
         Command::Ring(command) => ring::run(command, cluster, output).await,
         Command::Debug(command) => debug::run(command, cluster, output).await,

@@ -162,6 +162,7 @@ pub fn failure(asked: Asked, error: &RequestError) -> Failed {
         | RequestError::Limit(_)
         | RequestError::OtherKind(_)
         | RequestError::Session(_)
+        | RequestError::Bucket(_)
         | RequestError::NoSuchNode { .. } => Exit::Refused,
         RequestError::Unreachable { .. } => Exit::CannotConnect,
         RequestError::TimedOut { .. } => Exit::Timeout,
@@ -218,10 +219,12 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::BadOperation
         | ErrorCode::KeepsItsValue
         | ErrorCode::BadPage
+        | ErrorCode::BadBucket
         | ErrorCode::RingRejected => Exit::Refused,
-        ErrorCode::BadBucket | ErrorCode::BucketDropped => Exit::Refused,
-        ErrorCode::BucketExists | ErrorCode::TooManyBuckets => Exit::Conflict,
         ErrorCode::TooManySiblings
+        | ErrorCode::BucketExists
+        | ErrorCode::BucketDropped
+        | ErrorCode::TooManyBuckets
         | ErrorCode::TooManyElements
         | ErrorCode::TooManySessions
         | ErrorCode::CounterOverflow => Exit::Conflict,
@@ -287,6 +290,7 @@ fn mend(asked: Asked, error: &RequestError) -> Option<String> {
         RequestError::Quorum(_)
         | RequestError::Limit(_)
         | RequestError::Session(_)
+        | RequestError::Bucket(_)
         | RequestError::NoSuchNode { .. }
         | RequestError::Lost { .. }
         | RequestError::Nonsense { .. } => None,

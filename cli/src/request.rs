@@ -22,27 +22,27 @@ pub struct QuorumFlags {
     #[arg(short, value_name = "N")]
     n: Option<u8>,
 
-    /// Answers a read needs: a number, one, two, three, quorum or all [default: quorum]
+    /// Answers a read needs: a number, one, two, three, quorum or all [default: the bucket's, else quorum]
     #[arg(short, value_name = "LEVEL")]
     r: Option<Level>,
 
-    /// Acknowledgements a write needs [default: quorum]
+    /// Acknowledgements a write needs [default: the bucket's, else quorum]
     #[arg(short, value_name = "LEVEL")]
     w: Option<Level>,
 
-    /// Of the answers, how many must come from owners, not from fallbacks [default: 0]
+    /// Of the answers, how many must come from owners, not from fallbacks [default: the bucket's, else 0]
     #[arg(long, value_name = "LEVEL")]
     pr: Option<Level>,
 
-    /// Of the acknowledgements, how many must come from owners [default: 0]
+    /// Of the acknowledgements, how many must come from owners [default: the bucket's, else 0]
     #[arg(long, value_name = "LEVEL")]
     pw: Option<Level>,
 
-    /// Of the acknowledgements, how many must be on stable storage [default: as many as -w]
+    /// Of the acknowledgements, how many must be on stable storage [default: the bucket's, else as many as -w]
     #[arg(long, value_name = "LEVEL")]
     dw: Option<Level>,
 
-    /// Fallbacks may stand in for owners that are out of reach: available, and eventual (the default)
+    /// Fallbacks may stand in for owners that are out of reach: available, and eventual (the default, if the bucket does not say otherwise)
     #[arg(long, overrides_with = "strict")]
     sloppy: bool,
 
@@ -67,15 +67,15 @@ pub struct Choices {
     #[command(flatten)]
     quorum: QuorumFlags,
 
-    /// For the whole request
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    /// For the whole request [default: the bucket's, else 1s]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
 
     /// The node that shall coordinate, such as n3 [default: an owner of the key]
     #[arg(long, value_name = "NODE")]
     via: Option<NodeId>,
 
-    /// The bucket
+    /// The bucket: its name, or NAME@ID for one of several with that name; what is not chosen here is as the bucket has it
     #[arg(long, value_name = "NAME", default_value = "default")]
     bucket: String,
 
@@ -91,14 +91,14 @@ pub struct Choices {
 impl Choices {
     /// As the client takes them.
     pub fn options(&self) -> Result<Options, Failed> {
-        if self.timeout.is_zero() || self.timeout > Duration::from_secs(60) {
+        if self.timeout.is_some_and(|time| time.is_zero() || time > Duration::from_secs(60)) {
             let what = "--timeout must be above 0 and at most 60s";
             return Err(Failed::new(Exit::Refused, what));
         }
         let quorum = self.quorum.request();
         Quorum::check(&quorum).map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
         Ok(Options {
-            bucket: self.bucket.clone(),
+            bucket: Some(self.bucket.clone()),
             quorum,
             timeout: self.timeout,
             via: self.via,

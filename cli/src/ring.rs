@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use atoll_ring::{NodeId, Token, View};
-use atoll_wire::BucketId;
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -14,6 +13,7 @@ use crate::{
     cluster::status::left_over,
     exit::Failed,
     output::{self, Format},
+    receipt::{self, Asked},
     request::connect,
 };
 
@@ -27,10 +27,17 @@ pub enum RingCommand {
     /// The members and how much each owns
     Show,
     /// The owners of a key, in order, and who would stand in for them
-    #[command(after_help = "Example:\n  atoll ring lookup cart:7")]
+    #[command(after_help = "\
+Examples:
+  atoll ring lookup cart:7
+  atoll ring lookup cart:7 --bucket carts      its first N owners")]
     Lookup {
         /// The key
         key: String,
+
+        /// The bucket: its name, or NAME@ID
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        bucket: String,
     },
     /// What a change would move; nothing is changed
     Plan(plan::PlanArgs),
@@ -86,7 +93,7 @@ pub async fn run(
 ) -> Result<(), Failed> {
     match command {
         RingCommand::Show => show(&*view_now(cluster).await?, format),
-        RingCommand::Lookup { key } => lookup(&*view_now(cluster).await?, key, format),
+        RingCommand::Lookup { key, bucket } => lookup(cluster, key, &bucket, format).await?,
         RingCommand::Plan(args) => plan::run(&args, cluster, format).await?,
         RingCommand::Commit(args) => plan::commit(args, cluster, format).await?,
         RingCommand::Moves(args) => moves::run(&args, cluster, format).await?,
@@ -177,11 +184,21 @@ fn show(view: &View, format: Format) {
     }
 }
 
-fn lookup(view: &View, key: String, format: Format) {
-    let bucket = BucketId::default_bucket(view.bucket_n());
+async fn lookup(
+    cluster: Option<&str>,
+    key: String,
+    bucket: &str,
+    format: Format,
+) -> Result<(), Failed> {
+    let client = connect(cluster).await?;
+    let found = client.bucket_named(bucket).await;
+    client.close().await;
+    let (view, found) =
+        (client.view(), found.map_err(|error| receipt::failure(Asked::Read, &error)));
+    let (bucket, n) = found.map(|(id, definition)| (id, definition.n))?;
     let token = Token::of(&bucket.0, key.as_bytes());
     let partition = view.partition(token);
-    let owners = view.owners(partition).all();
+    let owners = view.owners(partition).first(n).all();
     let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>();
     let fallbacks: Vec<NodeId> =
         view.preference(partition).filter(|node| !owners.contains(node)).collect();
@@ -205,4 +222,5 @@ fn lookup(view: &View, key: String, format: Format) {
             anstream::println!("fallbacks  {}", document.fallbacks.join(", "));
         }
     }
+    Ok(())
 }

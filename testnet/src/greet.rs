@@ -38,7 +38,7 @@ pub(crate) async fn greet(testnet: &Testnet) -> Result<Greeting, String> {
     let level = Some(Level::Count(quorum));
     let options = Options {
         quorum: QuorumRequest { n: Some(owners), r: level, w: level, ..QuorumRequest::default() },
-        timeout: Duration::from_secs(5),
+        timeout: Some(Duration::from_secs(5)),
         ..Options::default()
     };
     let greeting = exchange(&client, quorum, &options).await;

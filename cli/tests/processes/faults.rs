@@ -56,14 +56,15 @@ async fn the_nth_write_or_fsync_ends_the_node_and_the_others_carry_on() {
 /// Writes through n1, which two of three disks must acknowledge.
 async fn put(client: &Client, keys: &mut Vec<String>) {
     let key = format!("key-{}", keys.len());
-    let options = Options { timeout: PATIENCE / 2, via: Some(NodeId(1)), ..Options::default() };
+    let options =
+        Options { timeout: Some(PATIENCE / 2), via: Some(NodeId(1)), ..Options::default() };
     client.put(key.as_bytes(), key.clone(), None, &options).await.expect("two whole disks");
     keys.push(key);
 }
 
 async fn get(client: &Client, key: &str) -> Vec<String> {
     let quorum = QuorumRequest { r: Some(Level::Count(2)), ..QuorumRequest::default() };
-    let options = Options { timeout: PATIENCE / 2, quorum, ..Options::default() };
+    let options = Options { timeout: Some(PATIENCE / 2), quorum, ..Options::default() };
     let read = client.get(key.as_bytes(), &options).await.expect("two nodes are up");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     read.values.iter().map(|value| text(&value.bytes)).collect()
@@ -77,7 +78,7 @@ async fn whoever_waits_for_a_disk_that_fails_is_answered() {
     testnet.ok(&["testnet", "restart", "n1", "--allow-faults", "--fail-sync", "8"]);
     let client = testnet.client().await;
     let all = QuorumRequest { w: Some(Level::Count(3)), ..QuorumRequest::default() };
-    let (timeout, via) = (PATIENCE / 2, Some(NodeId(1)));
+    let (timeout, via) = (Some(PATIENCE / 2), Some(NodeId(1)));
     let options = Options { timeout, via, quorum: all, ..Options::default() };
     let mut failed = Vec::new();
     while failed.is_empty() {

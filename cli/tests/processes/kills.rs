@@ -8,7 +8,8 @@ use crate::testnet::Testnet;
 async fn two_hundred_acknowledged_writes_survive_kills() {
     let testnet = Testnet::up(5, 23_000);
     let client = testnet.client().await;
-    let options = Options { timeout: std::time::Duration::from_secs(5), ..Options::default() };
+    let options =
+        Options { timeout: Some(std::time::Duration::from_secs(5)), ..Options::default() };
     let mut acknowledged = Vec::new();
     for number in 0..200u32 {
         if number % 40 == 20 {

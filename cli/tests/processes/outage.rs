@@ -12,7 +12,7 @@ use crate::testnet::Testnet;
 async fn writes_go_on_with_two_of_five_nodes_dead_and_nothing_is_lost() {
     let testnet = Testnet::up(5, 23_300);
     let client = testnet.client().await;
-    let patient = Options { timeout: Duration::from_secs(10), ..Options::default() };
+    let patient = Options { timeout: Some(Duration::from_secs(10)), ..Options::default() };
     let one = QuorumRequest { r: Some(Level::Count(1)), ..QuorumRequest::default() };
     let one = Options { quorum: one, ..patient.clone() };
     let mut stored: BTreeMap<String, String> = BTreeMap::new();

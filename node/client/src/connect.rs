@@ -9,10 +9,12 @@ use std::{
 
 use atoll_ring::{Epoch, NodeId, Update, View};
 use atoll_transport::{Expect, Identity, Link, Peers, Quic, tls::IDLE_LIMIT};
-use atoll_wire::{BucketId, Envelope, Lane, Reply, Request, Role, ViewQuery};
+use atoll_wire::{
+    BucketId, BucketsQuery, Envelope, Lane, Reply, Request, Role, ViewQuery, bucket::Registry,
+};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{ConnectError, Profile, in_flight::InFlight, retries::Retries};
+use crate::{ConnectError, Profile, buckets::Buckets, in_flight::InFlight, retries::Retries};
 
 /// A connection to a cluster. Cheap to share behind an `Arc`; all methods take `&self`.
 pub struct Client {
@@ -25,6 +27,7 @@ pub struct Client {
     suspects: Mutex<BTreeMap<NodeId, Instant>>,
     pub(crate) in_flight: InFlight,
     pub(crate) retries: Retries,
+    pub(crate) buckets: Buckets,
 }
 
 impl Client {
@@ -60,7 +63,8 @@ impl Client {
         let mut tried = Vec::new();
         while let Some(dial) = dials.join_next().await {
             match dial.expect("dials do not panic") {
-                (_, Ok(view)) => {
+                (_, Ok((view, registry))) => {
+                    let buckets = Buckets::of(registry);
                     let peers = Peers::new(quic.clone(), role_for(speaks_for), speaks_for);
                     let view = RwLock::new(Arc::new(view));
                     let client = Client {
@@ -71,6 +75,7 @@ impl Client {
                         suspects: Mutex::default(),
                         in_flight: InFlight::default(),
                         retries: Retries::default(),
+                        buckets,
                     };
                     client.follow(&client.view());
                     return Ok(client);
@@ -138,7 +143,7 @@ async fn learn(
     profile: Profile,
     seed: SocketAddr,
     speaks_for: Option<NodeId>,
-) -> (SocketAddr, Result<View, String>) {
+) -> (SocketAddr, Result<(View, Registry), String>) {
     let learned = async {
         let link = quic
             .dial(seed, Expect::AnyNode, role_for(speaks_for), speaks_for)
@@ -147,7 +152,11 @@ async fn learn(
         if link.cluster() != profile.cluster {
             return Err(format!("is of cluster {}, not {}", link.cluster(), profile.cluster));
         }
-        fetch_view(&link, role_for(speaks_for)).await
+        let view = fetch_view(&link, role_for(speaks_for)).await?;
+        // a node that cannot tell them now is asked again when a name leads nowhere
+        let registry = fetch_buckets(&link, role_for(speaks_for), view.bucket_n()).await;
+        let registry = registry.unwrap_or_else(|| Registry::new(view.bucket_n()));
+        Ok((view, registry))
     };
     (seed, learned.await)
 }
@@ -157,14 +166,30 @@ fn role_for(speaks_for: Option<NodeId>) -> Role {
     if speaks_for.is_some() { Role::Node } else { Role::Client }
 }
 
-pub(crate) async fn fetch_view(link: &Link, role: Role) -> Result<View, String> {
-    let envelope = Envelope {
+/// An envelope of somebody who knows nothing of the cluster yet.
+fn first_envelope(role: Role) -> Envelope {
+    Envelope {
         epoch: Epoch(0),
         left_ms: VIEW_LIMIT_MS,
         operation: 0,
         bucket: BucketId([0; 16]),
         role,
-    };
+    }
+}
+
+async fn fetch_buckets(link: &Link, role: Role, replicas: u8) -> Option<Registry> {
+    let request = Request::Buckets(BucketsQuery { have: 0 });
+    let envelope = first_envelope(role);
+    let call = link.call(Lane::Control, &envelope, &request);
+    let limit = Duration::from_millis(u64::from(VIEW_LIMIT_MS));
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok((_, Reply::Buckets(known)))) => Registry::decode(&known.registry, replicas).ok(),
+        Ok(Ok(_) | Err(_)) | Err(_) => None,
+    }
+}
+
+pub(crate) async fn fetch_view(link: &Link, role: Role) -> Result<View, String> {
+    let envelope = first_envelope(role);
     let request = Request::View(ViewQuery { have: 0 });
     let call = link.call(Lane::Control, &envelope, &request);
     let limit = Duration::from_millis(u64::from(VIEW_LIMIT_MS));

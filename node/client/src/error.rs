@@ -4,7 +4,7 @@ use std::fmt;
 
 use atoll_antientropy::Kind;
 use atoll_ring::QuorumError;
-use atoll_wire::{Effect, Failure};
+use atoll_wire::{Effect, Failure, bucket::Unresolved};
 
 use crate::ProfileError;
 
@@ -46,6 +46,9 @@ pub enum RequestError {
     /// The session cannot go on. Nothing was sent.
     #[error("{0}")]
     Session(String),
+    /// The bucket's name leads to no bucket, or not to one alone. Nothing was sent.
+    #[error(transparent)]
+    Bucket(#[from] Unresolved),
     /// The node that shall coordinate is no member. Nothing was sent.
     #[error("there is no {node} in this cluster; its nodes are {members}")]
     NoSuchNode {
@@ -96,6 +99,7 @@ impl RequestError {
             RequestError::Quorum(_) => "bad quorum",
             RequestError::Limit(_) => "over a limit",
             RequestError::OtherKind(_) => "another kind",
+            RequestError::Bucket(_) => "unknown bucket",
             RequestError::Session(_) => "session cannot go on",
             RequestError::NoSuchNode { .. } => "no such node",
             RequestError::Unreachable { .. } => "unreachable",
@@ -113,6 +117,7 @@ impl RequestError {
             | RequestError::Limit(_)
             | RequestError::OtherKind(_)
             | RequestError::Session(_)
+            | RequestError::Bucket(_)
             | RequestError::NoSuchNode { .. }
             | RequestError::Unreachable { .. } => Effect::NotApplied,
             RequestError::TimedOut { .. }

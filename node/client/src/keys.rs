@@ -39,8 +39,9 @@ impl Client {
             limit: u16::try_from(limit.clamp(1, LIST_KEYS_MAX)).expect("it fits"),
             quorum: options.quorum,
         });
+        let bucket = self.bucket(options).await?;
         // any node may answer: the partitions are spread over all of them
-        let (node, reply) = self.send(&Bytes::new(), &list, options).await?;
+        let (node, reply) = self.send_about(&bucket, &Bytes::new(), &list, options).await?;
         let Reply::Listed(listed) = reply else { return Err(nonsense(node, "no keys")) };
         Ok(KeysPage {
             keys: listed.read().ok_or_else(|| nonsense(node, "these are no keys"))?,

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod buckets;
 mod connect;
 mod error;
 mod in_flight;
@@ -35,15 +36,17 @@ pub use atoll_antientropy::{
 };
 pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
 pub use atoll_wire::{
-    Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, MoveReport, MovesReport, NodeStatus,
-    Outcome, PartitionRepair, PeerStatus, Promise, Receipt, Repair, ReplicaReport,
+    BucketChanged, BucketId, Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, MoveReport,
+    MovesReport, NodeStatus, Outcome, PartitionRepair, PeerStatus, Promise, Receipt, Repair,
+    ReplicaReport,
 };
 
+pub use atoll_wire::bucket;
 pub use connect::Client;
 pub use error::{ConnectError, RequestError};
 pub use keys::KeysPage;
 pub use many::KeyChange;
-pub use options::{Options, Ttl};
+pub use options::{Options, TIMEOUT, Ttl};
 pub use profile::{Profile, ProfileError};
 pub use request::{GetReply, ReadReply, Value, WriteReply};
 pub use ring::ProposeError;

@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 
 use atoll_antientropy::{ContextToken, Operation};
 use atoll_ring::{NodeId, Token};
-use atoll_wire::{Ask, BucketId, Effect, Get, Many, One, Reply, Request, Write, limits::MANY_MAX};
+use atoll_wire::{Ask, Effect, Get, Many, One, Reply, Request, Write, limits::MANY_MAX};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use crate::{
     Client, Options, ReadReply, RequestError, WriteReply,
+    buckets::Bucket,
     request::{nonsense, only_there, read_reply, token_bytes, written},
 };
 
@@ -38,8 +39,12 @@ impl Client {
         keys: &[Bytes],
         options: &Options,
     ) -> Vec<Result<ReadReply, RequestError>> {
+        let repair = match self.bucket(options).await {
+            Ok(bucket) => options.repair(&bucket.definition().properties),
+            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
+        };
         let ask = |key: &Bytes| {
-            let (key, quorum, repair) = (key.clone(), options.quorum, options.repair);
+            let (key, quorum) = (key.clone(), options.quorum);
             Ask::Get(Get { key, session: None, quorum, repair })
         };
         let asks: Vec<(Bytes, Ask)> = keys.iter().map(|key| (key.clone(), ask(key))).collect();
@@ -83,16 +88,21 @@ impl Client {
     ) -> Vec<Result<(NodeId, Reply), RequestError>> {
         let mut outcomes: Vec<Option<Result<(NodeId, Reply), RequestError>>> = Vec::new();
         outcomes.resize_with(asks.len(), || None);
+        let bucket = match self.bucket(options).await {
+            Ok(bucket) => bucket,
+            Err(error) => return asks.iter().map(|_| Err(error.clone())).collect(),
+        };
         let mut left = Vec::new();
         for (index, (key, _)) in asks.iter().enumerate() {
-            match self.check(key, 0, options) {
+            match self.check(key, 0, options, bucket.definition()) {
                 Ok(()) => left.push(index),
                 Err(error) => outcomes[index] = Some(Err(error)),
             }
         }
-        let groups = self.grouped(asks, left, options);
-        let sent =
-            groups.into_iter().map(|(node, group)| self.ask_group(node, group, asks, options));
+        let groups = self.grouped(&bucket, asks, left, options);
+        let sent = groups
+            .into_iter()
+            .map(|(node, group)| self.ask_group(&bucket, node, group, asks, options));
         for (index, outcome) in join_all(sent).await.into_iter().flatten() {
             outcomes[index] = Some(outcome);
         }
@@ -103,6 +113,7 @@ impl Client {
     /// Who is asked for which of them.
     fn grouped(
         &self,
+        bucket: &Bucket,
         asks: &[(Bytes, Ask)],
         mut left: Vec<usize>,
         options: &Options,
@@ -111,13 +122,12 @@ impl Client {
             return chunks(asks, left).into_iter().map(|chunk| (options.via, chunk)).collect();
         }
         let view = self.view();
-        let bucket = BucketId::default_bucket(view.bucket_n());
         let members: Vec<NodeId> = view.members().iter().map(|member| member.id).collect();
         let mut up: BTreeSet<NodeId> = self.peers.up(&members).into_iter().collect();
         up.retain(|node| !self.is_suspect(*node));
         let owners_of = |index: &usize| {
-            let token = Token::of(&bucket.0, &asks[*index].0);
-            view.owners(view.partition(token)).all()
+            let token = Token::of(&bucket.id.0, &asks[*index].0);
+            view.owners(view.partition(token)).first(bucket.definition().n).all()
         };
         let mut groups = Vec::new();
         while !left.is_empty() {
@@ -140,6 +150,7 @@ impl Client {
     /// Asks one node for all of these, and for what it could not do somebody else, one by one.
     async fn ask_group(
         &self,
+        bucket: &Bucket,
         node: Option<NodeId>,
         group: Vec<usize>,
         asks: &[(Bytes, Ask)],
@@ -156,7 +167,7 @@ impl Client {
             .collect();
         let first = &asks[group[0]].0;
         let told = Options { via: node.or(options.via), ..options.clone() };
-        let sent = self.send(first, &Request::Many(Many::of(&ones)), &told).await;
+        let sent = self.send_about(bucket, first, &Request::Many(Many::of(&ones)), &told).await;
         let replies = match &sent {
             Ok((node, Reply::Many(replies))) => replies
                 .read()
@@ -172,7 +183,7 @@ impl Client {
                         Reply::Failed(failure)
                             if failure.effect == Effect::NotApplied && only_there(failure.code) =>
                         {
-                            self.alone(&asks[index], operation, options).await
+                            self.alone(bucket, &asks[index], operation, options).await
                         }
                         Reply::Failed(failure) => Err(RequestError::Failed(failure)),
                         reply => Ok((node, reply)),
@@ -189,7 +200,7 @@ impl Client {
                 let again = reads_only || error.effect() == Effect::NotApplied;
                 for (index, operation) in group.into_iter().zip(operations) {
                     let outcome = match again {
-                        true => self.alone(&asks[index], operation, options).await,
+                        true => self.alone(bucket, &asks[index], operation, options).await,
                         false => Err(error.clone()),
                     };
                     outcomes.push((index, outcome));
@@ -202,6 +213,7 @@ impl Client {
     /// The same as a request of its own.
     async fn alone(
         &self,
+        bucket: &Bucket,
         (key, ask): &(Bytes, Ask),
         operation: u128,
         options: &Options,
@@ -211,7 +223,7 @@ impl Client {
             Ask::Get(get) => Request::Get(get.clone()),
         };
         let options = Options { operation: Some(operation), ..options.clone() };
-        self.send(key, &request, &options).await
+        self.send_about(bucket, key, &request, &options).await
     }
 }
 

@@ -20,7 +20,7 @@ impl Client {
         node: NodeId,
         timeout: Duration,
     ) -> Result<Vec<PartitionRepair>, RequestError> {
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         match self.send(&Bytes::new(), &Request::RepairStatus(RepairQuery {}), &options).await? {
             (_, Reply::RepairStatus(report)) => {
                 report.read().ok_or_else(|| nonsense(node, "no report"))
@@ -42,7 +42,7 @@ impl Client {
         accept_loss: bool,
         timeout: Duration,
     ) -> Result<u32, RequestError> {
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         let run = Request::RepairRun(RepairRun { partition, accept_loss });
         match self.send(&Bytes::new(), &run, &options).await? {
             (_, Reply::RepairRun(started)) => Ok(started.partitions),
@@ -60,7 +60,7 @@ impl Client {
         dump: Dump,
         timeout: Duration,
     ) -> Result<Dumped, RequestError> {
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         match self.send(&Bytes::new(), &Request::Dump(dump), &options).await? {
             (_, Reply::Dumped(page)) => Ok(page),
             (node, _) => Err(nonsense(node, "no dump")),

@@ -3,36 +3,31 @@
 use std::time::Duration;
 
 use atoll_ring::{NodeId, QuorumRequest};
-use atoll_wire::{Repair, Write, bucket::DEFAULT_BUCKET};
+use atoll_wire::{Repair, Write, bucket::Properties};
 
-/// The choices for one request. `Options::default()` is a majority of the bucket's copies, fsynced, within a second.
-#[derive(Clone, Debug)]
+/// The choices for one request. What is left out is as the bucket has it; if it says nothing either, a majority of its
+/// copies, fsynced, within a second.
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The bucket, by its name. Default: `default`.
-    pub bucket: String,
-    /// How many must answer, and who may. Default: majorities of the bucket's N, sloppy, every ack fsynced.
+    /// The bucket: its name, or `name@id` for one of several with that name. None = `default`.
+    pub bucket: Option<String>,
+    /// How many must answer, and who may. In the end: majorities of the bucket's N, sloppy, every ack fsynced.
     pub quorum: QuorumRequest,
-    /// What a read does for owners that are behind. Default: they are repaired after the answer.
-    pub repair: Repair,
-    /// For the whole request, every hop included. Default: 1 s. At most 60 s.
-    pub timeout: Duration,
-    /// How long a value that is put shall be shown, from now on. Default: as the bucket says.
+    /// What a read does for owners that are behind. In the end: they are repaired after the answer.
+    pub repair: Option<Repair>,
+    /// For the whole request, every hop included. In the end: 1 s. At most 60 s.
+    pub timeout: Option<Duration>,
+    /// How long a value that is put shall be shown, from now on. In the end: without an end.
     pub ttl: Ttl,
-    /// The node that shall coordinate. Default: one of the key's owners, at random.
+    /// The node that shall coordinate. Otherwise one of the key's owners, at random.
     pub via: Option<NodeId>,
     /// The number of the operation. Give the same to a repetition, and a value that was stored twice is shown once.
     /// Default: drawn at random.
     pub operation: Option<u128>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        let (quorum, repair) = (QuorumRequest::default(), Repair::default());
-        let ttl = Ttl::AsTheBucketSays;
-        let (bucket, timeout) = (DEFAULT_BUCKET.to_owned(), Duration::from_secs(1));
-        Options { bucket, quorum, repair, timeout, ttl, via: None, operation: None }
-    }
-}
+/// How long a request may take of which nobody says it.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a value is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +52,17 @@ impl Options {
     }
 
     /// The timeout as it travels.
-    pub(crate) fn timeout_ms(&self) -> u32 {
-        let ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
+    pub(crate) fn timeout_ms(&self, properties: &Properties) -> u32 {
+        let ms = match (self.timeout, properties.timeout_ms) {
+            (Some(timeout), _) => u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+            (None, Some(ms)) => ms,
+            (None, None) => u32::try_from(TIMEOUT.as_millis()).expect("a second"),
+        };
         ms.clamp(1, atoll_wire::limits::TIMEOUT_MS_MAX)
+    }
+
+    /// What a read does for owners that are behind.
+    pub(crate) fn repair(&self, properties: &Properties) -> Repair {
+        self.repair.or(properties.repair).unwrap_or_default()
     }
 }

@@ -10,14 +10,13 @@ use atoll_antientropy::{Actor, ContextToken, Dot, Operation, Reading};
 use atoll_ring::{NodeId, Quorum, Token};
 use atoll_transport::CallError;
 use atoll_wire::{
-    BucketId, DotParts, Effect, Envelope, ErrorCode, Found, Get, Lane, NodeStatus, Receipt, Reply,
-    Request, Role, StatusQuery, Stored, Write,
-    limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    DotParts, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane, NodeStatus, Receipt, Reply,
+    Request, Role, StatusQuery, Stored, Write, bucket::Definition, limits::KEY_BYTES_MAX,
 };
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Client, Options, RequestError};
+use crate::{Client, Options, RequestError, buckets::Bucket};
 
 /// What a read found.
 #[derive(Clone, Debug)]
@@ -160,11 +159,12 @@ impl Client {
         session: Option<Bytes>,
         options: &Options,
     ) -> Result<ReadReply, RequestError> {
-        self.check(key, 0, options)?;
         let key = Bytes::copy_from_slice(key);
-        let (quorum, repair) = (options.quorum, options.repair);
-        let get = Request::Get(Get { key: key.clone(), session, quorum, repair });
-        let (node, reply) = self.send(&key, &get, options).await?;
+        let get = |bucket: &Definition| {
+            let (quorum, repair) = (options.quorum, options.repair(&bucket.properties));
+            Request::Get(Get { key: key.clone(), session: session.clone(), quorum, repair })
+        };
+        let (node, reply) = self.ask(&key, 0, get, options).await?;
         let Reply::Found(found) = reply else { return Err(nonsense(node, "no read")) };
         read_reply(node, found)
     }
@@ -182,7 +182,6 @@ impl Client {
             Operation::Put { value, .. } => value.len(),
             _ => 0,
         };
-        self.check(key, value_bytes, options)?;
         let key = Bytes::copy_from_slice(key);
         let write = Write {
             context: token_bytes(context),
@@ -190,11 +189,14 @@ impl Client {
             ttl_ms: options.ttl_ms(),
             ..Write::new(key.clone(), options.quorum, operation)
         };
-        let request = Request::Write(write);
-        let mut answer = self.send(&key, &request, options).await;
+        // all attempts are one operation
+        let operation_id = options.operation.unwrap_or_else(rand::random);
+        let options = &Options { operation: Some(operation_id), ..options.clone() };
+        let request = |_: &Definition| Request::Write(write.clone());
+        let mut answer = self.ask(&key, value_bytes, request, options).await;
         let unsure = |error: &RequestError| error.effect() != Effect::NotApplied;
         if operation.repeats_safely() && answer.as_ref().is_err_and(unsure) {
-            answer = self.send(&key, &request, options).await; // whoever was silent is asked last
+            answer = self.ask(&key, value_bytes, request, options).await; // whoever was silent is asked last
         }
         match answer? {
             (_, Reply::Written(stored)) => Ok(written(stored)),
@@ -211,7 +213,7 @@ impl Client {
         node: NodeId,
         timeout: Duration,
     ) -> Result<NodeStatus, RequestError> {
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         match self.send(&Bytes::new(), &Request::Status(StatusQuery {}), &options).await? {
             (_, Reply::Status(status)) => Ok(*status),
             (node, _) => Err(nonsense(node, "no status")),
@@ -224,8 +226,10 @@ impl Client {
         key: &[u8],
         value_bytes: usize,
         options: &Options,
+        bucket: &Definition,
     ) -> Result<(), RequestError> {
-        Quorum::new(&options.quorum, self.view().bucket_n())?;
+        let Definition { name, n, properties, .. } = bucket;
+        Quorum::new(&properties.fill(&options.quorum, *n), *n)?;
         if key.is_empty() {
             return Err(RequestError::Limit("the key is empty".into()));
         }
@@ -235,21 +239,59 @@ impl Client {
                 key.len()
             )));
         }
-        if value_bytes > VALUE_BYTES_MAX {
+        let bytes_max = properties.value_bytes_max();
+        if value_bytes > bytes_max {
             return Err(RequestError::Limit(format!(
-                "the value has {value_bytes} bytes; at most {VALUE_BYTES_MAX} are allowed"
+                "the value has {value_bytes} bytes; at most {bytes_max} are allowed in the bucket `{name}`"
             )));
         }
         Ok(())
     }
 
+    /// Asks about a key in the bucket of these options. If the bucket was dropped since we heard of it, or whoever is asked
+    /// knows none, the name is looked up anew, and if it leads to another bucket that one is asked about.
+    async fn ask(
+        &self,
+        key: &Bytes,
+        value_bytes: usize,
+        request: impl Fn(&Definition) -> Request,
+        options: &Options,
+    ) -> Result<(NodeId, Reply), RequestError> {
+        let mut bucket = self.bucket(options).await?;
+        loop {
+            self.check(key, value_bytes, options, bucket.definition())?;
+            let request = request(bucket.definition());
+            let refused = match self.send_about(&bucket, key, &request, options).await {
+                Err(RequestError::Failed(failure)) if is_of_bucket(&failure) => failure,
+                outcome => return outcome,
+            };
+            let anew = self.bucket_anew(options).await?;
+            if anew.id == bucket.id {
+                return Err(RequestError::Failed(refused));
+            }
+            bucket = anew;
+        }
+    }
+
+    /// Asks about the cluster.
     pub(crate) async fn send(
         &self,
         key: &Bytes,
         request: &Request,
         options: &Options,
     ) -> Result<(NodeId, Reply), RequestError> {
-        let timeout_ms = options.timeout_ms();
+        let about = Bucket::default_bucket(self.view().bucket_n());
+        self.send_about(&about, key, request, options).await
+    }
+
+    pub(crate) async fn send_about(
+        &self,
+        bucket: &Bucket,
+        key: &Bytes,
+        request: &Request,
+        options: &Options,
+    ) -> Result<(NodeId, Reply), RequestError> {
+        let timeout_ms = options.timeout_ms(&bucket.definition().properties);
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let (lane, repeatable) = match request {
             Request::Get(_) | Request::List(_) => (Lane::Request, true),
@@ -290,17 +332,16 @@ impl Client {
             return Err(RequestError::NoSuchNode { node: node.to_string(), members });
         }
         self.retries.begin();
-        let bucket = BucketId::default_bucket(view.bucket_n());
         let mut tried = Vec::new();
         let mut refused = None;
-        let candidates = self.candidates(key, options, deadline, &mut tried).await;
+        let candidates = self.candidates(bucket, key, options, deadline, &mut tried).await;
         for (index, node) in candidates.iter().copied().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let envelope = Envelope {
                 epoch: view.epoch(),
                 left_ms: u32::try_from(left.as_millis()).unwrap_or(timeout_ms).max(1),
                 operation,
-                bucket,
+                bucket: bucket.id,
                 role,
             };
             let link = match self.peers.link(node) {
@@ -367,6 +408,7 @@ impl Client {
     /// Who may coordinate: the one that was named; else the key's owners as they are drawn, then everybody else.
     async fn candidates(
         &self,
+        bucket: &Bucket,
         key: &Bytes,
         options: &Options,
         deadline: Instant,
@@ -376,8 +418,8 @@ impl Client {
         let (mut first, mut rest) = match options.via {
             Some(node) => (vec![node], Vec::new()),
             None => {
-                let bucket = BucketId::default_bucket(view.bucket_n());
-                let owners = view.owners(view.partition(Token::of(&bucket.0, key))).all();
+                let owners = view.owners(view.partition(Token::of(&bucket.id.0, key)));
+                let owners = owners.first(bucket.definition().n).all();
                 let others = view.members().iter().map(|member| member.id);
                 let others = others.filter(|node| !owners.contains(node)).collect();
                 (owners, others)
@@ -407,6 +449,12 @@ impl Client {
         first.sort_by_key(|node| self.is_suspect(*node)); // stable; a suspect comes last even if it is an owner
         first
     }
+}
+
+/// Whether a request was refused because of its bucket, and has done nothing.
+fn is_of_bucket(failure: &Failure) -> bool {
+    let of_bucket = matches!(failure.code, ErrorCode::UnknownBucket | ErrorCode::BucketDropped);
+    of_bucket && failure.effect == Effect::NotApplied
 }
 
 /// Whether a failure is one of the node that was asked, so that another may do better.

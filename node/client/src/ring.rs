@@ -137,7 +137,7 @@ impl Client {
     ) -> Result<Epoch, ProposeError> {
         let command = postcard::to_stdvec(command).expect("a command is plain data").into();
         let request = Request::Propose(Propose { hops: 0, command });
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         match self.send(&Bytes::new(), &request, &options).await {
             Ok((_, Reply::Proposed(proposed))) => Ok(Epoch(proposed.epoch)),
             Ok((node, _)) => Err(ProposeError::Unknown(nonsense(node, "no epoch").to_string())),
@@ -169,7 +169,7 @@ impl Client {
         node: NodeId,
         timeout: Duration,
     ) -> Result<MovesReport, RequestError> {
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         match self.send(&Bytes::new(), &Request::Moves(MovesQuery {}), &options).await? {
             (_, Reply::Moves(report)) => Ok(report),
             (node, _) => Err(nonsense(node, "no report of moves")),
@@ -214,7 +214,7 @@ impl Client {
         after: Epoch,
         timeout: Duration,
     ) -> Result<Vec<Entry>, RequestError> {
-        let options = Options { timeout, via: Some(node), ..Options::default() };
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
         let query = Request::View(ViewQuery { have: after.0 });
         match self.send(&Bytes::new(), &query, &options).await? {
             (node, Reply::View(reply)) => match postcard::from_bytes(&reply.view) {

@@ -60,11 +60,14 @@ pub struct SessionState {
     pub(crate) cluster: [u8; 16],
     /// Its name in counters.
     number: u128,
-    /// Per bucket and key the token of what it has seen.
-    seen: BTreeMap<(String, Bytes), Bytes>,
-    /// Per bucket, key and place in it how far it has counted.
-    counted: BTreeMap<(String, Bytes, Vec<(Bytes, u8)>), Counted>,
+    /// The token of what it has seen.
+    seen: BTreeMap<Name, Bytes>,
+    /// How far it has counted, at a place in a map or at the key itself.
+    counted: BTreeMap<(Name, Vec<(Bytes, u8)>), Counted>,
 }
+
+/// A bucket's id and a key in it.
+type Name = ([u8; 16], Bytes);
 
 /// How far a session has counted on one counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,10 +113,11 @@ impl Session<'_> {
     /// # Errors
     /// See [`RequestError`]; `session not satisfied` says what is missing.
     pub async fn read(&mut self, key: &[u8], options: &Options) -> Result<ReadReply, RequestError> {
-        let seen = self.seen(key, options)?;
+        let name = self.name(key, options).await?;
+        let seen = self.seen(&name)?;
         let reply = self.client.read_after(key, seen, options).await?;
         if let Some(context) = &reply.context {
-            self.remember(key, options, context)?;
+            self.remember(name, context)?;
         }
         Ok(reply)
     }
@@ -137,7 +141,7 @@ impl Session<'_> {
         options: &Options,
     ) -> Result<WriteReply, RequestError> {
         let put = Operation::Put { value: value.into(), expires_ms: None };
-        let context = self.context(key, options);
+        let context = self.context(key, options).await?;
         self.change(key, &put, context.as_ref(), options).await
     }
 
@@ -157,9 +161,17 @@ impl Session<'_> {
     }
 
     /// What this session has seen of a key, to be handed to a change that replaces it.
-    pub fn context(&self, key: &[u8], options: &Options) -> Option<ContextToken> {
-        let seen = self.state.seen.get(&name(key, options))?;
-        (!seen.is_empty()).then(|| ContextToken::from(seen.clone()))
+    ///
+    /// # Errors
+    /// There is no such bucket.
+    pub async fn context(
+        &self,
+        key: &[u8],
+        options: &Options,
+    ) -> Result<Option<ContextToken>, RequestError> {
+        let name = self.name(key, options).await?;
+        let seen = self.state.seen.get(&name).filter(|seen| !seen.is_empty());
+        Ok(seen.map(|seen| ContextToken::from(seen.clone())))
     }
 
     /// Does what an operation says, after all that this session has seen of the key. Increments become this session's.
@@ -173,9 +185,11 @@ impl Session<'_> {
         context: Option<&ContextToken>,
         options: &Options,
     ) -> Result<WriteReply, RequestError> {
-        let seen = self.seen(key, options)?;
+        let name = self.name(key, options).await?;
+        let seen = self.seen(&name)?;
         let before = self.state.counted.clone();
-        let operation = self.counted(key, options, operation)?;
+        let mut counting = Counting { state: &mut self.state, name: &name, path: Vec::new() };
+        let operation = counting.operation(operation)?;
         let counts = self.state.counted != before;
         if counts {
             self.save()?; // before it is sent: a sequence number is never used for two totals
@@ -184,7 +198,7 @@ impl Session<'_> {
         match &outcome {
             Ok(reply) if self.remembers => {
                 let context = reply.session.as_ref().unwrap_or(&reply.context).clone();
-                self.remember(key, options, &context)?;
+                self.remember(name, &context)?;
             }
             Ok(_) => {}
             Err(error) if counts && error.effect() == Effect::NotApplied => {
@@ -197,47 +211,35 @@ impl Session<'_> {
     }
 
     /// What was certainly not applied is not counted with the next one either. The sequence numbers stay used.
-    fn take_back(&mut self, before: BTreeMap<(String, Bytes, Vec<(Bytes, u8)>), Counted>) {
+    fn take_back(&mut self, before: BTreeMap<(Name, Vec<(Bytes, u8)>), Counted>) {
         for (place, counted) in &mut self.state.counted {
             counted.total = before.get(place).map_or(0, |before| before.total);
         }
     }
 
-    /// An operation in which increments are those of this session.
-    fn counted(
-        &mut self,
-        key: &[u8],
-        options: &Options,
-        operation: &Operation,
-    ) -> Result<Operation, RequestError> {
-        let (bucket, key) = name(key, options);
-        let mut counting = Counting { state: &mut self.state, bucket, key, path: Vec::new() };
-        counting.operation(operation)
+    async fn name(&self, key: &[u8], options: &Options) -> Result<Name, RequestError> {
+        let bucket = self.client.bucket(options).await?;
+        Ok((bucket.id.0, Bytes::copy_from_slice(key)))
     }
 
-    fn seen(&self, key: &[u8], options: &Options) -> Result<Option<Bytes>, RequestError> {
+    /// What it has seen of a key, as it travels; none, if it does not remember.
+    fn seen(&self, name: &Name) -> Result<Option<Bytes>, RequestError> {
         if !self.remembers {
             return Ok(None);
         }
-        let name = name(key, options);
-        if self.state.seen.len() >= SESSION_KEYS_MAX && !self.state.seen.contains_key(&name) {
+        if self.state.seen.len() >= SESSION_KEYS_MAX && !self.state.seen.contains_key(name) {
             return Err(RequestError::Session(format!(
                 "the session has seen {SESSION_KEYS_MAX} keys, as many as it can remember; begin a new one"
             )));
         }
-        Ok(Some(self.state.seen.get(&name).cloned().unwrap_or_default()))
+        Ok(Some(self.state.seen.get(name).cloned().unwrap_or_default()))
     }
 
-    fn remember(
-        &mut self,
-        key: &[u8],
-        options: &Options,
-        context: &ContextToken,
-    ) -> Result<(), RequestError> {
+    fn remember(&mut self, name: Name, context: &ContextToken) -> Result<(), RequestError> {
         if !self.remembers || context.as_bytes().is_empty() {
             return Ok(());
         }
-        self.state.seen.insert(name(key, options), context.as_bytes().clone());
+        self.state.seen.insert(name, context.as_bytes().clone());
         self.save()
     }
 
@@ -254,8 +256,7 @@ impl Session<'_> {
 /// Makes the increments of an operation those of a session.
 struct Counting<'a> {
     state: &'a mut SessionState,
-    bucket: String,
-    key: Bytes,
+    name: &'a Name,
     /// Where in a map we are.
     path: Vec<(Bytes, u8)>,
 }
@@ -284,7 +285,7 @@ impl Counting<'_> {
     }
 
     fn increment(&mut self, by: i64) -> Result<Increment, RequestError> {
-        let place = (self.bucket.clone(), self.key.clone(), self.path.clone());
+        let place = (self.name.clone(), self.path.clone());
         if self.state.counted.len() >= SESSION_KEYS_MAX && !self.state.counted.contains_key(&place)
         {
             return Err(RequestError::Session(format!(
@@ -303,8 +304,4 @@ impl Counting<'_> {
         let (session, sequence) = (self.state.number, counted.sequence);
         Ok(Increment::Session { session, sequence, total })
     }
-}
-
-fn name(key: &[u8], options: &Options) -> (String, Bytes) {
-    (options.bucket.clone(), Bytes::copy_from_slice(key))
 }

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use atoll_antientropy::{Secret, State};
+use atoll_antientropy::{Kind, Secret, State};
 use atoll_node::{
     HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     membership::seeded::SeededLog,
@@ -51,7 +51,6 @@ pub struct Cluster {
     pub log: Arc<SeededLog>,
     /// For nodes that start from now on.
     hint_limits: HintLimits,
-    bucket: BucketId,
     /// Some node has just begun to serve.
     pub risen: Arc<Notify>,
     machines: BTreeMap<NodeId, Machine>,
@@ -107,7 +106,6 @@ impl Cluster {
             network: Network::of_seed(chance.draw()),
             log: SeededLog::new(view, chance.draw()),
             hint_limits,
-            bucket: BucketId::default_bucket(COPIES),
             risen: Arc::new(Notify::new()),
             machines: (1..=nodes).map(machine).collect(),
         }
@@ -273,7 +271,7 @@ impl Cluster {
             epoch: node.view().epoch(),
             left_ms: 1000,
             operation: 0,
-            bucket: self.bucket(),
+            bucket: BucketId::default_bucket(COPIES),
             role: Role::Operator,
         };
         let caller = Caller { roles: Roles::of(&[Role::Operator]), node: None };
@@ -283,26 +281,52 @@ impl Cluster {
         }
     }
 
-    /// The only bucket.
-    pub fn bucket(&self) -> BucketId {
-        self.bucket
+    /// The bucket that a key lies in, by its name.
+    pub fn bucket(&self, key: &str) -> BucketId {
+        match in_second(key) {
+            true => BucketId::of(SECOND, Kind::Register.word(), SECOND_COPIES, 0),
+            false => BucketId::default_bucket(COPIES),
+        }
+    }
+
+    /// How many copies of a key there are.
+    pub fn copies(&self, key: &str) -> u8 {
+        if in_second(key) { SECOND_COPIES } else { COPIES }
     }
 
     /// Who owns a key, with all who will while it moves: those whose records count.
     pub fn owners(&self, key: &str) -> Vec<NodeId> {
-        self.head().owners(self.partition(key)).first(COPIES).all()
+        self.head().owners(self.partition(key)).first(self.copies(key)).all()
+    }
+
+    fn token(&self, key: &str) -> Token {
+        Token::of(&self.bucket(key).0, key.as_bytes())
     }
 
     /// Where a key lies.
     pub fn partition(&self, key: &str) -> Partition {
-        partitions().of(Token::of(&self.bucket.0, key.as_bytes()))
+        partitions().of(self.token(key))
     }
 
     /// The row of a key.
     pub fn row(&self, key: &str) -> Bytes {
-        let token = Token::of(&self.bucket.0, key.as_bytes());
-        rows::data(partitions().of(token), token, self.bucket, key.as_bytes())
+        let token = self.token(key);
+        rows::data(partitions().of(token), token, self.bucket(key), key.as_bytes())
     }
+}
+
+/// The bucket that clients make when a run begins: two copies, so that the third owner of a partition holds nothing of it.
+pub const SECOND: &str = "second";
+
+/// Copies of each key in it.
+pub const SECOND_COPIES: u8 = 2;
+
+/// Its keys. All others are in the bucket that every cluster has.
+pub const SECOND_KEYS: [&str; 3] = ["p", "q", "r"];
+
+/// Whether a key lies in it.
+pub fn in_second(key: &str) -> bool {
+    SECOND_KEYS.contains(&key)
 }
 
 fn partitions() -> Partitions {

@@ -10,7 +10,7 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 use atoll_node::storage::memory::MemoryStore;
 use atoll_ring::{Command, Epoch, Member, MemberState, NodeId, Plan, View, Wish};
 use atoll_transport::chance::Chance;
-use atoll_wire::{Envelope, ErrorCode, Lane, Propose, Reply, Request, Role};
+use atoll_wire::{BucketId, Envelope, ErrorCode, Lane, Propose, Reply, Request, Role};
 use tokio::time::Instant;
 
 use crate::{
@@ -361,7 +361,7 @@ impl Operator {
                 epoch: Epoch(0),
                 left_ms: 5000,
                 operation: 0,
-                bucket: world.cluster.bucket(),
+                bucket: BucketId::default_bucket(COPIES),
                 role: Role::Operator,
             };
             let command = postcard::to_stdvec(command).expect("a command is plain data").into();

@@ -12,15 +12,19 @@ use atoll_node::{
     canary::Canary,
     storage::{Space, rows},
 };
-use atoll_ring::{Command, MemberState, NodeId, View};
+use atoll_ring::{Command, Epoch, MemberState, NodeId, View};
 use atoll_transport::chance::Chance;
+use atoll_wire::{
+    BucketChange, Change, Envelope, Lane, Reply, Request, Role,
+    bucket::{Creation, Kind as ValueKind, Properties},
+};
 use bytes::Bytes;
 use futures_util::future::{Either, join_all, join3, select};
 use tokio::time::Instant;
 
 use crate::{
     atlas,
-    cluster::{COPIES, Cluster, Lies, key_of, read},
+    cluster::{Cluster, Lies, SECOND, SECOND_COPIES, SECOND_KEYS, key_of, read},
     faults::Kind,
     figures::Figures,
     mischief::Mischief,
@@ -101,7 +105,8 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     };
     let cluster = Cluster::new(nodes, limits, &mut chance);
     let keys = ["a", "b", "c", "d"][..chance.between(2, 4) as usize].iter();
-    let keys: Vec<String> = keys.chain(&SELDOM).map(|key| (*key).to_owned()).collect();
+    let keys: Vec<String> =
+        keys.chain(&SELDOM).chain(&SECOND_KEYS).map(|key| (*key).to_owned()).collect();
     let sessions = chance.between(3, 6) as u32;
     let kinds = drawn_kinds(&mut chance, &settings.kinds);
     let fault_pause_ms = chance.of(&[800, 2500, 6000]);
@@ -125,6 +130,7 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     let last = Session::new(sessions, chance.split(), 1);
 
     mischief.begin(&world).await;
+    make_second_bucket(&world).await;
     let until = Instant::now() + phase;
     let faults = async {
         mischief.run(&world, until).await;
@@ -165,6 +171,41 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     figures.promised_reads = judged.figures.promised_reads;
     broken.extend(judged.violations.iter().map(ToString::to_string));
     Verdict { seed, broken, figures, record }
+}
+
+/// Somebody makes the bucket with fewer copies, before anything goes wrong.
+async fn make_second_bucket(world: &RefCell<World>) {
+    let creation = Creation {
+        name: SECOND.to_owned(),
+        kind: ValueKind::Register,
+        n: Some(SECOND_COPIES),
+        properties: Properties::default(),
+    };
+    let change = Change::Create(creation);
+    let request = Request::BucketChange(BucketChange { change, registry: Bytes::new() });
+    for via in world.borrow().cluster.nodes().into_iter().cycle() {
+        let call = {
+            let world = world.borrow();
+            let envelope = Envelope {
+                epoch: Epoch(0),
+                left_ms: 1000,
+                operation: 0,
+                bucket: world.cluster.bucket("a"),
+                role: Role::Client,
+            };
+            let port = world.cluster.network.port(NodeId(CLIENTS_FROM));
+            port.call(via, Lane::Control, envelope, request.clone())
+        };
+        match call.await {
+            Ok((_, Reply::BucketChanged(made))) => {
+                let mut world = world.borrow_mut();
+                assert_eq!(made.bucket, world.cluster.bucket(SECOND_KEYS[0]));
+                world.recorder.say(format_args!("a bucket, known on {:?}", made.known));
+                return;
+            }
+            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // nobody serves yet
+        }
+    }
 }
 
 /// Some runs know one kind of fault or two, most of them many.
@@ -305,13 +346,13 @@ fn unevenness(world: &World) -> Option<String> {
     None
 }
 
-/// A record that lies where it does not belong: with a node that does not own its partition, or sits behind those who keep
-/// its keys.
+/// A record that lies where it does not belong: with a node that is none of the first owners of its partition, so many as
+/// its bucket has copies.
 fn stray(cluster: &Cluster, head: &View, node: NodeId) -> Option<String> {
     let rows = atlas::all_rows(&cluster.machine(node).store, Space::Data);
     let (row, _) = rows.iter().find(|(row, _)| {
         let at = rows::partition_of_data(row).expect("a row of data names its partition");
-        !head.owners(at).first(COPIES).contains(node)
+        !head.owners(at).first(cluster.copies(&key_of(row))).contains(node)
     })?;
     Some(format!("{node} still holds {} and is none of its keepers", key_of(row)))
 }

@@ -16,7 +16,7 @@ use atoll_wire::{
 use bytes::Bytes;
 
 use crate::{
-    cluster::COPIES,
+    cluster::SECOND_KEYS,
     run::SELDOM,
     world::{Told, World, bytes_of, value_in},
 };
@@ -94,7 +94,8 @@ impl Session {
     /// Reads a key from all its owners, until somebody answers or a few have not.
     pub async fn read_all(&mut self, world: &RefCell<World>, key: &str) {
         let level = |count| Some(Level::Count(count));
-        let quorum = QuorumRequest { r: level(COPIES), sloppy: Some(false), ..Default::default() };
+        let copies = world.borrow().cluster.copies(key);
+        let quorum = QuorumRequest { r: level(copies), sloppy: Some(false), ..Default::default() };
         let ask = Ask {
             key: key.to_owned(),
             what: What::Get,
@@ -135,11 +136,17 @@ impl Session {
             _ if of_moving => chance.of(&moving),
             true => world.keys[0].clone(),
             false if chance.happens(850) => {
-                let often = world.keys.len() - SELDOM.len();
+                let often = world.keys.len() - SELDOM.len() - SECOND_KEYS.len();
                 chance.of(&world.keys[..often])
             }
             false => chance.of(&SELDOM).to_owned(),
         };
+        // every fifth or so is about the bucket with fewer copies
+        let key = match !of_moving && chance.happens(200) {
+            true => chance.of(&SECOND_KEYS).to_owned(),
+            false => key,
+        };
+        let copies = world.cluster.copies(&key);
         let told = &world.told[&key];
         let own = || told.iter().filter(|told| told.session == self.number);
         let seen = match chance.below(20) {
@@ -160,12 +167,14 @@ impl Session {
         // what moves is asked for so that reads must see writes: whoever counts the wrong ones is seen through
         let strict = of_moving && chance.happens(700);
         let sloppy = chance.below(2) > 0 && !strict;
-        let n = if strict { 3 } else { chance.of(&[3, 3, 3, 3, 2, 1]) }; // with few copies each one matters
+        // with few copies each one matters
+        let n = if strict { 3 } else { chance.of(&[3, 3, 3, 3, 2, 1]) }.min(copies);
         let need = match (strict, what) {
             (true, What::Get) => chance.of(&[2, 2, 2, 3, 3, 1]),
             (true, _) => chance.of(&[2, 2, 2, 1, 1, 3]),
-            (false, _) => chance.of(&[1, 1, 2, 2, 3, 3]).min(n),
+            (false, _) => chance.of(&[1, 1, 2, 2, 3, 3]),
         };
+        let need = need.min(n);
         // who is behind takes writes, and who is not is asked what became of them
         let behind = if strict { world.behind() } else { Vec::new() };
         let via = match what {
@@ -210,7 +219,8 @@ impl Session {
 
     /// Asks any node, and enters both question and answer.
     async fn send(&mut self, world: &RefCell<World>, ask: &Ask) -> Next {
-        let quorum = Quorum::new(&ask.quorum, COPIES).expect("drawn within the rules");
+        let copies = world.borrow().cluster.copies(&ask.key);
+        let quorum = Quorum::new(&ask.quorum, copies).expect("drawn within the rules");
         let (op, call) = {
             let mut world = world.borrow_mut();
             let nodes = world.cluster.nodes();
@@ -235,7 +245,7 @@ impl Session {
                 epoch,
                 left_ms: ask.timeout_ms,
                 operation: op.into(),
-                bucket: world.cluster.bucket(),
+                bucket: world.cluster.bucket(&ask.key),
                 role: Role::Client,
             };
             let port = world.cluster.network.port(NodeId(CLIENTS_FROM + self.number));

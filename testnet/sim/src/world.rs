@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::{
     atlas::{self, Safety},
-    cluster::{COPIES, Cluster, Lies, key_of, read},
+    cluster::{Cluster, Lies, key_of, read},
     figures::Figures,
     recorder::Recorder,
 };
@@ -135,10 +135,11 @@ impl World {
     pub fn leaves_somebody_sure(&self, node: NodeId) -> bool {
         let cluster = &self.cluster;
         let head = cluster.head();
-        let sets = |key: &String| match head.owners(cluster.partition(key)).first(COPIES) {
-            Owners::One(set) => vec![set.to_vec()],
-            Owners::Joint { old, new } => vec![old.to_vec(), new.to_vec()],
-        };
+        let sets =
+            |key: &String| match head.owners(cluster.partition(key)).first(cluster.copies(key)) {
+                Owners::One(set) => vec![set.to_vec()],
+                Owners::Joint { old, new } => vec![old.to_vec(), new.to_vec()],
+            };
         // a joining owner knows nothing for sure, so the old ones must do
         let held =
             self.keys.iter().flat_map(|key| sets(key).into_iter().map(move |set| (key, set)));
