@@ -4,9 +4,14 @@
 //! follows (whether the settings are strict, how many nodes may fail, how long it should take) is worked out by
 //! [`atoll_ring::Tolerance`] and [`atoll_ring::Consistency`] on either side of the wire.
 
+use std::fmt;
+
 use atoll_ring::{Consistency, NodeId, Owners, Quorum, QuorumRequest, Tolerance, when_enough};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 
 /// What would happen to a request about this key?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,9 +43,14 @@ pub struct Explained {
     pub joining: Option<Vec<u32>>,
     /// Who could stand in for owners, the first one first.
     pub fallbacks: Vec<u32>,
-    /// All of these, each once.
+    /// All of these, each once; at most [`PLACES_MAX`].
+    #[serde(deserialize_with = "few")]
     pub places: Vec<Replica>,
 }
+
+/// Nodes that may have to do with a key: two owner sets of 16, and the fallbacks that a request asks at most. A line of seven
+/// bytes takes sixteen times as much in memory, so more are not read.
+pub const PLACES_MAX: usize = 64;
 
 /// A node that has to do with a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +215,30 @@ impl Explained {
                 .fold(0, |sum, measured| sum.saturating_add(measured.samples)),
         })
     }
+}
+
+/// Reads a list that must not be long.
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Replica>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Replica>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {PLACES_MAX} replicas")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<Replica>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(entry) = entries.next_element()? {
+                if all.len() == PLACES_MAX {
+                    return Err(A::Error::invalid_length(all.len() + 1, &self));
+                }
+                all.push(entry);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_seq(Few)
 }
 
 #[cfg(test)]
