@@ -155,6 +155,7 @@ pub(crate) async fn fetch_view(link: &Link, role: Role) -> Result<View, String> 
         left_ms: VIEW_LIMIT_MS,
         operation: 0,
         bucket: BucketId([0; 16]),
+        trace: false,
         role,
     };
     let request = Request::View(ViewQuery { have: 0 });

@@ -23,6 +23,8 @@ pub struct Options {
     /// The number of the operation. Give the same to a repetition, and a value that was stored twice is shown once.
     /// Default: drawn at random.
     pub operation: Option<u128>,
+    /// Whoever works on it notes each step; they come back in the receipt. Default: no.
+    pub trace: bool,
 }
 
 impl Default for Options {
@@ -30,7 +32,7 @@ impl Default for Options {
         let (quorum, repair) = (QuorumRequest::default(), Repair::default());
         let ttl = Ttl::AsTheBucketSays;
         let (bucket, timeout) = (DEFAULT_BUCKET.to_owned(), Duration::from_secs(1));
-        Options { bucket, quorum, repair, timeout, ttl, via: None, operation: None }
+        Options { bucket, quorum, repair, timeout, ttl, via: None, operation: None, trace: false }
     }
 }
 

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use atoll_antientropy::{Actor, ContextToken, Dot, Operation, Reading};
-use atoll_ring::{NodeId, Quorum, Token};
+use atoll_ring::{Epoch, NodeId, Quorum, Token};
 use atoll_transport::CallError;
 use atoll_wire::{
-    BucketId, DotParts, Effect, Envelope, ErrorCode, Found, Get, Lane, NodeStatus, Receipt, Reply,
-    Request, Role, StatusQuery, Stored, Write,
+    BucketId, DotParts, Effect, Envelope, ErrorCode, Explain, Explained, Found, Get, Lane,
+    NodeStatus, Receipt, Reply, Request, Role, StatusQuery, Stored, Write,
     limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
 };
 use bytes::Bytes;
@@ -89,6 +89,17 @@ pub struct WriteReply {
     pub dot: Dot,
     /// Who acknowledged.
     pub receipt: Receipt,
+}
+
+/// What would happen to a request.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// Epoch of the view that it follows from.
+    pub epoch: Epoch,
+    /// What the node that answered knows; what follows is worked out by its methods.
+    pub known: Explained,
+    /// From the question to the answer, as measured here.
+    pub took: Duration,
 }
 
 impl Client {
@@ -196,6 +207,29 @@ impl Client {
         }
     }
 
+    /// What would happen to a read or a write of this key with these options: who owns it and how they are, what the settings
+    /// stand for, how many nodes may fail, how long it should take. Nothing is sent to the data.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn explain(
+        &self,
+        key: &[u8],
+        options: &Options,
+    ) -> Result<Explanation, RequestError> {
+        self.check(key, 0, options)?;
+        let key = Bytes::copy_from_slice(key);
+        let asked = Instant::now();
+        let explain = Request::Explain(Explain { key: key.clone(), quorum: options.quorum });
+        let (epoch, (node, reply)) = self.send_and_see(&key, &explain, options).await?;
+        match reply {
+            Reply::Explained(known) => {
+                Ok(Explanation { epoch, known: *known, took: asked.elapsed() })
+            }
+            _ => Err(nonsense(node, "no explanation")),
+        }
+    }
+
     /// Asks a node how it is.
     ///
     /// # Errors
@@ -243,10 +277,20 @@ impl Client {
         request: &Request,
         options: &Options,
     ) -> Result<(NodeId, Reply), RequestError> {
+        self.send_and_see(key, request, options).await.map(|(_, answer)| answer)
+    }
+
+    /// The same, and the epoch of whoever has answered.
+    async fn send_and_see(
+        &self,
+        key: &Bytes,
+        request: &Request,
+        options: &Options,
+    ) -> Result<(Epoch, (NodeId, Reply)), RequestError> {
         let timeout_ms = options.timeout_ms();
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let (lane, repeatable) = match request {
-            Request::Get(_) | Request::List(_) => (Lane::Request, true),
+            Request::Get(_) | Request::List(_) | Request::Explain(_) => (Lane::Request, true),
             Request::Write(_) | Request::Many(_) => (Lane::Request, false),
             Request::Hello(_)
             | Request::Ping(_)
@@ -295,6 +339,7 @@ impl Client {
                 left_ms: u32::try_from(left.as_millis()).unwrap_or(timeout_ms).max(1),
                 operation,
                 bucket,
+                trace: options.trace,
                 role,
             };
             let link = match self.peers.link(node) {
@@ -322,7 +367,7 @@ impl Client {
                     self.catch_up(&link, epoch).await;
                     let failure = match reply {
                         Reply::Failed(failure) => failure,
-                        reply => return Ok((node, reply)),
+                        reply => return Ok((epoch, (node, reply))),
                     };
                     let safe = repeatable || failure.effect == Effect::NotApplied;
                     if last || !safe || !only_there(failure.code) || !self.retries.take() {

@@ -26,13 +26,13 @@ use crate::cluster::{
 };
 
 /// A cluster of four with one key whose partition moves, and the views of it.
-struct Moving {
-    cluster: Cluster,
-    first: NodeId,
+pub struct Moving {
+    pub cluster: Cluster,
+    pub first: NodeId,
     second: NodeId,
-    leaving: NodeId,
-    joining: NodeId,
-    joint: View,
+    pub leaving: NodeId,
+    pub joining: NodeId,
+    pub joint: View,
     new: View,
 }
 
@@ -45,7 +45,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 impl Moving {
-    async fn start() -> Moving {
+    pub async fn start() -> Moving {
         Moving::of(Cluster::start(4).await)
     }
 
@@ -69,13 +69,13 @@ impl Moving {
     }
 
     /// These nodes have the view when this returns.
-    async fn tell(&self, nodes: &[NodeId], view: &View) {
+    pub async fn tell(&self, nodes: &[NodeId], view: &View) {
         for node in nodes {
             self.cluster.node(*node).adopt(view.clone(), &[], Vec::new()).await.expect("memory");
         }
     }
 
-    fn everybody(&self) -> [NodeId; 4] {
+    pub fn everybody(&self) -> [NodeId; 4] {
         [self.first, self.second, self.leaving, self.joining]
     }
 
@@ -103,7 +103,8 @@ impl Moving {
         request: Request,
     ) -> Result<Reply, Failure> {
         let (bucket, role) = (self.cluster.bucket(), Role::Node);
-        let envelope = Envelope { epoch: planned, left_ms: 1000, operation: 1, bucket, role };
+        let envelope =
+            Envelope { epoch: planned, left_ms: 1000, operation: 1, bucket, trace: false, role };
         let call = self.cluster.network.port(from).call(to, Lane::Request, envelope, request);
         match call.await.expect("it is up") {
             (_, Reply::Failed(failure)) => Err(*failure),
@@ -594,7 +595,8 @@ async fn clients_with_an_old_view_are_served() {
             assert_eq!(stored.expect("planned here").receipt.epoch, view.epoch());
             for epoch in [Epoch(0), OLD, Epoch(99)] {
                 let (bucket, role) = (moving.cluster.bucket(), Role::Client);
-                let envelope = Envelope { epoch, left_ms: 1000, operation: 1, bucket, role };
+                let envelope =
+                    Envelope { epoch, left_ms: 1000, operation: 1, bucket, trace: false, role };
                 let (key, quorum) = (Bytes::from_static(b"k"), Default::default());
                 let get = Request::Get(Get { key, session: None, quorum, repair: Repair::Async });
                 let port = moving.cluster.network.port(NodeId(98));

@@ -270,6 +270,7 @@ impl Cluster {
             left_ms: 1000,
             operation: 0,
             bucket: self.bucket(),
+            trace: false,
             role: Role::Operator,
         };
         let caller = Caller { roles: Roles::of(&[Role::Operator]), node: None };

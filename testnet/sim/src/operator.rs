@@ -345,6 +345,7 @@ impl Operator {
                 left_ms: 5000,
                 operation: 0,
                 bucket: world.cluster.bucket(),
+                trace: false,
                 role: Role::Operator,
             };
             let command = postcard::to_stdvec(command).expect("a command is plain data").into();

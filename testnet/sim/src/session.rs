@@ -236,6 +236,7 @@ impl Session {
                 left_ms: ask.timeout_ms,
                 operation: op.into(),
                 bucket: world.cluster.bucket(),
+                trace: false,
                 role: Role::Client,
             };
             let port = world.cluster.network.port(NodeId(CLIENTS_FROM + self.number));

@@ -154,16 +154,29 @@ impl Host {
                 partitions: (0, 0),
                 keys: Bytes::new(),
             }),
+            Request::Explain(_) => Reply::Explained(Box::new(Explained {
+                node: self.id.0,
+                token: 0,
+                partition: 0,
+                changed_in: 1,
+                quorum: Quorum::new(&QuorumRequest::default(), 3).unwrap(),
+                bucket_n: 3,
+                owners: Vec::new(),
+                joining: None,
+                fallbacks: Vec::new(),
+                places: Vec::new(),
+            })),
             Request::Scan(_) => Reply::Scanned(Scanned {
                 last: Bytes::new(),
                 looked_at: 0,
                 in_doubt: false,
                 rows: Bytes::new(),
             }),
-            Request::Replicate(_) => Reply::Replicated(Replicated { durable: true }),
+            Request::Replicate(_) => Reply::Replicated(Replicated { durable: true, trace: None }),
             Request::Fetch(fetch) => Reply::Fetched(Fetched {
                 known: true,
                 in_doubt: false,
+                trace: None,
                 state: pattern(length_in(&fetch.key)),
             }),
             Request::RepairStatus(_) => Reply::RepairStatus(RepairReport::of(&[])),
@@ -258,6 +271,7 @@ fn receipt() -> Receipt {
         hinted: Vec::new(),
         unhinted: Vec::new(),
         repaired: Vec::new(),
+        trace: None,
     }
 }
 
@@ -295,7 +309,7 @@ pub async fn link(papers: &Papers, server: &Server) -> Link {
 
 pub fn envelope(role: Role) -> Envelope {
     let bucket = BucketId::default_bucket(3);
-    Envelope { epoch: Epoch(4), left_ms: 60_000, operation: 1, bucket, role }
+    Envelope { epoch: Epoch(4), left_ms: 60_000, operation: 1, bucket, trace: false, role }
 }
 
 pub fn ping() -> Request {
