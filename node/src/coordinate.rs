@@ -20,7 +20,9 @@ use tokio::time::Instant;
 use crate::{
     Node,
     canary::{self, Canary},
+    node::Due,
     storage::rows,
+    trace::Traced,
 };
 
 mod ballot;
@@ -30,7 +32,7 @@ pub(crate) mod list;
 pub(crate) mod many;
 mod sight;
 mod spread;
-mod stand_ins;
+pub(crate) mod stand_ins;
 mod turn;
 pub(crate) mod write;
 
@@ -89,9 +91,14 @@ impl Place {
     }
 
     /// The envelope of a message that belongs to this plan.
-    pub(crate) fn envelope(&self, node: &Node, deadline: Instant, operation: u128) -> Envelope {
-        let envelope = node.envelope_for(deadline, operation, self.bucket);
-        Envelope { epoch: self.epoch(), ..envelope }
+    pub(crate) fn envelope(&self, node: &Node, due: Due) -> Envelope {
+        let envelope = node.envelope_for(due.deadline, due.operation, self.bucket);
+        Envelope { epoch: self.epoch(), trace: matches!(due.traced, Traced::As(_)), ..envelope }
+    }
+
+    /// Where the key lies on the ring.
+    pub(crate) fn token(&self) -> Token {
+        Token::of(&self.bucket.0, &self.key)
     }
 
     /// Copies the bucket keeps.

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use crate::measured::Histogram;
+
 /// Reads that pay for one hedge: 5 %.
 const READS_PER_HEDGE: u32 = 20;
 
@@ -20,10 +22,7 @@ const READS_PER_HEDGE: u32 = 20;
 const SAVED_MAX: u32 = 10;
 
 /// Answers that must have been seen before anything is called slow.
-const SAMPLES_MIN: u32 = 64;
-
-/// Answers after which older ones count half.
-const SAMPLES_MAX: u32 = 1024;
+const SAMPLES_MIN: u16 = 64;
 
 /// How long answers of owners take, and what is in the purse.
 #[derive(Default)]
@@ -32,18 +31,11 @@ pub(crate) struct Hedge {
     sent: AtomicU64,
 }
 
+#[derive(Default)]
 struct State {
-    /// How many answers took so long; see [`bucket`].
-    counts: [u32; BUCKETS],
-    total: u32,
+    answers: Histogram,
     /// In reads.
     purse: u32,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        State { counts: [0; BUCKETS], total: 0, purse: 0 }
-    }
 }
 
 impl Hedge {
@@ -57,12 +49,7 @@ impl Hedge {
     /// An owner has answered after this time.
     pub(crate) fn answered(&self, after: Duration) {
         let mut state = self.state.lock().expect("no panic holds it");
-        state.counts[bucket(after)] += 1;
-        state.total += 1;
-        if state.total >= SAMPLES_MAX {
-            state.counts.iter_mut().for_each(|count| *count /= 2);
-            state.total = state.counts.iter().sum();
-        }
+        state.answers.add(after);
     }
 
     /// Takes a hedge out of the purse, if there is one.
@@ -83,34 +70,11 @@ impl Hedge {
 impl State {
     /// A time that 19 of 20 of the latest answers did not exceed, a quarter too long at most.
     fn p95(&self) -> Option<Duration> {
-        if self.total < SAMPLES_MIN {
+        if self.answers.total() < SAMPLES_MIN {
             return None;
         }
-        let slow_ones = self.total / 20;
-        let mut slower = 0;
-        for index in (0..BUCKETS).rev() {
-            slower += self.counts[index];
-            if slower > slow_ones {
-                return Some(upper_edge(index));
-            }
-        }
-        None
+        self.answers.all_but_one_in(20)
     }
-}
-
-/// Four buckets to each doubling, from 1 µs to beyond a minute.
-const BUCKETS: usize = 4 * 27;
-
-fn bucket(time: Duration) -> usize {
-    let micros = time.as_micros().max(1);
-    let octave = micros.ilog2() as usize;
-    let quarter = (micros * 4) >> octave & 3; // the two bits below the leading one
-    (octave * 4 + quarter as usize).min(BUCKETS - 1)
-}
-
-fn upper_edge(bucket: usize) -> Duration {
-    let (octave, quarter) = (bucket / 4, bucket as u64 % 4);
-    Duration::from_nanos((1000 << octave) + (1000 << octave) / 4 * (quarter + 1))
 }
 
 #[cfg(test)]
@@ -147,11 +111,11 @@ mod tests {
         assert_eq!(hedge.begin(), None);
         hedge.answered(ms(1));
         assert!(hedge.begin().expect("enough") < ms(2));
-        for _ in 0..20 * SAMPLES_MAX {
+        for _ in 0..20_000 {
             hedge.answered(ms(100));
         }
         assert!(hedge.begin().expect("enough") >= ms(100));
-        for _ in 0..20 * SAMPLES_MAX {
+        for _ in 0..20_000 {
             hedge.answered(ms(1));
         }
         assert!(hedge.begin().expect("enough") < ms(2));
@@ -172,15 +136,5 @@ mod tests {
         }
         let saved = (0..100).filter(|_| hedge.take()).count();
         assert_eq!(saved, 10);
-    }
-
-    /// Edges and buckets fit each other over the whole range.
-    #[test]
-    fn every_time_lies_below_the_edge_of_its_bucket() {
-        for micros in (0..20_000).chain((0..60).map(|second| second * 1_000_000)) {
-            let time = Duration::from_micros(micros);
-            assert!(time <= upper_edge(bucket(time)), "{micros}");
-            assert!(bucket(time) == 0 || upper_edge(bucket(time) - 1) <= time, "{micros}");
-        }
     }
 }

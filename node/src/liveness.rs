@@ -12,7 +12,7 @@ use std::{
 
 use atoll_ring::{Epoch, NodeId};
 use atoll_transport::CallError;
-use atoll_wire::{ErrorCode, Lane, PeerStatus, Ping, Reply, Request};
+use atoll_wire::{ErrorCode, Health, Lane, PeerStatus, Ping, Reply, Request};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{Node, buckets, rise};
@@ -108,6 +108,19 @@ impl Liveness {
             };
             (state, peer.round_trip_micros)
         })
+    }
+
+    /// How it is, and how long a ping takes.
+    pub(crate) fn health(&self, node: NodeId) -> (Health, u32) {
+        let peers = self.peers.lock().expect("no panic holds it");
+        let Some(peer) = peers.get(&node) else { return (Health::Unknown, 0) };
+        let health = match &peer.state {
+            State::Down(why) => Health::Down(why.clone()),
+            State::Up | State::Unknown if peer.silent => Health::Silent,
+            State::Up => Health::Up,
+            State::Unknown => Health::Unknown,
+        };
+        (health, peer.round_trip_micros)
     }
 
     /// It answered.

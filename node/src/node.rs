@@ -34,6 +34,7 @@ use crate::{
     hybrid::HybridClock,
     leases::Leases,
     liveness::{self, Liveness},
+    measured::Measurements,
     membership::{
         MembershipLog,
         catch_up::{self, CatchUp},
@@ -48,6 +49,7 @@ use crate::{
     },
     rise,
     storage::{StoreError, commit::Disk, faulty::Faults, meta, rows, summary},
+    trace::Traces,
 };
 
 mod requests;
@@ -128,6 +130,8 @@ pub struct Node {
     scrubbed: Scrubbed,
     liveness: Liveness,
     hedge: Hedge,
+    measured: Measurements,
+    traces: Traces,
     repair: Repair,
     moves: Moves,
     mends: Arc<Semaphore>,
@@ -214,6 +218,8 @@ impl Node {
             scrubbed: Scrubbed::default(),
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
+            measured: Measurements::default(),
+            traces: Traces::default(),
             repair,
             moves: Moves::default(),
             mends: Arc::new(Semaphore::new(MENDS_MAX)),
@@ -413,6 +419,14 @@ impl Node {
         &self.hedge
     }
 
+    pub(crate) fn measured(&self) -> &Measurements {
+        &self.measured
+    }
+
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
     pub(crate) fn repair(&self) -> &Repair {
         &self.repair
     }
@@ -503,6 +517,7 @@ impl Node {
             left_ms: u32::try_from(left.as_millis()).unwrap_or(TIMEOUT_MS_MAX),
             operation,
             bucket,
+            trace: false,
             role: Role::Node,
         }
     }

@@ -186,6 +186,11 @@ impl Repair {
         Roots { sum: self.trees.sum(peer), vouched }
     }
 
+    /// Whether a peer has said that it may have lost something.
+    pub(crate) fn is_in_doubt(&self, peer: NodeId) -> bool {
+        self.state().peers.get(&peer).is_some_and(|known| known.in_doubt)
+    }
+
     /// A peer has said what it holds.
     pub(crate) fn heard(&self, node: &Node, peer: NodeId, theirs: Roots, epoch: Epoch) {
         let ours = self.roots(node, peer);

@@ -15,7 +15,7 @@ use atoll_antientropy::{Note, State};
 use atoll_ring::{Epoch, NodeId, Partition, Token};
 use atoll_transport::Answer;
 use atoll_wire::{
-    Ack, BucketId, Envelope, ErrorCode, Failure, Fetch, Fetched, Replicate, Replicated, Reply,
+    Ack, BucketId, Deed, Envelope, ErrorCode, Failure, Fetch, Fetched, Replicate, Replicated, Reply,
 };
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::{
     Node, buckets,
     canary::{self, Canary},
     fence,
-    node::failed,
+    node::{Due, failed},
     storage::{Space, StoreError, Write, commit::Ticket, record::Record, rows, summary::Summary},
 };
 
@@ -110,12 +110,7 @@ fn partition_of(node: &Node, bucket: BucketId, key: &[u8]) -> Partition {
 }
 
 /// Answers a fetch.
-pub(crate) fn fetch(
-    node: &Arc<Node>,
-    envelope: &Envelope,
-    fetch: &Fetch,
-    deadline: Instant,
-) -> Answer {
+pub(crate) fn fetch(node: &Arc<Node>, envelope: &Envelope, fetch: &Fetch, due: Due) -> Answer {
     if let Err(failure) = node.buckets().living(envelope.bucket) {
         return Answer::Now(failed(failure));
     }
@@ -133,13 +128,12 @@ pub(crate) fn fetch(
         false => known(node, &row),
         true => hints_of(node, envelope.bucket, &fetch.key).map(|known| (known, false)),
     };
+    node.note(due, Deed::OwnCopyRead);
+    let found =
+        |known, in_doubt, state| Reply::Fetched(Fetched { known, in_doubt, trace: None, state });
     let reply = match known {
-        Ok((Known::Nothing, in_doubt)) => {
-            Reply::Fetched(Fetched { known: false, in_doubt, state: Bytes::new() })
-        }
-        Ok((Known::State(state), in_doubt)) => {
-            Reply::Fetched(Fetched { known: true, in_doubt, state })
-        }
+        Ok((Known::Nothing, in_doubt)) => found(false, in_doubt, Bytes::new()),
+        Ok((Known::State(state), in_doubt)) => found(true, in_doubt, state),
         Ok((Known::Corrupt, _)) => failed(corrupt(node)),
         Err(error) => failed(stopping(&error)),
     };
@@ -150,7 +144,8 @@ pub(crate) fn fetch(
     let node = node.clone();
     Answer::Later(Box::pin(async move {
         let outcome = settled.done().await.map_err(|error| stopping(&error));
-        match outcome.and_then(|()| still_asked(&node, partition, planned, deadline)) {
+        node.note(due, Deed::Fsynced);
+        match outcome.and_then(|()| still_asked(&node, partition, planned, due.deadline)) {
             Ok(()) => reply,
             Err(failure) => failed(failure),
         }
@@ -211,7 +206,7 @@ pub(crate) async fn replicate(
     node: Arc<Node>,
     envelope: Envelope,
     replicate: Replicate,
-    deadline: Instant,
+    due: Due,
 ) -> Reply {
     if node.disk().is_full() {
         return failed(overloaded());
@@ -235,14 +230,29 @@ pub(crate) async fn replicate(
         Ok(ticket) => ticket,
         Err(failure) => return failed(failure),
     };
-    let outcome = match tokio::time::timeout_at(deadline, ticket.done()).await {
-        Ok(Ok(())) => still_asked(&node, partition, envelope.epoch, deadline),
+    node.note(due, Deed::Joined);
+    let outcome = match tokio::time::timeout_at(due.deadline, ticket.done()).await {
+        Ok(Ok(())) => {
+            node.note(due, reached(replicate.ack));
+            still_asked(&node, partition, envelope.epoch, due.deadline)
+        }
         Ok(Err(error)) => Err(stopping(&error)),
         Err(_) => Err(late()),
     };
     match outcome {
-        Ok(()) => Reply::Replicated(Replicated { durable: replicate.ack == Ack::Durable }),
+        Ok(()) => {
+            let durable = replicate.ack == Ack::Durable;
+            Reply::Replicated(Replicated { durable, trace: None })
+        }
         Err(failure) => failed(failure),
+    }
+}
+
+/// What has happened when an acknowledgement was earned.
+pub(crate) fn reached(asked: Ack) -> Deed {
+    match asked {
+        Ack::Written => Deed::Written,
+        Ack::Durable => Deed::Fsynced,
     }
 }
 

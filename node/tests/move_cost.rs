@@ -173,6 +173,7 @@ fn says(node: &Arc<Node>) -> Vec<MoveReport> {
         left_ms: 1000,
         operation: 0,
         bucket: BucketId::default_bucket(1),
+        trace: false,
         role: Role::Operator,
     };
     let caller = Caller { roles: Roles::of(&[Role::Operator]), node: None };

@@ -3,8 +3,8 @@
 //! A key hashes to a [`Token`], the token's top bits name a [`Partition`], and the [`View`] of the
 //! current [`Epoch`] lists the nodes that own it. Read in this order: [`token`](Token) and
 //! [`member`](Member) are the words, `view` is what the cluster agrees on, `placement` computes it
-//! (with `preference`, the hash ring), `quorum` says how many answers a request needs and `tally`
-//! counts them. How a view becomes the next one is `change`, with all refusals in `rejected`; `plan`
+//! (with `preference`, the hash ring), `quorum` says how many answers a request needs, `tally`
+//! counts them, and `tolerance` says what that stands for and how many nodes may fail. How a view becomes the next one is `change`, with all refusals in `rejected`; `plan`
 //! says what a change would move, `voters` who should vote on it, and `update` how others learn of
 //! it. `document` and `encoding` are a view's two outward forms, `targets` the short one of moves.
 //!
@@ -25,6 +25,7 @@ mod rejected;
 mod tally;
 mod targets;
 mod token;
+mod tolerance;
 mod update;
 mod view;
 mod voters;
@@ -40,6 +41,7 @@ pub use quorum::{Level, LevelError, Quorum, QuorumError, QuorumRequest};
 pub use rejected::Rejected;
 pub use tally::{Needs, Outcome, Tally, Vote};
 pub use token::{Partition, Partitions, PartitionsError, Token};
+pub use tolerance::{Because, Consistency, Loss, Tolerance, when_enough};
 pub use update::{FollowError, Update};
 pub use view::{Invitation, Move, Owners, Removed, View};
 pub use voters::voters;

@@ -66,6 +66,7 @@ impl Probe {
             left_ms: 1000,
             operation: rand::random(),
             bucket: BucketId([0; 16]),
+            trace: false,
             role: Role::Operator,
         };
         match link.call(Lane::Control, &envelope, &Request::Status(StatusQuery {})).await {

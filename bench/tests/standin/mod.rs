@@ -252,6 +252,7 @@ impl Node {
             hinted: Vec::new(),
             unhinted: Vec::new(),
             repaired: Vec::new(),
+            trace: None,
         }
     }
 }

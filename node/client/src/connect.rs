@@ -173,6 +173,7 @@ fn first_envelope(role: Role) -> Envelope {
         left_ms: VIEW_LIMIT_MS,
         operation: 0,
         bucket: BucketId([0; 16]),
+        trace: false,
         role,
     }
 }

@@ -34,11 +34,11 @@ pub use atoll_antientropy::{
     Actor, Context, ContextToken, Dot, Field, FieldChange, Increment, Kind, Operation, Reading,
     Sibling,
 };
-pub use atoll_ring::{Level, NodeId, QuorumRequest, View};
+pub use atoll_ring::{Because, Consistency, Level, Loss, NodeId, QuorumRequest, Tolerance, View};
 pub use atoll_wire::{
-    BucketChanged, BucketId, Dump, Dumped, DumpedRow, Effect, ErrorCode, Failure, MoveReport,
-    MovesReport, NodeStatus, Outcome, PartitionRepair, PeerStatus, Promise, Receipt, Repair,
-    ReplicaReport,
+    BucketChanged, BucketId, Deed, Dump, Dumped, DumpedRow, Effect, ErrorCode, Expected, Explained,
+    Failure, Health, Measured, MoveReport, MovesReport, NodeStatus, Outcome, PartitionRepair,
+    PeerStatus, Promise, Receipt, Repair, Replica, ReplicaReport, Step, Trace,
 };
 
 pub use atoll_wire::bucket;
@@ -48,7 +48,7 @@ pub use keys::KeysPage;
 pub use many::KeyChange;
 pub use options::{Options, TIMEOUT, Ttl};
 pub use profile::{Profile, ProfileError};
-pub use request::{GetReply, ReadReply, Value, WriteReply};
+pub use request::{Explanation, GetReply, ReadReply, Value, WriteReply};
 pub use ring::ProposeError;
 pub use session::{
     SESSION_KEYS_MAX, Session, SessionState,

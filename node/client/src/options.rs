@@ -24,6 +24,8 @@ pub struct Options {
     /// The number of the operation. Give the same to a repetition, and a value that was stored twice is shown once.
     /// Default: drawn at random.
     pub operation: Option<u128>,
+    /// Whoever works on it notes each step; they come back in the receipt. Default: no.
+    pub trace: bool,
 }
 
 /// How long a request may take of which nobody says it.

@@ -7,11 +7,12 @@
 use std::time::Duration;
 
 use atoll_antientropy::{Actor, ContextToken, Dot, Operation, Reading};
-use atoll_ring::{NodeId, Quorum, Token};
+use atoll_ring::{Epoch, NodeId, Quorum, Token};
 use atoll_transport::CallError;
 use atoll_wire::{
-    DotParts, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane, NodeStatus, Receipt, Reply,
-    Request, Role, StatusQuery, Stored, Write, bucket::Definition, limits::KEY_BYTES_MAX,
+    DotParts, Effect, Envelope, ErrorCode, Explain, Explained, Failure, Found, Get, Lane,
+    NodeStatus, Receipt, Reply, Request, Role, StatusQuery, Stored, Write, bucket::Definition,
+    limits::KEY_BYTES_MAX,
 };
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -87,6 +88,17 @@ pub struct WriteReply {
     pub dot: Dot,
     /// Who acknowledged.
     pub receipt: Receipt,
+}
+
+/// What would happen to a request.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// Epoch of the view that it follows from.
+    pub epoch: Epoch,
+    /// What the node that answered knows; what follows is worked out by its methods.
+    pub known: Explained,
+    /// From the question to the answer, as measured here.
+    pub took: Duration,
 }
 
 impl Client {
@@ -204,6 +216,30 @@ impl Client {
         }
     }
 
+    /// What would happen to a read or a write of this key with these options: who owns it and how they are, what the settings
+    /// stand for, how many nodes may fail, how long it should take. Nothing is sent to the data.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn explain(
+        &self,
+        key: &[u8],
+        options: &Options,
+    ) -> Result<Explanation, RequestError> {
+        let bucket = self.bucket(options).await?;
+        self.check(key, 0, options, bucket.definition())?;
+        let key = Bytes::copy_from_slice(key);
+        let asked = Instant::now();
+        let explain = Request::Explain(Explain { key: key.clone(), quorum: options.quorum });
+        let (epoch, (node, reply)) = self.send_and_see(&bucket, &key, &explain, options).await?;
+        match reply {
+            Reply::Explained(known) => {
+                Ok(Explanation { epoch, known: *known, took: asked.elapsed() })
+            }
+            _ => Err(nonsense(node, "no explanation")),
+        }
+    }
+
     /// Asks a node how it is.
     ///
     /// # Errors
@@ -291,10 +327,21 @@ impl Client {
         request: &Request,
         options: &Options,
     ) -> Result<(NodeId, Reply), RequestError> {
+        self.send_and_see(bucket, key, request, options).await.map(|(_, answer)| answer)
+    }
+
+    /// The same, and the epoch of whoever has answered.
+    async fn send_and_see(
+        &self,
+        bucket: &Bucket,
+        key: &Bytes,
+        request: &Request,
+        options: &Options,
+    ) -> Result<(Epoch, (NodeId, Reply)), RequestError> {
         let timeout_ms = options.timeout_ms(&bucket.definition().properties);
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let (lane, repeatable) = match request {
-            Request::Get(_) | Request::List(_) => (Lane::Request, true),
+            Request::Get(_) | Request::List(_) | Request::Explain(_) => (Lane::Request, true),
             Request::Write(_) | Request::Many(_) => (Lane::Request, false),
             Request::Hello(_)
             | Request::Ping(_)
@@ -342,6 +389,7 @@ impl Client {
                 left_ms: u32::try_from(left.as_millis()).unwrap_or(timeout_ms).max(1),
                 operation,
                 bucket: bucket.id,
+                trace: options.trace,
                 role,
             };
             let link = match self.peers.link(node) {
@@ -377,7 +425,7 @@ impl Client {
                     self.catch_up(&link, epoch).await;
                     let failure = match reply {
                         Reply::Failed(failure) => failure,
-                        reply => return Ok((node, reply)),
+                        reply => return Ok((epoch, (node, reply))),
                     };
                     if matches!(failure.code, ErrorCode::Rising | ErrorCode::Stopping) {
                         self.suspect(node); // it refuses at once, so it would always have the least to do

@@ -218,6 +218,7 @@ impl Ballot {
             hinted: self.hinted.clone(),
             unhinted: self.unhinted.clone(),
             repaired: Vec::new(),
+            trace: None,
         }
     }
 }

@@ -24,8 +24,8 @@ use atoll_antientropy::{Context, State};
 use atoll_ring::{NodeId, Outcome as Verdict, Quorum, Tally, Vote};
 use atoll_transport::{Boxed, CallError};
 use atoll_wire::{
-    Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome as Did, Repair, ReplicaReport,
-    Reply, Request,
+    Deed, Effect, ErrorCode, Failure, Fetch, Found, Get, Lane, Outcome as Did, Repair,
+    ReplicaReport, Reply, Request,
 };
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -39,6 +39,7 @@ use crate::{
     Node,
     canary::{self, Canary},
     fence,
+    measured::Leg,
     node::Due,
     replica::{self, Known},
 };
@@ -103,6 +104,7 @@ async fn read(
                     return Err(planned_in_vain(Effect::NotApplied));
                 }
                 plans += 1;
+                node.note(due, Deed::PlannedAnew);
                 tracing::debug!("a read is planned anew");
             }
         }
@@ -253,6 +255,7 @@ impl Read {
 
     async fn outcome(mut self) -> Outcome {
         self.until_decided().await;
+        self.node.note(self.due, Deed::Decided);
         let verdict = self.tally.outcome();
         if self.is_stale() {
             return Outcome::PlanIsOver;
@@ -268,6 +271,7 @@ impl Read {
                 };
                 if self.reader.repair == Repair::Blocking {
                     let sure = self.make_sure(&joined).await;
+                    self.node.note(self.due, Deed::Assured);
                     if self.is_stale() {
                         return Outcome::PlanIsOver;
                     }
@@ -325,6 +329,7 @@ impl Read {
                 () = tokio::time::sleep_until(next) => {
                     if hedge_at.take_if(|at| *at <= next).is_some() {
                         if !self.reserve.is_empty() && self.node.hedge().take() {
+                            self.node.note(self.due, Deed::Hedged);
                             self.ask_next_owners(None);
                         }
                     } else {
@@ -361,6 +366,11 @@ impl Read {
             // a killed process leaves a connection that looks alive for a while; a call on it would use up our time
             self.count(who, Fetched::Down);
         } else {
+            let deed = match who {
+                Who::Owner(_) => Deed::Sent,
+                Who::StandIn(..) => Deed::SentToFallback,
+            };
+            self.node.note_with(self.due, deed, node);
             self.asked.push(fetch(&self.node, who, &self.place, self.due, self.reader.durable()));
         }
     }
@@ -369,6 +379,7 @@ impl Read {
         if self.is_stale() {
             return self.count(who, Fetched::Stale);
         }
+        let asked = self.node.clock().now();
         let known = match who {
             Who::Owner(_) => replica::known(&self.node, &self.place.row),
             Who::StandIn(..) => {
@@ -376,6 +387,9 @@ impl Read {
                 hints.map(|known| (known, false))
             }
         };
+        self.node.note(self.due, Deed::OwnCopyRead);
+        let after = self.node.clock().now() - asked;
+        self.node.measured().add(self.node.id(), Leg::Fetch, after);
         let fetched = match (known, who) {
             (Ok((Known::State(state), false)), _) => Fetched::State(state),
             (Ok((Known::State(state), true)), _) => Fetched::InDoubt(state),
@@ -460,6 +474,7 @@ impl Read {
         let mut silent = Vec::new();
         for report in pending {
             report.outcome = Did::Silent;
+            self.node.note_with(self.due, Deed::GivenUp, NodeId(report.node));
             self.node.liveness().silent(NodeId(report.node));
             silent.push(NodeId(report.stands_in_for.unwrap_or(report.node)));
         }
@@ -470,6 +485,18 @@ impl Read {
     }
 
     fn count(&mut self, who: Who, fetched: Fetched) {
+        if who.node() != self.node.id() {
+            let deed = match fetched {
+                Fetched::State(_) => Deed::Answered,
+                Fetched::InDoubt(_)
+                | Fetched::Nothing
+                | Fetched::Corrupt
+                | Fetched::Down
+                | Fetched::Refused
+                | Fetched::Stale => Deed::Refused,
+            };
+            self.node.note_with(self.due, deed, who.node());
+        }
         match fetched {
             Fetched::State(state) => {
                 self.note(who, Did::Current); // or behind, which is seen when all are joined
@@ -560,14 +587,20 @@ fn fetch(
         durable,
         hints: matches!(who, Who::StandIn(..)),
     });
-    let (envelope, planned) = (place.envelope(&node, due.deadline, due.operation), place.epoch());
+    let (envelope, planned) = (place.envelope(&node, due), place.epoch());
     let asked = node.clock().now();
     let call = node.transport().call(who.node(), Lane::Request, envelope, request);
     Box::pin(async move {
-        let answer = call.await;
+        let mut answer = call.await;
         node.liveness().learn(who.node(), &answer);
         if answer.is_ok() && !durable {
             node.hedge().answered(node.clock().now() - asked);
+        }
+        if let Ok((_, Reply::Fetched(found))) = &mut answer {
+            if !durable {
+                node.measured().add(who.node(), Leg::Fetch, node.clock().now() - asked);
+            }
+            node.note_of_others(due, found.trace.take());
         }
         let fetched = match (answer, who) {
             (Ok((_, Reply::Fetched(found))), Who::StandIn(..)) if !found.known => Fetched::Nothing,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use atoll_ring::{NodeId, Quorum};
-use atoll_wire::{Effect, ErrorCode, Failure, Lane, Reply, Request, Write};
+use atoll_wire::{Deed, Effect, ErrorCode, Failure, Lane, Reply, Request, Write};
 
 use super::{HOP_LIMIT, Place, sets, stand_ins::StandIns, write::Change};
 use crate::{Node, fence, node::Due, replica};
@@ -113,12 +113,14 @@ async fn ask(
     due: Due,
     tried: &mut Tried,
 ) -> Result<Option<Reply>, Failure> {
-    let envelope = place.envelope(node, due.deadline, due.operation);
+    let envelope = place.envelope(node, due);
+    node.note_with(due, Deed::HandedOver, to);
     let call = node.transport().call(to, Lane::Request, envelope, request.clone());
     let limit = due.deadline.min(node.clock().now() + HOP_LIMIT);
     match tokio::time::timeout_at(limit, call).await {
         Ok(answer) => {
             node.liveness().learn(to, &answer);
+            node.note_with(due, Deed::HandedBack, to);
             match answer {
                 Ok((epoch, Reply::Failed(failure))) if is_stale(&failure) => {
                     fence::catch_up(node, to, epoch, due.deadline).await;

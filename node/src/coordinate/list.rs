@@ -213,7 +213,7 @@ async fn ask(
 ) -> Option<(NodeId, Scanned)> {
     let limit = u16::try_from(SCAN_ROWS_MAX).expect("it fits");
     let asked = Scan { partition: place.partition.0, after: after.clone(), limit };
-    let envelope = place.envelope(node, due.deadline, due.operation);
+    let envelope = place.envelope(node, due);
     let reply = match owner == node.id() {
         true => scan(node, &envelope, &asked),
         false if node.liveness().is_down(owner) => return None,

@@ -12,20 +12,31 @@ use atoll_wire::{
 use futures_util::future::join_all;
 
 use super::{get::get, write::write};
-use crate::{Node, node::Due};
+use crate::{
+    Node,
+    node::Due,
+    trace::{Traced, Tracing},
+};
 
 /// Answers all of them, each with its own outcome.
-pub(crate) async fn many(node: Arc<Node>, many: Many, due: Due) -> Reply {
+pub(crate) async fn many(node: Arc<Node>, many: Many, due: Due, trace: bool) -> Reply {
     let Some(requests) = many.read() else {
         let detail = format!("these bytes are no requests, or more than {MANY_MAX}");
         return crate::node::failed(Failure::refused(ErrorCode::Malformed, detail));
     };
     let replies = join_all(requests.into_iter().map(|One { operation, ask }| {
-        let (node, due) = (node.clone(), Due { operation, ..due });
+        let node = node.clone();
         Box::pin(async move {
-            match ask {
+            let tracing = trace.then(|| Tracing::begin(&node, node.clock().now()));
+            let traced = tracing.as_ref().map_or(Traced::No, Tracing::traced);
+            let due = Due { operation, traced, ..due };
+            let reply = match ask {
                 Ask::Write(change) => write(node, change, due).await,
                 Ask::Get(read) => get(node, read, due).await,
+            };
+            match tracing {
+                Some(tracing) => tracing.end(reply),
+                None => reply,
             }
         })
     }));

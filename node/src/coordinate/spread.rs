@@ -14,7 +14,8 @@ use atoll_antientropy::{Context, Event, State};
 use atoll_ring::{NodeId, Outcome as Verdict, Quorum, Vote};
 use atoll_transport::{Boxed, CallError};
 use atoll_wire::{
-    Ack, Effect, ErrorCode, Failure, Lane, Outcome, Receipt, Replicate, Reply, Request, Stored,
+    Ack, Deed, Effect, ErrorCode, Failure, Lane, Outcome, Receipt, Replicate, Reply, Request,
+    Stored,
 };
 use bytes::Bytes;
 use futures_util::{
@@ -34,6 +35,7 @@ use crate::{
     Node,
     canary::{self, Canary},
     fence,
+    measured::Leg,
     node::Due,
     replica,
     storage::commit::Ticket,
@@ -91,6 +93,8 @@ pub(super) struct Spread {
     /// A quarter of the time: whoever was asked so long ago and is silent is given up.
     patience: Duration,
     silence_ends: Instant,
+    /// When our own copy was queued, until the disk has it.
+    queued: Option<Instant>,
     ballot: Ballot,
     delta: State,
     state: Bytes,
@@ -140,6 +144,7 @@ impl Spread {
             due,
             patience,
             silence_ends: now + patience,
+            queued: Some(now),
             ballot,
             state: Bytes::from(delta.encode()),
             delta,
@@ -204,6 +209,8 @@ impl Spread {
     fn plan_anew(&mut self) {
         let (node, from) = (self.node.clone(), self.place.epoch());
         self.place = self.place.anew(&node);
+        self.queued = None;
+        node.note(self.due, Deed::PlannedAnew);
         tracing::debug!(%from, to = %self.place.epoch(), "a write is planned anew");
         self.ballot = self.ballot.anew(&node, &self.place, &self.quorum);
         self.steps.clear();
@@ -243,6 +250,7 @@ impl Spread {
         let step = if owner == self.node.id() {
             own_step(Who::Owner(owner), ack, self.node.disk().settled())
         } else {
+            self.node.note_with(self.due, Deed::Sent, owner);
             other_step(
                 &self.node,
                 Who::Owner(owner),
@@ -289,6 +297,7 @@ impl Spread {
             }
             self.plan_anew();
         }
+        self.node.note(self.due, Deed::Decided);
         if self.is_stale() {
             return Err(self.in_vain());
         }
@@ -354,6 +363,7 @@ impl Spread {
         }
         let me = self.node.id();
         for (node, owner) in self.ballot.give_up(me) {
+            self.node.note_with(self.due, Deed::GivenUp, node);
             self.node.liveness().silent(node);
             if node != owner {
                 self.ask_next_stand_in(owner);
@@ -394,8 +404,25 @@ impl Spread {
         }
     }
 
+    /// For whoever wants to see each step, and for the measurements of our own disk.
+    fn note(&mut self, step: &Step, now: Instant) {
+        let (me, who) = (self.node.id(), step.who);
+        let (Who::Owner(from) | Who::StandIn(from, _)) = who else { return };
+        match &step.outcome {
+            Ok(()) if from == me => {
+                self.node.note(self.due, replica::reached(step.asked));
+                if let Some(queued) = self.queued.take() {
+                    self.node.measured().add(me, Leg::from(step.asked), now - queued);
+                }
+            }
+            Ok(()) => self.node.note_with(self.due, Deed::Answered, from),
+            Err(_) => self.node.note_with(self.due, Deed::Refused, from),
+        }
+    }
+
     fn count(&mut self, step: Step) {
         let now = self.node.clock().now();
+        self.note(&step, now);
         match (step.who, step.outcome, step.asked) {
             (Who::Owner(owner), Ok(()), Ack::Durable) => {
                 self.ballot.note(owner, Outcome::Durable, now);
@@ -460,6 +487,7 @@ impl Spread {
                 self.ballot.stands_in(fallback, owner);
                 let who = Who::StandIn(fallback, owner);
                 let replicate = self.replicate(Ack::Durable, Some(owner));
+                self.node.note_with(self.due, Deed::SentToFallback, fallback);
                 self.steps.push(other_step(&self.node, who, &self.place, replicate, self.due));
             }
             None => {
@@ -558,14 +586,18 @@ fn other_step(
     let asked = replicate.ack;
     let (Who::Owner(to) | Who::StandIn(to, _) | Who::Hint(to)) = who;
     let node = node.clone();
-    let envelope = place.envelope(&node, due.deadline, due.operation);
-    let planned = place.epoch();
+    let envelope = place.envelope(&node, due);
+    let (planned, sent) = (place.epoch(), node.clock().now());
     let call = node.transport().call(to, Lane::Request, envelope, Request::Replicate(replicate));
     Box::pin(async move {
         let answer = call.await;
         node.liveness().learn(to, &answer);
         let outcome = match answer {
-            Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => Ok(()),
+            Ok((_, Reply::Replicated(done))) if done.durable || asked == Ack::Written => {
+                node.measured().add(to, Leg::from(asked), node.clock().now() - sent);
+                node.note_of_others(due, done.trace);
+                Ok(())
+            }
             // somebody who knows less than we do is of no more use than one who is down
             Ok((epoch, Reply::Failed(failure)))
                 if failure.code == ErrorCode::StaleView && epoch > planned =>

@@ -56,6 +56,11 @@ impl StandIns {
         self.left().iter().filter(|next| !node.liveness().is_down(**next)).count()
     }
 
+    /// All of them, whoever is down.
+    pub(crate) fn all(&mut self) -> Vec<NodeId> {
+        self.left().iter().copied().collect()
+    }
+
     fn left(&mut self) -> &mut VecDeque<NodeId> {
         self.left.get_or_insert_with(|| {
             let Some((view, partition, bucket_n)) = &self.place else { return VecDeque::new() };

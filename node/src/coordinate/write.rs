@@ -17,7 +17,7 @@
 use std::{sync::Arc, time::Duration};
 
 use atoll_antientropy::Operation;
-use atoll_wire::{Effect, ErrorCode, Failure, Reply, Stored, Write, limits::TTL_MS_MAX};
+use atoll_wire::{Deed, Effect, ErrorCode, Failure, Reply, Stored, Write, limits::TTL_MS_MAX};
 
 use super::{
     PLANS_MAX, Place,
@@ -113,6 +113,7 @@ async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answ
             None => None,
         },
     };
+    node.note(due, Deed::Planned);
     let mut seat = Seat::Owner;
     if !place.owners(quorum.n()).contains(node.id()) {
         match hand_over(node, &place, &quorum, change, due).await? {
@@ -141,10 +142,14 @@ async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answ
     };
     let ballot = Ballot::open(node, &place, &quorum, seat.of(node.id()), &mut stand_ins)?;
     let sight = look(node, &place, &told, change, &quorum, seat, due).await?;
+    if sight.others.is_some() {
+        node.note(due, Deed::ReadFirst);
+    }
     if node.disk().is_full() {
         return Err(replica::overloaded());
     }
     lease(node, place.partition, due.deadline).await?;
+    node.note(due, Deed::Leased);
     let too_early = match canary::is_on(Canary::DotOutsideTurn) {
         true => {
             let own = own_copy(node, &place, seat).map_err(|error| replica::stopping(&error))?;
@@ -153,8 +158,10 @@ async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answ
         }
         false => None,
     };
+    node.note(due, Deed::TurnBegun);
     let Turn { event, delta, on_disk } =
         take_turn(node, &place, &quorum, sight, change, due, seat, too_early)?;
+    node.note(due, Deed::Queued);
     node.count_write();
     let ways = Ways { seat, stand_ins };
     let write = Spread::start(node, place, quorum, due, ballot, delta, on_disk, ways);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use atoll_ring::{ClusterId, Epoch, NodeId, Partition, Token};
 use atoll_transport::{Answer, Caller, Handler};
 use atoll_wire::{
-    BucketChange, BucketId, Change as ChangeOfBuckets, Envelope, ErrorCode, Failure, Pong,
+    BucketChange, BucketId, Change as ChangeOfBuckets, Deed, Envelope, ErrorCode, Failure, Pong,
     RaftReply, Replicate, Reply, Request, Role, Roots, ViewReply, limits::TIMEOUT_MS_MAX,
 };
 use tokio::time::Instant;
@@ -19,9 +19,12 @@ use crate::{
         many::many,
         write::write,
     },
-    dump, fence,
+    dump,
+    explain::explain,
+    fence,
     membership::{self, catch_up},
     moves, repair, replica,
+    trace::{Traced, Tracing},
 };
 
 /// Until when an answer is of use, and what it belongs to.
@@ -30,6 +33,8 @@ pub(crate) struct Due {
     pub(crate) deadline: Instant,
     pub(crate) operation: u128,
     pub(crate) bucket: BucketId,
+    /// Whether its steps are noted.
+    pub(crate) traced: Traced,
 }
 
 impl Handler for Node {
@@ -63,8 +68,12 @@ impl Handler for Node {
         }
         let left = Duration::from_millis(u64::from(envelope.left_ms.min(TIMEOUT_MS_MAX)));
         let now = self.clock.now();
-        let due =
-            Due { deadline: now + left, operation: envelope.operation, bucket: envelope.bucket };
+        let due = Due {
+            deadline: now + left,
+            operation: envelope.operation,
+            bucket: envelope.bucket,
+            traced: Traced::No,
+        };
         // what a node answers before it knows what it may say; the rest waits
         let at_any_time = matches!(
             request,
@@ -93,10 +102,11 @@ impl Handler for Node {
             Request::List(page) => return Answer::Later(Box::pin(list(self, page.clone(), due))),
             Request::Scan(asked) => return Answer::Now(scan(&self, &envelope, asked)),
             Request::Many(requests) => {
-                return Answer::Later(Box::pin(many(self, requests.clone(), due)));
+                return Answer::Later(Box::pin(many(self, requests.clone(), due, envelope.trace)));
             }
             Request::Replicate(replicate) => &replicate.key,
             Request::Fetch(fetch) => &fetch.key,
+            Request::Explain(asked) => &asked.key,
             Request::Ping(ping) => {
                 if caller.node == Some(NodeId(ping.node)) {
                     self.memory.heard(NodeId(ping.node), ping.incarnation, ping.commit);
@@ -193,21 +203,31 @@ impl Handler for Node {
         }
         let is_unheard_of = self.buckets.known(envelope.bucket).is_none();
         let is_behind = envelope.role == Role::Node && self.is_behind(&envelope, &request, key);
-        if is_unheard_of || is_behind {
-            return Answer::Later(Box::pin(async move {
-                if is_unheard_of {
-                    buckets::gossip::learn(&self, envelope.bucket, due.deadline).await;
-                }
-                if is_behind {
-                    fence::wait_for(&self, envelope.epoch, due.deadline).await;
-                }
-                match self.serve(envelope, request, due) {
-                    Answer::Now(reply) => reply,
-                    Answer::Later(reply) => reply.await,
-                }
-            }));
+        if !is_unheard_of && !is_behind && !envelope.trace {
+            return self.serve(envelope, request, due);
         }
-        self.serve(envelope, request, due)
+        Answer::Later(Box::pin(async move {
+            let tracing = envelope.trace.then(|| Tracing::begin(&self, now));
+            let traced = tracing.as_ref().map_or(Traced::No, Tracing::traced);
+            let due = Due { traced, ..due };
+            if is_unheard_of {
+                buckets::gossip::learn(&self, envelope.bucket, due.deadline).await;
+            }
+            if is_behind {
+                fence::wait_for(&self, envelope.epoch, due.deadline).await;
+            }
+            if is_unheard_of || is_behind {
+                self.note(due, Deed::CaughtUp);
+            }
+            let reply = match self.serve(envelope, request, due) {
+                Answer::Now(reply) => reply,
+                Answer::Later(reply) => reply.await,
+            };
+            match tracing {
+                Some(tracing) => tracing.end(reply),
+                None => reply,
+            }
+        }))
     }
 }
 
@@ -218,9 +238,10 @@ impl Node {
         match request {
             Request::Write(change) => Answer::Later(Box::pin(write(self, change, due))),
             Request::Get(request) => Answer::Later(Box::pin(get(self, request, due))),
-            Request::Fetch(fetch) => replica::fetch(&self, &envelope, &fetch, due.deadline),
+            Request::Explain(asked) => Answer::Now(explain(&self, &asked, due)),
+            Request::Fetch(fetch) => replica::fetch(&self, &envelope, &fetch, due),
             Request::Replicate(request) => {
-                Answer::Later(Box::pin(replica::replicate(self, envelope, request, due.deadline)))
+                Answer::Later(Box::pin(replica::replicate(self, envelope, request, due)))
             }
             Request::Hello(_)
             | Request::Ping(_)

@@ -84,6 +84,7 @@ impl Node {
         let members: Vec<_> =
             next.members().iter().map(|member| (member.id, member.address)).collect();
         self.transport.follow(&members);
+        self.measured.follow(|node| next.member(node).is_some());
         let others: Vec<NodeId> =
             members.iter().map(|(id, _)| *id).filter(|id| *id != self.id).collect();
         self.liveness.follow(&others);

@@ -30,9 +30,9 @@ use atoll_ring::{
 };
 use atoll_transport::memory::Network;
 use atoll_wire::{
-    BucketId, Dump, DumpedRow, Effect, Envelope, ErrorCode, Failure, Found, Get, Lane, NodeStatus,
-    Outcome, PartitionRepair, Receipt, Repair, RepairQuery, RepairRun, ReplicaReport, Reply,
-    Request, Role, StatusQuery, Stored,
+    BucketId, Dump, DumpedRow, Effect, Envelope, ErrorCode, Explain, Explained, Failure, Found,
+    Get, Lane, NodeStatus, Outcome, PartitionRepair, Receipt, Repair, RepairQuery, RepairRun,
+    ReplicaReport, Reply, Request, Role, StatusQuery, Stored,
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -79,6 +79,8 @@ pub struct Client {
     epoch: Epoch,
     /// The cluster's count of operations: each has a number of its own.
     operations: Arc<AtomicU64>,
+    /// Whether it wants to see each step.
+    trace: bool,
 }
 
 /// How long a client waits beyond the time it gave its request. Nobody should need it.
@@ -505,7 +507,7 @@ impl Cluster {
     /// A client that speaks about another bucket.
     pub fn client_of(&self, bucket: BucketId) -> Client {
         let (epoch, operations) = (self.view.epoch(), self.operations.clone());
-        Client { network: self.network.clone(), bucket, epoch, operations }
+        Client { network: self.network.clone(), bucket, epoch, operations, trace: false }
     }
 
     pub async fn put(
@@ -583,6 +585,26 @@ impl Cluster {
 }
 
 impl Client {
+    /// The same, and it wants to see each step.
+    pub fn traced(self) -> Client {
+        Client { trace: true, ..self }
+    }
+
+    /// The same, and it speaks of another bucket.
+    pub fn in_bucket(self, bucket: BucketId) -> Client {
+        Client { bucket, ..self }
+    }
+
+    /// What a node says would happen.
+    pub async fn explain(&self, via: NodeId, key: &str, with: &With) -> Result<Explained, Failure> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let asked = Request::Explain(Explain { key, quorum: with.quorum() });
+        match self.call(via, asked, with.timeout_ms).await? {
+            Reply::Explained(explained) => Ok(*explained),
+            other => panic!("a question what would happen was answered with {other:?}"),
+        }
+    }
+
     pub async fn call(
         &self,
         via: NodeId,
@@ -594,6 +616,7 @@ impl Client {
             left_ms,
             operation: u128::from(self.operations.fetch_add(1, Ordering::Relaxed)) + 1,
             bucket: self.bucket,
+            trace: self.trace,
             role: Role::Client,
         };
         let call = self.network.port(CLIENT).call(via, Lane::Request, envelope, request);

@@ -103,7 +103,8 @@ impl Moving {
         request: Request,
     ) -> Result<Reply, Failure> {
         let (bucket, role) = (self.cluster.bucket(), Role::Node);
-        let envelope = Envelope { epoch: planned, left_ms: 1000, operation: 1, bucket, role };
+        let envelope =
+            Envelope { epoch: planned, left_ms: 1000, operation: 1, bucket, trace: false, role };
         let call = self.cluster.network.port(from).call(to, Lane::Request, envelope, request);
         match call.await.expect("it is up") {
             (_, Reply::Failed(failure)) => Err(*failure),
@@ -594,7 +595,8 @@ async fn clients_with_an_old_view_are_served() {
             assert_eq!(stored.expect("planned here").receipt.epoch, view.epoch());
             for epoch in [Epoch(0), OLD, Epoch(99)] {
                 let (bucket, role) = (moving.cluster.bucket(), Role::Client);
-                let envelope = Envelope { epoch, left_ms: 1000, operation: 1, bucket, role };
+                let envelope =
+                    Envelope { epoch, left_ms: 1000, operation: 1, bucket, trace: false, role };
                 let (key, quorum) = (Bytes::from_static(b"k"), Default::default());
                 let get = Request::Get(Get { key, session: None, quorum, repair: Repair::Async });
                 let port = moving.cluster.network.port(NodeId(98));

@@ -156,6 +156,7 @@ impl Ring {
             left_ms: 1000,
             operation: 0,
             bucket: BucketId::default_bucket(3),
+            trace: false,
             role: Role::Node,
         };
         let (partition, after) = (self.partition.0, Bytes::new());

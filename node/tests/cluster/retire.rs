@@ -57,7 +57,8 @@ async fn who_is_behind_is_not_let_go() {
     let event = Event::alone(Actor { node: 77, incarnation: 0 }, 1);
     let alone = State::put(&Context::new(), event, Bytes::from_static(b"alone"));
     let (bucket, role) = (cluster.bucket(), Role::Node);
-    let envelope = Envelope { epoch: joint.epoch(), left_ms: 1000, operation: 1, bucket, role };
+    let envelope =
+        Envelope { epoch: joint.epoch(), left_ms: 1000, operation: 1, bucket, trace: false, role };
     let (key, state) = (Bytes::from_static(KEY.as_bytes()), alone.encode().into());
     let replicate = Replicate { key, ack: Ack::Durable, hint_for: None, state };
     let port = cluster.network.port(leader);

@@ -275,6 +275,7 @@ impl Group {
             left_ms: 20_000,
             operation: u128::from(role != Role::Node),
             bucket: BucketId::default_bucket(self.first.bucket_n()),
+            trace: false,
             role,
         };
         let call = self.network.port(CLIENT).call(id, Lane::Control, envelope, request);

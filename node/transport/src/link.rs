@@ -126,6 +126,7 @@ impl Link {
                 left_ms: 0,
                 operation: 0,
                 bucket: BucketId([0; 16]),
+                trace: false,
                 role,
             };
             let id = next_id.fetch_add(1, Ordering::Relaxed);

@@ -316,6 +316,7 @@ fn may_repeat(envelope: &Envelope, request: &Request) -> bool {
             | Request::Get(_)
             | Request::Many(_)
             | Request::List(_)
+            | Request::Explain(_)
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)

@@ -384,6 +384,7 @@ impl Guest {
             | Kind::Copy
             | Kind::Covered
             | Kind::List
+            | Kind::Explain
             | Kind::Scan => Effect::NotApplied,
             Kind::Write
             | Kind::Many

@@ -78,7 +78,7 @@ impl Handler for Host {
             sleep(SECOND).await;
             self.done.fetch_add(1, Ordering::SeqCst);
             let state = bytes::Bytes::from_static(b"state");
-            Reply::Fetched(atoll_wire::Fetched { known: true, in_doubt: false, state })
+            Reply::Fetched(atoll_wire::Fetched { known: true, in_doubt: false, trace: None, state })
         }))
     }
 }
@@ -104,6 +104,7 @@ async fn ask(network: &Arc<Network>, request: Request) -> Result<(Epoch, Reply),
         left_ms: 1000,
         operation: 1,
         bucket: BucketId([0; 16]),
+        trace: false,
         role: Role::Node,
     };
     network.port(ONE).call(TWO, Lane::Request, envelope, request).await

@@ -64,6 +64,8 @@ pub enum Kind {
     Many,
     /// See [`crate::List`].
     List,
+    /// See [`crate::Explain`].
+    Explain,
     /// See [`crate::Replicate`].
     Replicate,
     /// See [`crate::Fetch`].
@@ -88,7 +90,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 25] = [
+    pub const ALL: [Kind; 26] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
@@ -104,6 +106,7 @@ impl Kind {
         Kind::Get,
         Kind::Many,
         Kind::List,
+        Kind::Explain,
         Kind::Replicate,
         Kind::Fetch,
         Kind::Recall,
@@ -135,6 +138,7 @@ impl Kind {
             Kind::Get => 17,
             Kind::Many => 19,
             Kind::List => 20,
+            Kind::Explain => 21,
             Kind::Replicate => 32,
             Kind::Fetch => 33,
             Kind::Recall => 34,
@@ -169,7 +173,7 @@ impl Kind {
                 COMPARE_TAIL_BYTES_MAX
             }
             (Kind::Propose, true) | (Kind::Moves | Kind::Copy, false) => 0,
-            (Kind::Hello | Kind::Ping | Kind::Status, _) => 0,
+            (Kind::Hello | Kind::Ping | Kind::Status | Kind::Explain, _) => 0,
             (Kind::RepairRun | Kind::Recall, _) => 0,
             (Kind::View | Kind::RepairStatus | Kind::Dump, false) => 0,
             (Kind::Write | Kind::Replicate, true) | (Kind::Get | Kind::Fetch, false) => 0,
@@ -348,6 +352,7 @@ impl Frame {
             }
             Kind::Copy => self.body(Request::Copy)?,
             Kind::List => self.body(Request::List)?,
+            Kind::Explain => self.body(Request::Explain)?,
             Kind::Scan => self.body(Request::Scan)?,
             Kind::Covered => {
                 self.body(|asked| Request::Covered(crate::Covered { rows: tail, ..asked }))?
@@ -390,6 +395,7 @@ impl Frame {
                 self.body(|_: crate::ViewReply| Reply::View(crate::ViewReply { view: tail }))?
             }
             Kind::Status => self.body(|status| Reply::Status(Box::new(status)))?,
+            Kind::Explain => self.body(|explained| Reply::Explained(Box::new(explained)))?,
             Kind::Write => self.body(Reply::Written)?,
             Kind::Many => {
                 self.body(|_: crate::ManyReply| Reply::Many(crate::ManyReply { replies: tail }))?
@@ -474,6 +480,7 @@ pub fn encode_request(
         Request::Status(body) => encode(Kind::Status, 0, id, &(envelope, body), &none),
         Request::Write(body) => encode(Kind::Write, 0, id, &(envelope, body), &body.operation),
         Request::List(body) => encode(Kind::List, 0, id, &(envelope, body), &none),
+        Request::Explain(body) => encode(Kind::Explain, 0, id, &(envelope, body), &none),
         Request::Scan(body) => encode(Kind::Scan, 0, id, &(envelope, body), &none),
         Request::Many(body) => encode(Kind::Many, 0, id, &(envelope, body), &body.requests),
         Request::Get(body) => encode(Kind::Get, 0, id, &(envelope, body), &none),
@@ -521,6 +528,9 @@ pub fn encode_reply(
         (Kind::Ping, Reply::Pong(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
         (Kind::View, Reply::View(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &body.view),
         (Kind::Status, Reply::Status(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
+        (Kind::Explain, Reply::Explained(body)) => {
+            encode(kind, FLAG_REPLY, id, &(epoch, body), &none)
+        }
         (Kind::Write, Reply::Written(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
         (Kind::Get, Reply::Found(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.reading)
@@ -588,6 +598,7 @@ pub fn encode_reply(
             | Kind::Get
             | Kind::Many
             | Kind::List
+            | Kind::Explain
             | Kind::Replicate
             | Kind::Fetch
             | Kind::RepairStatus

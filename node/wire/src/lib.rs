@@ -2,12 +2,14 @@
 //!
 //! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
-//! anything may be, [`bucket`] what names stand for, [`membership`] changes of the ring, [`tails`] the long lists. Nothing here waits or touches a socket.
+//! anything may be, [`bucket`] what names stand for, [`membership`] changes of the ring, [`explain`] what would
+//! happen to a request, [`trace`] what did, [`tails`] the long lists. Nothing here waits or touches a socket.
 //!
 //! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
 //! A new field is a new kind or a new version of [`ALPN`].
 
 pub mod bucket;
+pub mod explain;
 pub mod failure;
 pub mod frame;
 pub mod keys;
@@ -19,8 +21,10 @@ pub mod reply;
 pub mod request;
 pub mod role;
 pub mod tails;
+pub mod trace;
 
 pub use bucket::BucketId;
+pub use explain::{Expected, Explain, Explained, Health, Measured, Replica};
 pub use failure::{Effect, ErrorCode, Failure};
 pub use frame::{Frame, FrameError, Kind};
 pub use keys::{List, Listed, PageError, PageToken, Scan, Scanned, ScannedRow};
@@ -41,6 +45,7 @@ pub use request::{
 };
 pub use role::{Role, Roles};
 pub use tails::{Dumped, DumpedRow, PartitionRepair, RepairReport};
+pub use trace::{Deed, Step, Trace};
 
 /// The protocol version in the TLS handshake. A peer that offers no common version is refused there.
 pub const ALPN: &[u8] = b"atoll/1";

@@ -72,6 +72,7 @@ mod tests {
                 hinted: vec![],
                 unhinted: vec![],
                 repaired: vec![],
+                trace: None,
             };
             assert_eq!(receipt.untrue_of_write(&quorum), expected, "{lines:?}");
         };

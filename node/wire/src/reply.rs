@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BucketId, Commit, Covering, Dumped, Failure, Listed, ManyReply, MovesReport, Proposed,
-    RaftReply, RepairReport, Role, Roots, Scanned,
+    BucketId, Commit, Covering, Dumped, Explained, Failure, Listed, ManyReply, MovesReport,
+    Proposed, RaftReply, RepairReport, Role, Roots, Scanned, Trace,
 };
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
@@ -34,6 +34,8 @@ pub enum Reply {
     Many(ManyReply),
     /// To a list.
     Listed(Listed),
+    /// To a question what would happen.
+    Explained(Box<Explained>),
     /// To a replicate.
     Replicated(Replicated),
     /// To a fetch.
@@ -250,6 +252,8 @@ pub struct Found {
 pub struct Replicated {
     /// It is fsynced.
     pub durable: bool,
+    /// What was done for it, if that was asked.
+    pub trace: Option<Trace>,
 }
 
 /// The state of a key at one replica.
@@ -259,6 +263,8 @@ pub struct Fetched {
     pub known: bool,
     /// The replica may have lost something of this key: the state can be joined, and the answer does not count.
     pub in_doubt: bool,
+    /// What was done for it, if that was asked.
+    pub trace: Option<Trace>,
     /// Tail: the canonical bytes of the state; empty if not known.
     #[serde(skip)]
     pub state: Bytes,
@@ -287,6 +293,8 @@ pub struct Receipt {
     pub unhinted: Vec<u32>,
     /// Owners to which the joined state is being sent, because theirs was behind.
     pub repaired: Vec<u32>,
+    /// What was done for it on each node, if that was asked.
+    pub trace: Option<Trace>,
 }
 
 impl Receipt {

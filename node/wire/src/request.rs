@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BucketId, Copy, Covered, Kind, List, Many, MovesQuery, Propose, Raft, Role, Scan,
+    BucketId, Copy, Covered, Explain, Kind, List, Many, MovesQuery, Propose, Raft, Role, Scan,
     bucket::{Alteration, Creation},
 };
 
@@ -24,6 +24,8 @@ pub struct Envelope {
     pub operation: u128,
     /// The bucket spoken about.
     pub bucket: BucketId,
+    /// Whoever works on it notes its steps, see [`crate::Trace`].
+    pub trace: bool,
     /// The role the sender speaks in; must be in its certificate.
     pub role: Role,
 }
@@ -47,6 +49,8 @@ pub enum Request {
     Many(Many),
     /// Which keys have a value?
     List(List),
+    /// What would happen to a request?
+    Explain(Explain),
     /// Join this state into yours.
     Replicate(Replicate),
     /// Give me your state of a key.
@@ -95,6 +99,7 @@ impl Request {
             Request::Get(_) => Kind::Get,
             Request::Many(_) => Kind::Many,
             Request::List(_) => Kind::List,
+            Request::Explain(_) => Kind::Explain,
             Request::Replicate(_) => Kind::Replicate,
             Request::Fetch(_) => Kind::Fetch,
             Request::RepairStatus(_) => Kind::RepairStatus,

@@ -31,7 +31,7 @@ impl Role {
     /// |---|---|---|---|
     /// | hello, view, status | yes | yes | yes |
     /// | write, get | yes (handing over) | yes | yes |
-    /// | many, list | no | yes | yes |
+    /// | many, list, explain | no | yes | yes |
     /// | put, get, delete | yes (handing over) | yes | yes |
     /// | buckets | yes | yes | yes |
     /// | change of buckets: create | no | yes | yes |
@@ -43,7 +43,7 @@ impl Role {
     pub fn may_send(self, kind: Kind) -> bool {
         match kind {
             Kind::Hello | Kind::View | Kind::Status | Kind::Write | Kind::Get => true,
-            Kind::Many | Kind::List => match self {
+            Kind::Many | Kind::List | Kind::Explain => match self {
                 Role::Client | Role::Operator => true,
                 Role::Node => false,
             },
@@ -147,6 +147,7 @@ mod tests {
             (Kind::Get, [true, true, true]),
             (Kind::Many, [false, true, true]),
             (Kind::List, [false, true, true]),
+            (Kind::Explain, [false, true, true]),
             (Kind::Replicate, [true, false, false]),
             (Kind::Fetch, [true, false, false]),
             (Kind::RepairStatus, [false, false, true]),

@@ -1,16 +1,17 @@
 //! Frames that are well formed come back as they were; frames that are not are refused, whoever wrote them.
 
 use atoll_antientropy::Kind as ValueKind;
-use atoll_ring::{Epoch, Level, QuorumRequest};
+use atoll_ring::{Epoch, Level, Quorum, QuorumRequest};
 use atoll_wire::{
     Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
-    CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, DumpedRow, Effect, Entries,
-    Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame, FrameError, Get, Hello, Kind, Lane,
-    List, Listed, Many, ManyReply, MovesQuery, MovesReport, NodeStatus, Outcome, PartitionRepair,
-    PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair,
-    RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport, Replicate, Replicated,
-    Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched, ViewQuery,
-    ViewReply, Welcome, Write,
+    CompareRoots, Copy, Covered, Covering, Deed, Differing, Dump, Dumped, DumpedRow, Effect,
+    Entries, Envelope, ErrorCode, Explain, Explained, Failure, Fetch, Fetched, Found, Frame,
+    FrameError, Get, Health, Hello, Kind, Lane, List, Listed, Many, ManyReply, Measured,
+    MovesQuery, MovesReport, NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose,
+    Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport,
+    RepairRun, RepairStarted, Replica, ReplicaReport, Replicate, Replicated, Reply, Request, Role,
+    Roots, Scan, Scanned, StatusQuery, Step, Stored, Trace, Unmatched, ViewQuery, ViewReply,
+    Welcome, Write,
     bucket::{Alteration, Creation, Properties, Property},
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{
@@ -380,9 +381,12 @@ fn write_with_tail(
             receipt: empty_receipt(),
             reading: tail,
         })),
-        (Kind::Fetch, FLAG_REPLY) => {
-            reply(Reply::Fetched(Fetched { known: true, in_doubt: false, state: tail }))
-        }
+        (Kind::Fetch, FLAG_REPLY) => reply(Reply::Fetched(Fetched {
+            known: true,
+            in_doubt: false,
+            trace: None,
+            state: tail,
+        })),
         (Kind::RepairStatus, FLAG_REPLY) => {
             reply(Reply::RepairStatus(RepairReport { partitions: tail }))
         }
@@ -423,7 +427,8 @@ fn whole(parts: Result<atoll_wire::frame::Encoded, FrameError>) -> Bytes {
 
 fn plain_envelope() -> Envelope {
     let bucket = BucketId([0; 16]);
-    Envelope { epoch: Epoch(1), left_ms: 0, operation: 0, bucket, role: Role::Node }
+    let (epoch, trace, role) = (Epoch(1), false, Role::Node);
+    Envelope { epoch, left_ms: 0, operation: 0, bucket, trace, role }
 }
 
 fn empty_receipt() -> Receipt {
@@ -438,6 +443,7 @@ fn empty_receipt() -> Receipt {
         hinted: Vec::new(),
         unhinted: Vec::new(),
         repaired: Vec::new(),
+        trace: None,
     }
 }
 
@@ -452,12 +458,13 @@ fn any_frame() -> impl Strategy<Value = Bytes> {
 
 fn envelope() -> impl Strategy<Value = Envelope> {
     let role = select(&Role::ALL[..]);
-    (any::<u64>(), any::<u32>(), any::<u128>(), any::<[u8; 16]>(), role).prop_map(
-        |(epoch, left_ms, operation, bucket, role)| Envelope {
+    (any::<(u64, u32, u128)>(), any::<[u8; 16]>(), any::<bool>(), role).prop_map(
+        |((epoch, left_ms, operation), bucket, trace, role)| Envelope {
             epoch: Epoch(epoch),
             left_ms,
             operation,
             bucket: BucketId(bucket),
+            trace,
             role,
         },
     )
@@ -498,6 +505,7 @@ fn request() -> impl Strategy<Value = Request> {
         (bytes(), bytes(), any::<u16>(), quorum()).prop_map(|(prefix, page, limit, quorum)| {
             Request::List(List { prefix, page, limit, quorum })
         }),
+        (bytes(), quorum()).prop_map(|(key, quorum)| Request::Explain(Explain { key, quorum })),
         (any::<u16>(), bytes(), any::<u16>()).prop_map(|(partition, after, limit)| {
             Request::Scan(Scan { partition, after, limit })
         }),
@@ -637,9 +645,14 @@ fn receipt() -> BoxedStrategy<Receipt> {
     );
     let nodes = || vec(any::<u32>(), 0..4);
     let head = any::<(u64, u32, u8, u8, u8, u8)>();
-    (head, vec(line, 0..6), (nodes(), nodes(), nodes()))
+    (head, vec(line, 0..6), (nodes(), nodes(), nodes()), option::of(trace()))
         .prop_map(
-            |((epoch, coordinator, n, needed, owners_needed, durable_needed), replicas, nodes)| {
+            |(
+                (epoch, coordinator, n, needed, owners_needed, durable_needed),
+                replicas,
+                nodes,
+                trace,
+            )| {
                 let (hinted, unhinted, repaired) = nodes;
                 Receipt {
                     epoch: Epoch(epoch),
@@ -652,9 +665,60 @@ fn receipt() -> BoxedStrategy<Receipt> {
                     hinted,
                     unhinted,
                     repaired,
+                    trace,
                 }
             },
         )
+        .boxed()
+}
+
+fn trace() -> impl Strategy<Value = Trace> {
+    let step = any::<(u32, u32, u8, Option<u32>)>().prop_map(|(node, micros, deed, peer)| Step {
+        node,
+        micros,
+        deed: Deed::from(deed),
+        peer,
+    });
+    (vec(step, 0..6), vec(any::<u32>(), 0..3), any::<u16>())
+        .prop_map(|(steps, untraced, left_out)| Trace { steps, untraced, left_out })
+}
+
+/// What a node knows of a key's place. The settings are such as can be: others are refused.
+fn explained() -> BoxedStrategy<Explained> {
+    let measured = || {
+        option::of(any::<(u32, u32, u32)>().prop_map(|(p50_micros, p99_micros, samples)| {
+            Measured { p50_micros, p99_micros, samples }
+        }))
+    };
+    let health = prop_oneof![
+        select(vec![Health::Up, Health::Unknown, Health::Silent, Health::InDoubt]),
+        any::<String>().prop_map(Health::Down),
+    ];
+    let replica = (any::<(u32, String, u32)>(), health, (measured(), measured(), measured()))
+        .prop_map(|((node, zone, round_trip_micros), health, (fetch, written, durable))| Replica {
+            node,
+            zone,
+            health,
+            round_trip_micros,
+            fetch,
+            written,
+            durable,
+        });
+    let nodes = || vec(any::<u32>(), 0..4);
+    let head = any::<(u32, u64, u16, u64, u8)>();
+    (head, 1..9_u8, (nodes(), option::of(nodes()), nodes()), vec(replica, 0..4))
+        .prop_map(|(head, n, (owners, joining, fallbacks), places)| Explained {
+            node: head.0,
+            token: head.1,
+            partition: head.2,
+            changed_in: head.3,
+            quorum: Quorum::new(&QuorumRequest::default(), n).expect("n is above 0"),
+            bucket_n: head.4,
+            owners,
+            joining,
+            fallbacks,
+            places,
+        })
         .boxed()
 }
 
@@ -745,9 +809,13 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
             Reply::Pong(Pong { node, incarnation, commit, roots, wall_ms, buckets })
         },
     );
-    let fetched = (any::<(bool, bool)>(), bytes())
-        .prop_map(|((known, in_doubt), state)| Reply::Fetched(Fetched { known, in_doubt, state }));
-    let replicated = any::<bool>().prop_map(|durable| Reply::Replicated(Replicated { durable }));
+    let fetched = (any::<(bool, bool)>(), option::of(trace()), bytes()).prop_map(
+        |((known, in_doubt), trace, state)| {
+            Reply::Fetched(Fetched { known, in_doubt, trace, state })
+        },
+    );
+    let replicated = (any::<bool>(), option::of(trace()))
+        .prop_map(|(durable, trace)| Reply::Replicated(Replicated { durable, trace }));
     let of = |kind: Kind| move |reply: Reply| (kind, reply);
     prop_oneof![
         welcome.prop_map(of(Kind::Hello)),
@@ -767,6 +835,7 @@ fn reply() -> impl Strategy<Value = (Kind, Reply)> {
         bytes().prop_map(|replies| (Kind::Many, Reply::Many(ManyReply { replies }))),
         stored().prop_map(|stored| (Kind::Write, Reply::Written(stored))),
         found().prop_map(|found| (Kind::Get, Reply::Found(found))),
+        explained().prop_map(|all| (Kind::Explain, Reply::Explained(Box::new(all)))),
         replicated.prop_map(of(Kind::Replicate)),
         fetched.prop_map(of(Kind::Fetch)),
         about_repair(),

@@ -13,16 +13,17 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 
 use atoll_antientropy::Digest;
-use atoll_ring::{Epoch, Level, QuorumRequest};
+use atoll_ring::{Epoch, Level, Quorum, QuorumRequest};
 use atoll_wire::{
     Ack, Ask, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit,
-    Compare, CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, DumpedRow, Effect,
-    Entries, Envelope, ErrorCode, Failure, Fetch, Fetched, Found, Frame, Get, Hello, Kind, Lane,
-    List, Listed, Many, ManyReply, MoveReport, MovesQuery, MovesReport, NodeStatus, One, Outcome,
-    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled,
-    Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, ReplicaReport, Replicate,
-    Replicated, Reply, Request, Role, Roots, Scan, Scanned, ScannedRow, StatusQuery, Stored,
-    Unmatched, ViewQuery, ViewReply, Welcome, Write,
+    Compare, CompareRoots, Copy, Covered, Covering, Deed, Differing, Dump, Dumped, DumpedRow,
+    Effect, Entries, Envelope, ErrorCode, Explain, Explained, Failure, Fetch, Fetched, Found,
+    Frame, Get, Health, Hello, Kind, Lane, List, Listed, Many, ManyReply, Measured, MoveReport,
+    MovesQuery, MovesReport, NodeStatus, One, Outcome, PartitionRepair, PeerStatus, Ping, Pong,
+    Propose, Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery,
+    RepairReport, RepairRun, RepairStarted, Replica, ReplicaReport, Replicate, Replicated, Reply,
+    Request, Role, Roots, Scan, Scanned, ScannedRow, StatusQuery, Step, Stored, Trace, Unmatched,
+    ViewQuery, ViewReply, Welcome, Write,
     bucket::{Creation, Properties},
     frame::{encode_reply, encode_request},
 };
@@ -147,6 +148,7 @@ fn envelope() -> Envelope {
         left_ms: 1500,
         operation: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
         bucket: BucketId(*b"sixteen of these"),
+        trace: true,
         role: Role::Operator,
     }
 }
@@ -208,7 +210,7 @@ fn requests() -> Vec<Request> {
             hint_for: Some(8),
             state: Bytes::from_static(b"a state, as it is"),
         }),
-        Request::Fetch(Fetch { key, durable: true, hints: true }),
+        Request::Fetch(Fetch { key: key.clone(), durable: true, hints: true }),
         Request::RepairStatus(RepairQuery {}),
         Request::RepairRun(RepairRun { partition: Some(1023), accept_loss: true }),
         Request::Dump(Dump {
@@ -248,6 +250,7 @@ fn requests() -> Vec<Request> {
             registry: Bytes::from_static(b"a registry, as it is"),
         }),
         Request::Buckets(BucketsQuery { have: 0x6162_6364_6566_6768 }),
+        Request::Explain(Explain { key, quorum }),
     ]
 }
 
@@ -316,12 +319,13 @@ fn replies() -> Vec<(Kind, Reply)> {
                 Reply::Failed(Box::new(Failure::refused(ErrorCode::KeyLength, "one of many"))),
             ])),
         ),
-        (Kind::Replicate, Reply::Replicated(Replicated { durable: true })),
+        (Kind::Replicate, Reply::Replicated(Replicated { durable: true, trace: Some(trace()) })),
         (
             Kind::Fetch,
             Reply::Fetched(Fetched {
                 known: true,
                 in_doubt: true,
+                trace: None,
                 state: Bytes::from_static(b"own state"),
             }),
         ),
@@ -369,6 +373,7 @@ fn replies() -> Vec<(Kind, Reply)> {
                 registry: Bytes::from_static(b"a registry, as it is"),
             }),
         ),
+        (Kind::Explain, Reply::Explained(Box::new(explained()))),
     ]
 }
 
@@ -517,6 +522,51 @@ fn receipt() -> Receipt {
         hinted: vec![4, 400],
         unhinted: vec![6],
         repaired: vec![5],
+        trace: Some(trace()),
+    }
+}
+
+fn trace() -> Trace {
+    let step = |(micros, deed): (u32, Deed)| {
+        let peer = (deed == Deed::Sent).then_some(301);
+        Step { node: 300, micros, deed, peer }
+    };
+    let steps = (1000..).zip([Deed::Arrived, Deed::Sent, Deed::Fsynced, Deed::Unknown(99)]);
+    Trace { steps: steps.map(step).collect(), untraced: vec![302], left_out: 303 }
+}
+
+fn explained() -> Explained {
+    let measured = |scale: u32| {
+        Some(Measured { p50_micros: 10 * scale, p99_micros: 20 * scale, samples: 30 * scale })
+    };
+    let replica = |(node, health): (u32, Health)| Replica {
+        node,
+        zone: format!("zone of n{node}"),
+        health,
+        round_trip_micros: 400 + node,
+        fetch: measured(node),
+        written: None,
+        durable: measured(1000 * node),
+    };
+    let healths = [
+        Health::Up,
+        Health::Unknown,
+        Health::Silent,
+        Health::InDoubt,
+        Health::Down("killed".into()),
+    ];
+    let settings = QuorumRequest { sloppy: Some(false), ..QuorumRequest::default() };
+    Explained {
+        node: 1,
+        token: 0x0102_0304_0506_0708,
+        partition: 1016,
+        changed_in: 297,
+        quorum: Quorum::new(&settings, 3).expect("as usual"),
+        bucket_n: 4,
+        owners: vec![1, 2, 3],
+        joining: Some(vec![1, 2, 4]),
+        fallbacks: vec![5],
+        places: (1..).zip(healths).map(replica).collect(),
     }
 }
 

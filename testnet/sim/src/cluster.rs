@@ -272,6 +272,7 @@ impl Cluster {
             left_ms: 1000,
             operation: 0,
             bucket: BucketId::default_bucket(COPIES),
+            trace: false,
             role: Role::Operator,
         };
         let caller = Caller { roles: Roles::of(&[Role::Operator]), node: None };

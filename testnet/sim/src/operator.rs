@@ -362,6 +362,7 @@ impl Operator {
                 left_ms: 5000,
                 operation: 0,
                 bucket: BucketId::default_bucket(COPIES),
+                trace: false,
                 role: Role::Operator,
             };
             let command = postcard::to_stdvec(command).expect("a command is plain data").into();

@@ -191,6 +191,7 @@ async fn make_second_bucket(world: &RefCell<World>) {
                 left_ms: 1000,
                 operation: 0,
                 bucket: world.cluster.bucket("a"),
+                trace: false,
                 role: Role::Client,
             };
             let port = world.cluster.network.port(NodeId(CLIENTS_FROM));

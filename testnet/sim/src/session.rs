@@ -246,6 +246,7 @@ impl Session {
                 left_ms: ask.timeout_ms,
                 operation: op.into(),
                 bucket: world.cluster.bucket(&ask.key),
+                trace: false,
                 role: Role::Client,
             };
             let port = world.cluster.network.port(NodeId(CLIENTS_FROM + self.number));

@@ -17,6 +17,7 @@ use crate::{
     coordinate::{HOP_LIMIT, Place, SILENCE_SHARE, ballot::is_open, stand_ins::StandIns},
     node::Due,
     replica,
+    trace::Traced,
 };
 
 /// What is certain of a replica.
@@ -316,7 +317,7 @@ async fn send(
     due: Due,
 ) -> bool {
     let deadline = node.clock().now() + HOP_LIMIT;
-    let envelope = place.envelope(&node, deadline, due.operation);
+    let envelope = place.envelope(&node, Due { deadline, traced: Traced::No, ..due });
     let call = node.transport().call(owner, Lane::Bulk, envelope, Request::Replicate(replicate));
     let answer = tokio::time::timeout_at(deadline, call).await;
     matches!(answer, Ok(Ok((_, Reply::Replicated(_)))))

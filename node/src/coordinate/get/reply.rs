@@ -98,6 +98,7 @@ impl Read {
             hinted: Vec::new(),
             unhinted: Vec::new(),
             repaired: self.repaired.clone(),
+            trace: None,
         }
     }
 

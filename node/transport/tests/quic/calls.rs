@@ -43,6 +43,7 @@ async fn every_lane_carries_every_kind() {
                 Kind::Get => matches!(reply, Reply::Found(_)),
                 Kind::Many => matches!(reply, Reply::Many(_)),
                 Kind::List => matches!(reply, Reply::Listed(_)),
+                Kind::Explain => matches!(reply, Reply::Explained(_)),
                 Kind::Scan => matches!(reply, Reply::Scanned(_)),
                 Kind::Replicate => matches!(reply, Reply::Replicated(_)),
                 Kind::Fetch => matches!(reply, Reply::Fetched(_)),

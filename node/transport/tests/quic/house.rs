@@ -11,17 +11,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use atoll_ring::{ClusterId, Epoch, NodeId, QuorumRequest};
+use atoll_ring::{ClusterId, Epoch, NodeId, Quorum, QuorumRequest};
 use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
     Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
-    CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, Entries, Envelope, Fetch,
-    Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply, MovesQuery, MovesReport,
-    NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair,
-    RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate, Replicated, Reply, Request,
-    Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Write,
+    CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, Entries, Envelope, Explain,
+    Explained, Fetch, Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply,
+    MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall,
+    Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate,
+    Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched,
+    ViewQuery, ViewReply, Write,
     bucket::{Creation, Properties},
 };
 use bytes::Bytes;
@@ -154,16 +155,29 @@ impl Host {
                 partitions: (0, 0),
                 keys: Bytes::new(),
             }),
+            Request::Explain(_) => Reply::Explained(Box::new(Explained {
+                node: self.id.0,
+                token: 0,
+                partition: 0,
+                changed_in: 1,
+                quorum: Quorum::new(&QuorumRequest::default(), 3).unwrap(),
+                bucket_n: 3,
+                owners: Vec::new(),
+                joining: None,
+                fallbacks: Vec::new(),
+                places: Vec::new(),
+            })),
             Request::Scan(_) => Reply::Scanned(Scanned {
                 last: Bytes::new(),
                 looked_at: 0,
                 in_doubt: false,
                 rows: Bytes::new(),
             }),
-            Request::Replicate(_) => Reply::Replicated(Replicated { durable: true }),
+            Request::Replicate(_) => Reply::Replicated(Replicated { durable: true, trace: None }),
             Request::Fetch(fetch) => Reply::Fetched(Fetched {
                 known: true,
                 in_doubt: false,
+                trace: None,
                 state: pattern(length_in(&fetch.key)),
             }),
             Request::RepairStatus(_) => Reply::RepairStatus(RepairReport::of(&[])),
@@ -258,6 +272,7 @@ fn receipt() -> Receipt {
         hinted: Vec::new(),
         unhinted: Vec::new(),
         repaired: Vec::new(),
+        trace: None,
     }
 }
 
@@ -295,7 +310,7 @@ pub async fn link(papers: &Papers, server: &Server) -> Link {
 
 pub fn envelope(role: Role) -> Envelope {
     let bucket = BucketId::default_bucket(3);
-    Envelope { epoch: Epoch(4), left_ms: 60_000, operation: 1, bucket, role }
+    Envelope { epoch: Epoch(4), left_ms: 60_000, operation: 1, bucket, trace: false, role }
 }
 
 pub fn ping() -> Request {
@@ -339,6 +354,10 @@ pub fn of_kind(kind: Kind) -> Request {
         Kind::Write => put("key", Bytes::from_static(b"value")),
         Kind::Get => get(3),
         Kind::Many => Request::Many(Many::of(&[])),
+        Kind::Explain => {
+            let (key, quorum) = (Bytes::from_static(b"key"), QuorumRequest::default());
+            Request::Explain(Explain { key, quorum })
+        }
         Kind::List => {
             let (prefix, page, quorum) = (Bytes::new(), Bytes::new(), QuorumRequest::default());
             Request::List(List { prefix, page, limit: 1, quorum })

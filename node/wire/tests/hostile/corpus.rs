@@ -6,10 +6,12 @@ use atoll_antientropy::{
     Actor, Context, ContextToken, Event, Field, FieldChange, Hybrid, Increment, Kind as ValueKind,
     Note, Operation, Secret, Stamp, State,
 };
-use atoll_ring::{ClusterId, Epoch, Member, MemberState, NodeId, Partitions, View};
+use atoll_ring::{
+    ClusterId, Epoch, Member, MemberState, NodeId, Partitions, Quorum, QuorumRequest, View,
+};
 use atoll_wire::{
-    Covered, Dumped, DumpedRow, Kind, MoveReport, MovesReport, NodeStatus, PartitionRepair,
-    RepairReport,
+    Covered, Dumped, DumpedRow, Explained, Kind, MoveReport, MovesReport, NodeStatus,
+    PartitionRepair, RepairReport,
     limits::{
         COMPARE_TAIL_BYTES_MAX, DUMP_ROWS_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX,
         VIEW_TAIL_BYTES_MAX,
@@ -138,15 +140,19 @@ fn frames() -> Entries {
             }),
         ),
         named("frame-status-of-peers-of-zeros", peers_of_zeros()),
+        named("frame-explain-of-places-of-zeros", places_of_zeros()),
         named("frame-text-that-is-no-text", {
             let header = [&[0u8, 0, 0, 0, 200][..], &[0xc0; 200]].concat();
             frame(Kind::Status.number(), 1, &header, &[])
         }),
     ];
     for (index, huge) in HUGE.iter().enumerate() {
-        for (word, kind, flags) in
-            [("get", Kind::Get, 1), ("status", Kind::Status, 1), ("failed", Kind::Write, 3)]
-        {
+        for (word, kind, flags) in [
+            ("get", Kind::Get, 1),
+            ("status", Kind::Status, 1),
+            ("explain", Kind::Explain, 1),
+            ("failed", Kind::Write, 3),
+        ] {
             let header = [&[1u8][..], &huge.repeat(40)].concat();
             all.push(named(
                 &format!("frame-{word}-of-huge-numbers-{index}"),
@@ -478,6 +484,28 @@ fn peers_of_zeros() -> Vec<u8> {
     let peers = (HEADER_BYTES_MAX - head.len() - 3) / 5;
     let count = postcard::to_stdvec(&peers).expect("in memory");
     frame(Kind::Status.number(), 1, &[head, &count, &vec![0; peers * 5]].concat(), &[])
+}
+
+/// As many replicas as fit, of seven bytes each: more than are read.
+fn places_of_zeros() -> Vec<u8> {
+    let quorum = Quorum::new(&QuorumRequest::default(), 3).expect("as usual");
+    let explained = Explained {
+        node: 0,
+        token: 0,
+        partition: 0,
+        changed_in: 0,
+        quorum,
+        bucket_n: 3,
+        owners: Vec::new(),
+        joining: None,
+        fallbacks: Vec::new(),
+        places: Vec::new(),
+    };
+    let head = postcard::to_stdvec(&(Epoch(0), explained)).expect("in memory");
+    let head = &head[..head.len() - 1]; // without the count of places
+    let places = (HEADER_BYTES_MAX - head.len() - 3) / 7;
+    let count = postcard::to_stdvec(&places).expect("in memory");
+    frame(Kind::Explain.number(), 1, &[head, &count, &vec![0; places * 7]].concat(), &[])
 }
 
 fn row(state: &'static [u8]) -> DumpedRow {
