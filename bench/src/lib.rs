@@ -21,6 +21,7 @@
 //!   Record      record.rs         what was asked and heard, written to a file for the judges
 //!   Nodes       nodes.rs          what it cost the nodes, by their own counters
 //!   Report      report.rs         the document that comes out; in it schedule.rs, configuration.rs
+//!   kinds       kinds.rs          what values that merge cost, beside a plain put
 //!   machine.rs, progress.rs       what we run on; what is shown meanwhile
 //! ```
 //!
@@ -36,6 +37,7 @@ mod configuration;
 mod distribution;
 mod history;
 mod keys;
+mod kinds;
 mod known;
 mod load;
 mod machine;
@@ -58,6 +60,7 @@ pub use configuration::Configuration;
 pub use distribution::Zipf;
 pub use history::{History, Snapshot, Verdict};
 pub use keys::{KeyName, Keys};
+pub use kinds::{KindsReport, KindsRun, Line, kinds};
 pub use load::{RunError, run};
 pub use machine::Machine;
 pub use nodes::{NodeUse, Nodes};

@@ -78,6 +78,14 @@ pub enum RunError {
         /// Why, the last time it was tried.
         error: RequestError,
     },
+    /// A bucket of the benchmark's own cannot be created. Nothing was measured.
+    #[error("cannot create the bucket {name}: {error}")]
+    Bucket {
+        /// Which bucket.
+        name: &'static str,
+        /// Why.
+        error: RequestError,
+    },
     /// The history cannot be written, or not to its end.
     #[error("cannot write the history {}: {error}", file.display())]
     History {

@@ -5,7 +5,8 @@
 use std::{future::pending, io::ErrorKind, path::PathBuf, time::Duration};
 
 use atoll_bench::{
-    Arrivals, Distribution, OUTSTANDING_MAX_DEFAULT, OpenLoop, Pace, Run, RunError, Through,
+    Arrivals, Distribution, KindsRun, OUTSTANDING_MAX_DEFAULT, OpenLoop, Pace, Run, RunError,
+    Through,
 };
 use atoll_client::ConnectError;
 use clap::{Args, Subcommand, ValueEnum};
@@ -25,6 +26,40 @@ pub enum BenchCommand {
     /// Read and write as fast as so many workers can, for a while
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+    /// What counters and sets cost beside a plain durable put, and many keys beside single ones
+    #[command(after_help = KINDS_HELP)]
+    Kinds(KindsArgs),
+}
+
+const KINDS_HELP: &str = "\
+Examples:
+  atoll bench kinds                          three rounds of 3 s each
+  atoll bench kinds --for 10s --rounds 5
+  atoll bench kinds -c 16 -o json
+
+The kinds of change take turns, so a machine that drifts does not favour one. The buckets bench-register, bench-counter
+and bench-set are created if they are not there; they stay.";
+
+/// What to compare.
+#[derive(Debug, Args)]
+pub struct KindsArgs {
+    /// How long each kind of change has in a round
+    #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    slice: Duration,
+    /// How many rounds
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Changes in flight
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    concurrency: u32,
+    /// How many keys of each kind; 100k is understood
+    #[arg(long, value_name = "K", default_value = "1000", value_parser = count)]
+    keys: u32,
+    #[command(flatten)]
+    quorum: QuorumFlags,
+    /// Draw the same keys as another run with this seed
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
 }
 
 const RUN_HELP: &str = "\
@@ -149,7 +184,10 @@ pub async fn run(
     cluster: Option<&str>,
     format: Format,
 ) -> Result<(), Failed> {
-    let BenchCommand::Run(args) = command;
+    let args = match command {
+        BenchCommand::Run(args) => args,
+        BenchCommand::Kinds(args) => return kinds(args, cluster, format).await,
+    };
     let run = args.run()?;
     run.check().map_err(|error| Failed::new(Exit::Refused, error.to_string()))?;
     let profile = crate::request::profile(cluster)?;
@@ -168,6 +206,25 @@ pub async fn run(
     }
     if report.reads.count + report.writes.count == 0 {
         return Err(Failed::new(Exit::Other, "no operation succeeded"));
+    }
+    Ok(())
+}
+
+async fn kinds(args: KindsArgs, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
+    let KindsArgs { slice, rounds, concurrency, keys, quorum, seed } = args;
+    if slice.is_zero() || keys == 0 {
+        return Err(Failed::new(Exit::Refused, "--for and --keys must be above 0"));
+    }
+    let run = KindsRun { slice, rounds, concurrency, keys, quorum: quorum.request(), seed };
+    let profile = crate::request::profile(cluster)?;
+    let say = |what| anstream::eprintln!("\x1b[2m{what}\x1b[0m");
+    let report = tokio::select! { biased;
+        () = interrupt() => return Err(Failed::silent(Exit::Interrupted)),
+        report = atoll_bench::kinds(&run, &profile, say) => report.map_err(failed)?,
+    };
+    match format {
+        Format::Json => output::json(&report),
+        Format::Table | Format::Plain => print::kinds(&report, format),
     }
     Ok(())
 }
@@ -273,6 +330,9 @@ fn failed(error: RunError) -> Failed {
                 .mend("a disk with more room: about 300 bytes are written per operation"),
             _ => Failed::new(Exit::Refused, what),
         },
+        RunError::Bucket { ref error, .. } => {
+            Failed::new(receipt::failure(Asked::Write, error).exit, what)
+        }
         RunError::NoThread(_) => Failed::new(Exit::Other, what),
         RunError::Interrupted => Failed::new(Exit::Interrupted, what),
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use atoll_bench::{
-    Arrivals, Configuration, Distribution, FreshAfter, Latency, NodeUse, Nodes, Operations, Report,
-    Sessions, Staleness, Violations,
+    Arrivals, Configuration, Distribution, FreshAfter, KindsReport, Latency, Line, NodeUse, Nodes,
+    Operations, Report, Sessions, Staleness, Violations,
 };
 
 use crate::output::{self, Format};
@@ -313,6 +313,26 @@ fn staleness(found: &Staleness) -> String {
         said += &format!("; {} could not be judged", grouped(found.unjudged));
     }
     said
+}
+
+/// What values that merge cost.
+pub fn kinds(report: &KindsReport, format: Format) {
+    for (lines, unit) in [(&report.changes, "CHANGES/S"), (&report.reads, "KEYS/S")] {
+        let row = |line: &Line| {
+            let ms = |micros: u64| format!("{:.2}", micros as f64 / 1000.0);
+            vec![
+                line.what.to_owned(),
+                format!("{:.0}", line.per_second),
+                format!("{:.0} to {:.0}", line.range.0, line.range.1),
+                format!("{:.0} %", 100.0 * line.share),
+                ms(line.p50_micros),
+                ms(line.p99_micros),
+                line.failed.to_string(),
+            ]
+        };
+        let rows: Vec<Vec<String>> = lines.iter().map(row).collect();
+        output::rows(format, &["", unit, "SLICES", "SHARE", "P50 MS", "P99", "FAILED"], &rows);
+    }
 }
 
 /// The report as `name<TAB>value` lines; what was not measured is `n/a`.

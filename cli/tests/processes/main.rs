@@ -12,6 +12,7 @@ mod growth;
 mod growth_under_kills;
 mod judged;
 mod kills;
+mod kinds;
 mod lost;
 mod outage;
 mod refusals;
