@@ -64,7 +64,7 @@ pub async fn run(command: NodeCommand) -> Result<(), Failed> {
 
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("ATOLL_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(QUIET));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -84,3 +84,7 @@ async fn stop_signal() {
         _ = interrupt.recv() => {}
     }
 }
+
+/// What is logged unless `ATOLL_LOG` says otherwise. The library of the membership log complains of each message to a voter
+/// that is away, twice a second; that it is away the node says itself, once.
+const QUIET: &str = "info,fjall=warn,lsm_tree=warn,openraft::replication=off";
