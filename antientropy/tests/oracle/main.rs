@@ -106,7 +106,8 @@ fn maps_lose_nothing() {
     assert_eq!(of_kind(Kind::Map).first_seed, None);
 }
 
-/// What guards contexts guards the chains of counters too.
+/// What guards contexts guards the chains of counters too. (A chain that another role has hidden is
+/// rarely miscounted in so short a history, but a context that claims it is a lie already.)
 #[test]
 fn counters_need_the_same_rules() {
     for (rule, name) in [
@@ -116,7 +117,9 @@ fn counters_need_the_same_rules() {
         (Rule::LeaseFirst, "counters, counters given before their lease is synced"),
     ] {
         let found = figures(&OfKind::without(Kind::Counter, rule), name);
-        assert!(found.lost + found.returned > 0, "{name}");
+        let miscounted = found.lost + found.returned;
+        assert!(miscounted > 0 || rule == Rule::RoleChanges, "{name}");
+        assert!(miscounted + found.misclaimed > 0, "{name}");
     }
 }
 
