@@ -58,6 +58,8 @@ pub struct Cluster {
     exchange_held: bool,
     /// Nodes whose disk was emptied since they last ran.
     emptied: BTreeSet<NodeId>,
+    /// What machines take for the time of day; equal, unless a test says otherwise.
+    clocks: BTreeMap<NodeId, Arc<SimulatedClock>>,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
     operations: Arc<AtomicU64>,
 }
@@ -77,6 +79,8 @@ pub struct Client {
     epoch: Epoch,
     /// The cluster's count of operations: each has a number of its own.
     operations: Arc<AtomicU64>,
+    /// Takes silence for an answer, because messages are lost, or nodes paused.
+    gives_up: bool,
 }
 
 /// How long a client waits beyond the time it gave its request. Nobody should need it.
@@ -113,7 +117,7 @@ pub const DEFAULT: With = With {
 pub const SLOPPY: With = With { sloppy: true, ..DEFAULT };
 
 impl With {
-    fn quorum(&self) -> QuorumRequest {
+    pub fn quorum(&self) -> QuorumRequest {
         let level = |count: Option<u8>| count.map(Level::Count);
         QuorumRequest {
             n: self.n,
@@ -179,6 +183,9 @@ impl Cluster {
             slow_disks: BTreeMap::new(),
             exchange_held: true,
             emptied: BTreeSet::new(),
+            clocks: (1..=nodes)
+                .map(|id| (NodeId(id), Arc::new(SimulatedClock::starting_at(1_000_000))))
+                .collect(),
             running: BTreeMap::new(),
             operations: Arc::default(),
             hint_limits,
@@ -232,7 +239,7 @@ impl Cluster {
             transport: self.network.port(id),
             log: self.log.port(id),
             disk: Arc::new(disk),
-            clock: Arc::new(SimulatedClock::starting_at(1_000_000)),
+            clock: self.clocks[&id].clone(),
             certificate: Arc::default(),
         };
         let node = Node::start(parts).await?;
@@ -395,6 +402,11 @@ impl Cluster {
         &self.running[&id].0
     }
 
+    /// A machine's clock, which goes on while no node runs there.
+    pub fn clock(&self, id: NodeId) -> &SimulatedClock {
+        &self.clocks[&id]
+    }
+
     /// The faults of a running node's disk.
     pub fn faults(&self, id: NodeId) -> &Faults {
         &self.faults[&id]
@@ -489,7 +501,7 @@ impl Cluster {
     pub fn client(&self) -> Client {
         let (bucket, epoch) = (self.bucket(), self.view.epoch());
         let operations = self.operations.clone();
-        Client { network: self.network.clone(), bucket, epoch, operations }
+        Client { network: self.network.clone(), bucket, epoch, operations, gives_up: false }
     }
 
     pub async fn put(
@@ -567,8 +579,34 @@ impl Cluster {
 }
 
 impl Client {
+    /// The same client, who speaks of another bucket.
+    pub fn in_bucket(&self, bucket: BucketId) -> Client {
+        Client { bucket, ..self.clone() }
+    }
+
+    /// The same client, who knows that some answers will never come.
+    pub fn who_gives_up(&self) -> Client {
+        Client { gives_up: true, ..self.clone() }
+    }
+
+    /// A number that no other operation has.
+    pub fn next_operation(&self) -> u128 {
+        u128::from(self.operations.fetch_add(1, Ordering::Relaxed)) + 1
+    }
+
     pub async fn call(
         &self,
+        via: NodeId,
+        request: Request,
+        left_ms: u32,
+    ) -> Result<Reply, Failure> {
+        self.call_as(self.next_operation(), via, request, left_ms).await
+    }
+
+    /// Calls under the number of an operation: whoever repeats one gives the number that it had.
+    pub async fn call_as(
+        &self,
+        operation: u128,
         via: NodeId,
         request: Request,
         left_ms: u32,
@@ -576,13 +614,21 @@ impl Client {
         let envelope = Envelope {
             epoch: self.epoch,
             left_ms,
-            operation: u128::from(self.operations.fetch_add(1, Ordering::Relaxed)) + 1,
+            operation,
             bucket: self.bucket,
             role: Role::Client,
         };
         let call = self.network.port(CLIENT).call(via, Lane::Request, envelope, request);
-        let patience = Duration::from_millis(left_ms.into()) + PATIENCE;
-        let answer = tokio::time::timeout(patience, call).await.expect("an answer in time");
+        let left = Duration::from_millis(left_ms.into());
+        let patience = if self.gives_up { left } else { left + PATIENCE };
+        let answer = match tokio::time::timeout(patience, call).await {
+            Ok(answer) => answer,
+            Err(_) if self.gives_up => {
+                let failure = Failure::refused(ErrorCode::DeadlinePassed, "nobody has answered");
+                return Err(Failure { effect: Effect::Unknown, ..failure });
+            }
+            Err(_) => panic!("no answer came in time"),
+        };
         match answer {
             Ok((_, Reply::Failed(failure))) => Err(*failure),
             Ok((_, reply)) => Ok(reply),

@@ -5,24 +5,30 @@
 //! means what it says.
 
 mod blocking;
+mod bucket;
 mod cluster;
 mod coordinators;
 mod doubt;
 mod dump;
 mod durability;
 mod exchange;
+mod expiry;
 mod failing_disk;
 mod failures;
 mod fencing;
 mod full_disk;
 mod hedge;
 mod hints;
+mod kinds;
+mod list;
+mod many;
 mod moves;
 mod quarantine;
 mod quorums;
 mod repair;
 mod rising;
 mod scrub;
+mod sessions;
 mod siblings;
 mod sloppy;
 mod tombstones;
