@@ -48,6 +48,13 @@ impl State {
     pub fn read(&self, now_ms: u64) -> Reading {
         self.store().read(now_ms)
     }
+
+    /// Whether there is anything at `now_ms`: the key was written, and is neither deleted nor over.
+    /// A counter that was counted to 0 has a value, one that was reset has none; nor has a flag that
+    /// is off.
+    pub fn has_value(&self, now_ms: u64) -> bool {
+        self.store().is_alive() && !self.read(now_ms).is_nothing()
+    }
 }
 
 impl Store {

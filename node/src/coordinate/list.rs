@@ -155,7 +155,7 @@ async fn has_value(
     let to_know = atoll_antientropy::Context::new();
     let reader = Reader { quorum, repair: Repair::Async, in_session: false, to_know };
     let state = read_state(node, &place, reader, due).await?;
-    Ok(!state.read(node.clock().wall_ms()).is_nothing())
+    Ok(state.has_value(node.clock().wall_ms()))
 }
 
 /// The answers of r owners, in each owner set if the partition moves; those of owners in doubt beside them.
@@ -272,7 +272,7 @@ fn try_scan(
             // a damaged one is found and mended by whoever reads the key: say something else than everybody
             let state = Record::decode(&row, &value).and_then(|record| record.decoded());
             if let Ok(state) = state {
-                let alive = !state.read(now_ms).is_nothing();
+                let alive = state.has_value(now_ms);
                 found.push(ScannedRow { row, alive, digest: state.digest() });
             }
         }

@@ -83,9 +83,7 @@ async fn look_at_enough(
     let quorum = super::quorum(&asked, place)?;
     let reader = Reader { quorum, repair: Repair::Async, in_session: false, to_know };
     let found = read_state(node, place, reader, due).await.map_err(before_the_change)?;
-    if matches!(change.operation, Operation::Clear)
-        && found.read(node.clock().wall_ms()).is_nothing()
-    {
+    if matches!(change.operation, Operation::Clear) && !found.has_value(node.clock().wall_ms()) {
         let detail = "the key has no value, so there is nothing to delete";
         return Err(Failure::refused(ErrorCode::NothingThere, detail));
     }

@@ -60,6 +60,8 @@ pub struct Cluster {
     pub made: BTreeMap<BucketId, u8>,
     /// Nodes whose disk was emptied since they last ran.
     emptied: BTreeSet<NodeId>,
+    /// What machines take for the time of day; equal, unless a test says otherwise.
+    clocks: BTreeMap<NodeId, Arc<SimulatedClock>>,
     running: BTreeMap<NodeId, (Arc<Node>, JoinHandle<()>)>,
     operations: Arc<AtomicU64>,
 }
@@ -81,6 +83,8 @@ pub struct Client {
     operations: Arc<AtomicU64>,
     /// Whether it wants to see each step.
     trace: bool,
+    /// Takes silence for an answer, because messages are lost, or nodes paused.
+    gives_up: bool,
 }
 
 /// How long a client waits beyond the time it gave its request. Nobody should need it.
@@ -117,7 +121,7 @@ pub const DEFAULT: With = With {
 pub const SLOPPY: With = With { sloppy: true, ..DEFAULT };
 
 impl With {
-    fn quorum(&self) -> QuorumRequest {
+    pub fn quorum(&self) -> QuorumRequest {
         let level = |count: Option<u8>| count.map(Level::Count);
         QuorumRequest {
             n: self.n,
@@ -184,6 +188,9 @@ impl Cluster {
             exchange_held: true,
             made: BTreeMap::new(),
             emptied: BTreeSet::new(),
+            clocks: (1..=nodes)
+                .map(|id| (NodeId(id), Arc::new(SimulatedClock::starting_at(1_000_000))))
+                .collect(),
             running: BTreeMap::new(),
             operations: Arc::default(),
             hint_limits,
@@ -237,7 +244,7 @@ impl Cluster {
             transport: self.network.port(id),
             log: self.log.port(id),
             disk: Arc::new(disk),
-            clock: Arc::new(SimulatedClock::starting_at(1_000_000)),
+            clock: self.clocks[&id].clone(),
             certificate: Arc::default(),
         };
         let node = Node::start(parts).await?;
@@ -400,6 +407,11 @@ impl Cluster {
         &self.running[&id].0
     }
 
+    /// A machine's clock, which goes on while no node runs there.
+    pub fn clock(&self, id: NodeId) -> &SimulatedClock {
+        &self.clocks[&id]
+    }
+
     /// The faults of a running node's disk.
     pub fn faults(&self, id: NodeId) -> &Faults {
         &self.faults[&id]
@@ -507,7 +519,14 @@ impl Cluster {
     /// A client that speaks about another bucket.
     pub fn client_of(&self, bucket: BucketId) -> Client {
         let (epoch, operations) = (self.view.epoch(), self.operations.clone());
-        Client { network: self.network.clone(), bucket, epoch, operations, trace: false }
+        Client {
+            network: self.network.clone(),
+            bucket,
+            epoch,
+            operations,
+            trace: false,
+            gives_up: false,
+        }
     }
 
     pub async fn put(
@@ -590,11 +609,6 @@ impl Client {
         Client { trace: true, ..self }
     }
 
-    /// The same, and it speaks of another bucket.
-    pub fn in_bucket(self, bucket: BucketId) -> Client {
-        Client { bucket, ..self }
-    }
-
     /// What a node says would happen.
     pub async fn explain(&self, via: NodeId, key: &str, with: &With) -> Result<Explained, Failure> {
         let key = Bytes::copy_from_slice(key.as_bytes());
@@ -605,8 +619,34 @@ impl Client {
         }
     }
 
+    /// The same client, who speaks of another bucket.
+    pub fn in_bucket(&self, bucket: BucketId) -> Client {
+        Client { bucket, ..self.clone() }
+    }
+
+    /// The same client, who knows that some answers will never come.
+    pub fn who_gives_up(&self) -> Client {
+        Client { gives_up: true, ..self.clone() }
+    }
+
+    /// A number that no other operation has.
+    pub fn next_operation(&self) -> u128 {
+        u128::from(self.operations.fetch_add(1, Ordering::Relaxed)) + 1
+    }
+
     pub async fn call(
         &self,
+        via: NodeId,
+        request: Request,
+        left_ms: u32,
+    ) -> Result<Reply, Failure> {
+        self.call_as(self.next_operation(), via, request, left_ms).await
+    }
+
+    /// Calls under the number of an operation: whoever repeats one gives the number that it had.
+    pub async fn call_as(
+        &self,
+        operation: u128,
         via: NodeId,
         request: Request,
         left_ms: u32,
@@ -614,14 +654,22 @@ impl Client {
         let envelope = Envelope {
             epoch: self.epoch,
             left_ms,
-            operation: u128::from(self.operations.fetch_add(1, Ordering::Relaxed)) + 1,
+            operation,
             bucket: self.bucket,
             trace: self.trace,
             role: Role::Client,
         };
         let call = self.network.port(CLIENT).call(via, Lane::Request, envelope, request);
-        let patience = Duration::from_millis(left_ms.into()) + PATIENCE;
-        let answer = tokio::time::timeout(patience, call).await.expect("an answer in time");
+        let left = Duration::from_millis(left_ms.into());
+        let patience = if self.gives_up { left } else { left + PATIENCE };
+        let answer = match tokio::time::timeout(patience, call).await {
+            Ok(answer) => answer,
+            Err(_) if self.gives_up => {
+                let failure = Failure::refused(ErrorCode::DeadlinePassed, "nobody has answered");
+                return Err(Failure { effect: Effect::Unknown, ..failure });
+            }
+            Err(_) => panic!("no answer came in time"),
+        };
         match answer {
             Ok((_, Reply::Failed(failure))) => Err(*failure),
             Ok((_, reply)) => Ok(reply),

@@ -5,6 +5,7 @@
 //! means what it says.
 
 mod blocking;
+mod bucket;
 mod buckets;
 mod cluster;
 mod coordinators;
@@ -12,6 +13,7 @@ mod doubt;
 mod dump;
 mod durability;
 mod exchange;
+mod expiry;
 mod explain;
 mod failing_disk;
 mod failures;
@@ -19,6 +21,9 @@ mod fencing;
 mod full_disk;
 mod hedge;
 mod hints;
+mod kinds;
+mod list;
+mod many;
 mod moves;
 mod quarantine;
 mod quorums;
@@ -27,6 +32,7 @@ mod replans;
 mod retire;
 mod rising;
 mod scrub;
+mod sessions;
 mod siblings;
 mod sloppy;
 mod tombstones;

@@ -32,17 +32,17 @@ const LARGE: usize = 50_000;
 const LEAF: u64 = 40;
 
 /// Five nodes of which three own the partition of [`KEY`], and a ring that the test changes.
-struct Ring {
-    cluster: Cluster,
+pub struct Ring {
+    pub cluster: Cluster,
     keys: Vec<String>,
-    partition: Partition,
+    pub partition: Partition,
     /// The owners at first, then the two others.
-    at: Vec<NodeId>,
+    pub at: Vec<NodeId>,
 }
 
 impl Ring {
     /// A cluster with some keys in the partition.
-    async fn start() -> Ring {
+    pub async fn start() -> Ring {
         Ring::start_with("v").await
     }
 
@@ -74,7 +74,7 @@ impl Ring {
     }
 
     /// The partition shall go to these, given as places in `at`.
-    async fn want(&mut self, target: &[usize]) {
+    pub async fn want(&mut self, target: &[usize]) {
         self.want_with(Wish::Rebalance, target).await;
     }
 
@@ -89,17 +89,17 @@ impl Ring {
         self.change(Command::Change { base: self.cluster.view.epoch(), wish, moves }).await;
     }
 
-    async fn begin(&mut self) {
+    pub async fn begin(&mut self) {
         self.change(Command::Begin { partitions: vec![self.partition] }).await;
     }
 
-    async fn finish(&mut self) {
+    pub async fn finish(&mut self) {
         let session = self.cluster.view.last_changed(self.partition);
         self.change(Command::Finish { partitions: vec![(self.partition, session)] }).await;
     }
 
     /// The node at this place waits at these steps, and at no others.
-    fn hold(&self, place: usize, steps: &[Step]) {
+    pub fn hold(&self, place: usize, steps: &[Step]) {
         self.cluster.faults(self.at[place]).hold(steps.iter().copied());
     }
 
@@ -131,7 +131,7 @@ impl Ring {
     }
 
     /// Waits until a node has copied everything.
-    async fn until_done(&self, place: usize) -> MoveReport {
+    pub async fn until_done(&self, place: usize) -> MoveReport {
         for _ in 0..200 {
             if self.is_done(place).await {
                 return self.says(place).await.expect("it takes part");
