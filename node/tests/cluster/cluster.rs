@@ -56,7 +56,7 @@ pub struct Cluster {
     pub scrub_period: Duration,
     /// Nodes do not compare what they hold, see [`Cluster::release_exchange`].
     exchange_held: bool,
-    /// Copies of the buckets that a test has made.
+    /// Copies of the buckets that a test has made with fewer copies than there are replicas.
     pub made: BTreeMap<BucketId, u8>,
     /// Nodes whose disk was emptied since they last ran.
     emptied: BTreeSet<NodeId>,
@@ -425,13 +425,9 @@ impl Cluster {
         BucketId::default_bucket(self.view.bucket_n())
     }
 
-    /// How many copies a bucket keeps.
+    /// How many copies a bucket keeps: as many as there are replicas, unless it was made with fewer.
     pub fn copies(&self, bucket: BucketId) -> u8 {
-        match self.made.get(&bucket) {
-            Some(n) => *n,
-            None if bucket == self.bucket() => self.view.bucket_n(),
-            None => panic!("nobody has made {bucket}"),
-        }
+        self.made.get(&bucket).copied().unwrap_or(self.view.bucket_n())
     }
 
     pub fn owners(&self, key: &str) -> Vec<NodeId> {
