@@ -10,7 +10,8 @@ use atoll_testnet::home::Home;
 
 use crate::{
     exit::{Exit, Failed},
-    receipt::{self, Asked},
+    output::Format,
+    receipt::{self, Asked, Telling},
     request::{Choices, connect},
 };
 
@@ -19,13 +20,20 @@ pub struct Caller {
     pub client: Client,
     pub options: Options,
     session: Option<PathBuf>,
+    choices: Choices,
 }
 
 impl Caller {
     /// Connects to the cluster that is meant.
     pub async fn connect(choices: &Choices, cluster: Option<&str>) -> Result<Self, Failed> {
         let options = choices.options()?;
-        Ok(Caller { client: connect(cluster).await?, options, session: choices.session.clone() })
+        let (session, choices) = (choices.session.clone(), choices.clone());
+        Ok(Caller { client: connect(cluster).await?, options, session, choices })
+    }
+
+    /// How the answers are told.
+    pub fn telling(&self, format: Format) -> Telling {
+        self.choices.telling(format, &self.client)
     }
 
     /// Reads with these options instead of the command's.
@@ -66,7 +74,7 @@ impl Caller {
             }
             None => self.client.change(key, operation, context, &self.options).await,
         };
-        changed.map_err(|error| receipt::failure(Asked::Write, &error))
+        changed.map_err(|error| receipt::failure(Asked::of(operation), &error))
     }
 
     /// Says goodbye.
@@ -106,7 +114,7 @@ impl Caller {
 const COUNTING_SESSIONS_MAX: u32 = 64;
 
 /// Whether there is an increment in it.
-fn counts(operation: &Operation) -> bool {
+pub fn counts(operation: &Operation) -> bool {
     match operation {
         Operation::Increment(Increment::Once(_)) => true,
         Operation::Update(changes) => changes.iter().any(|(_, change): &(Field, FieldChange)| {

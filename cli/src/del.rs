@@ -37,6 +37,6 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
     let caller = Caller::connect(&args.choices, cluster).await?;
     let deleted = caller.change(&args.key, &Operation::Clear, args.context.as_ref()).await;
     caller.close().await;
-    put::show("atoll.del/v1", "deleted", &args.key, &deleted?, format);
+    put::show("atoll.del/v1", "deleted", &args.key, &deleted?, &caller.telling(format));
     Ok(())
 }

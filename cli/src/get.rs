@@ -64,8 +64,9 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
     let read = caller.read(&args.key).await;
     caller.close().await;
     let read = read?;
+    let telling = caller.telling(format);
     if !args.raw && !args.no_siblings {
-        return reading::show("atoll.get/v1", &args.key, &read, format);
+        return reading::show("atoll.get/v1", &args.key, &read, &telling);
     }
     let several = match &read.reading {
         Reading::Register(siblings) => siblings.len(),
@@ -77,7 +78,7 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
     }
     match args.raw {
         true => raw(&args.key, read),
-        false => reading::show("atoll.get/v1", &args.key, &read, format),
+        false => reading::show("atoll.get/v1", &args.key, &read, &telling),
     }
 }
 

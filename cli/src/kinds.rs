@@ -216,7 +216,7 @@ async fn change(
     let caller = Caller::connect(choices, cluster).await?;
     let changed: Result<WriteReply, Failed> = caller.change(key, &operation, None).await;
     caller.close().await;
-    put::show("atoll.change/v1", deed, key, &changed?, format);
+    put::show("atoll.change/v1", deed, key, &changed?, &caller.telling(format));
     Ok(())
 }
 
@@ -231,7 +231,7 @@ async fn read(
     caller.close().await;
     let read = read?;
     reading::expect(kind, &read)?;
-    reading::show("atoll.get/v1", &args.key, &read, format)
+    reading::show("atoll.get/v1", &args.key, &read, &caller.telling(format))
 }
 
 /// Says yes or no, and ends with 0 or 3.

@@ -1,8 +1,8 @@
 //! `atoll`: the one program. Nodes, clients, the local testnet and the benchmark are its commands.
 //!
 //! Each command has a file of its own that reads like its help: what it takes, what it does, what it prints. What they
-//! share is in [`request`] (which cluster, with which choices), [`receipt`] (who answered, and what a failure has left
-//! behind), [`ending`] (certificates whose time is nearly over), [`output`] (table, JSON, plain) and [`exit`] (what the numbers mean).
+//! share is in [`request`] (which cluster, with which choices), [`receipt`] (who answered), [`failure`] (what one has left
+//! behind, and what to do), [`steps`] (what a traced request did), [`ending`] (certificates whose time is nearly over), [`output`] (table, JSON, plain) and [`exit`] (what the numbers mean).
 
 use std::process::ExitCode;
 
@@ -17,6 +17,8 @@ mod debug;
 mod del;
 mod ending;
 mod exit;
+mod explain;
+mod failure;
 mod faults;
 mod get;
 mod keys;
@@ -33,6 +35,7 @@ mod ring;
 mod shell;
 mod siblings;
 mod status;
+mod steps;
 mod testnet;
 
 use exit::Failed;
@@ -79,6 +82,8 @@ enum Command {
     Mput(many::MputArgs),
     /// List the keys of a bucket: a full scan, a page at a time
     Keys(keys::Args),
+    /// What would happen to a request about a key, and why; nothing is sent to the data
+    Explain(explain::Args),
     /// Show values that were written without knowledge of each other
     Siblings(siblings::SiblingsArgs),
     /// Put one value in the place of all siblings
@@ -190,6 +195,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Mget(args) => many::mget(args, cluster, output).await,
         Command::Mput(args) => many::mput(args, cluster, output).await,
         Command::Keys(args) => keys::run(args, cluster, output).await,
+        Command::Explain(args) => explain::run(args, cluster, output).await,
         Command::Siblings(args) => siblings::siblings(args, cluster, output).await,
         Command::Resolve(args) => siblings::resolve(args, cluster, output).await,
         Command::Counter(command) => kinds::counter(command, cluster, output).await,

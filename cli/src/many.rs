@@ -2,7 +2,7 @@
 
 use std::io::BufRead as _;
 
-use atoll_client::{KeyChange, Operation, ReadReply, RequestError, WriteReply};
+use atoll_client::{KeyChange, Operation, ReadReply, Receipt, RequestError, WriteReply};
 use bytes::Bytes;
 use clap::Args as ClapArgs;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::{
     exit::{Exit, Failed},
     output::{self, Format},
     reading,
-    receipt::{self, Asked},
+    receipt::{self, Asked, Telling},
     request::{Choices, connect, context_text},
 };
 
@@ -93,6 +93,7 @@ pub async fn mget(args: MgetArgs, cluster: Option<&str>, format: Format) -> Resu
     let client = connect(cluster).await?;
     let names: Vec<Bytes> = keys.iter().map(|key| Bytes::from(key.clone())).collect();
     let outcomes = client.read_many(&names, &options).await;
+    let telling = args.choices.telling(format, &client);
     client.close().await;
     match format {
         Format::Json => output::json(&Document {
@@ -109,6 +110,8 @@ pub async fn mget(args: MgetArgs, cluster: Option<&str>, format: Format) -> Resu
             output::rows(format, &["KEY", "VALUE"], &rows);
         }
     }
+    let receipts = outcomes.iter().map(|outcome| outcome.as_ref().ok().map(|read| &read.receipt));
+    tell(Asked::Read, keys.iter().zip(receipts), &telling);
     worst(Asked::Read, outcomes.iter().map(|outcome| outcome.as_ref().err()))
 }
 
@@ -142,6 +145,7 @@ pub async fn mput(args: MputArgs, cluster: Option<&str>, format: Format) -> Resu
     };
     let changes: Vec<KeyChange> = names.iter().zip(&pairs).zip(contexts).map(change).collect();
     let outcomes = client.change_many(&changes, &options).await;
+    let telling = args.choices.telling(format, &client);
     client.close().await;
     let keyed = || pairs.iter().map(|(key, _)| key).zip(&outcomes);
     match format {
@@ -155,7 +159,24 @@ pub async fn mput(args: MputArgs, cluster: Option<&str>, format: Format) -> Resu
             output::rows(format, &["KEY", "STORED AS"], &rows);
         }
     }
+    let receipts = outcomes.iter().map(|outcome| outcome.as_ref().ok().map(|done| &done.receipt));
+    tell(Asked::Write, pairs.iter().map(|(key, _)| key).zip(receipts), &telling);
     worst(Asked::Write, outcomes.iter().map(|outcome| outcome.as_ref().err()))
+}
+
+/// The receipt of each key, if more is to be said of it than whether it worked.
+fn tell<'a>(
+    asked: Asked,
+    receipts: impl Iterator<Item = (&'a String, Option<&'a Receipt>)>,
+    telling: &Telling,
+) {
+    for (key, receipt) in receipts {
+        let Some(receipt) = receipt else { continue };
+        if telling.format != Format::Json && (telling.verbose || receipt.trace.is_some()) {
+            anstream::eprintln!("\x1b[2m{key}:\x1b[0m");
+            receipt::print(asked, receipt, telling);
+        }
+    }
 }
 
 fn read_document(key: &str, outcome: &Result<ReadReply, RequestError>) -> Outcome {

@@ -13,7 +13,7 @@ use crate::{
     caller::Caller,
     exit::{Exit, Failed},
     output::{self, Format},
-    receipt::{self, Asked},
+    receipt::{self, Asked, Telling},
     request::{Choices, context_text, parse_context, parse_ttl},
 };
 
@@ -93,7 +93,7 @@ pub async fn run(args: Args, cluster: Option<&str>, format: Format) -> Result<()
     };
     let written = written.await;
     caller.close().await;
-    show("atoll.put/v1", "stored", &args.key, &written?, format);
+    show("atoll.put/v1", "stored", &args.key, &written?, &caller.telling(format));
     Ok(())
 }
 
@@ -134,8 +134,8 @@ async fn seen(caller: &Caller, key: &[u8]) -> Result<Option<ContextToken>, Faile
 }
 
 /// Prints what a write has done.
-pub fn show(schema: &'static str, deed: &str, key: &str, written: &WriteReply, format: Format) {
-    match format {
+pub fn show(schema: &'static str, deed: &str, key: &str, written: &WriteReply, telling: &Telling) {
+    match telling.format {
         Format::Json => output::json(&Document {
             schema,
             key: key.into(),
@@ -148,7 +148,7 @@ pub fn show(schema: &'static str, deed: &str, key: &str, written: &WriteReply, f
         }
         Format::Table => {
             anstream::println!("{deed} `{key}` as {}", written.dot);
-            receipt::print(Asked::Write, &written.receipt);
         }
     }
+    receipt::print(Asked::Write, &written.receipt, telling);
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     exit::{Exit, Failed},
     output::{self, Format},
-    receipt::{self, Asked},
+    receipt::{self, Asked, Telling},
     request::context_text,
 };
 
@@ -30,8 +30,9 @@ pub fn show(
     schema: &'static str,
     key: &str,
     read: &ReadReply,
-    format: Format,
+    telling: &Telling,
 ) -> Result<(), Failed> {
+    let format = telling.format;
     // an empty counter is 0 and an empty flag is off: that is a value
     let may_be_nothing = !matches!(read.reading, Reading::Counter(_) | Reading::Flag(_));
     let nothing = may_be_nothing && read.reading.is_nothing();
@@ -45,11 +46,9 @@ pub fn show(
             receipt: receipt::of_read(&read.receipt),
         }),
         Format::Plain => lines(&read.reading).iter().for_each(|line| anstream::println!("{line}")),
-        Format::Table => {
-            table(&read.reading);
-            receipt::print(Asked::Read, &read.receipt);
-        }
+        Format::Table => table(&read.reading),
     }
+    receipt::print(Asked::Read, &read.receipt, telling);
     if !nothing {
         return Ok(());
     }

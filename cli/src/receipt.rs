@@ -1,9 +1,36 @@
-//! Who answered, and what a failure has left behind: the same words after every request.
+//! Who answered, and what the answer stands for: the same words after every request.
+//!
+//! One line below what was printed, or with `-v` one line per replica; what a failure has left behind is in
+//! [`crate::failure`], the steps of a traced request are in [`crate::steps`].
 
-use atoll_client::{Effect, ErrorCode, Failure, NodeId, Outcome, Promise, Receipt, RequestError};
+use std::collections::BTreeMap;
+
+use atoll_client::{NodeId, Operation, Outcome, Promise, Receipt, View};
 use serde::Serialize;
 
-use crate::exit::{Exit, Failed};
+use crate::{output::Format, steps};
+
+pub use crate::failure::failure;
+
+/// How an answer is told.
+#[derive(Clone, Default)]
+pub struct Telling {
+    /// What goes to stdout.
+    pub format: Format,
+    /// Whether each replica gets a line of its own.
+    pub verbose: bool,
+    /// The zone of each member, for those lines.
+    pub zones: BTreeMap<u32, String>,
+}
+
+impl Telling {
+    /// In the zones of this view.
+    pub fn new(format: Format, verbose: bool, view: &View) -> Self {
+        let members = view.members().iter();
+        let zones = members.map(|member| (member.id.0, member.zone.clone())).collect();
+        Telling { format, verbose, zones }
+    }
+}
 
 /// A receipt in JSON.
 #[derive(Serialize)]
@@ -22,6 +49,8 @@ pub struct Document {
     hinted: Vec<String>,
     unhinted: Vec<String>,
     repaired: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<steps::Document>,
 }
 
 #[derive(Serialize)]
@@ -67,13 +96,89 @@ pub fn of_read(receipt: &Receipt) -> Document {
         hinted: receipt.hinted.iter().map(name).collect(),
         unhinted: receipt.unhinted.iter().map(name).collect(),
         repaired: receipt.repaired.iter().map(name).collect(),
+        trace: receipt.trace.as_ref().map(steps::document),
     }
 }
 
-/// A receipt below what was printed: who did what, and what the answer stands for.
-pub fn print(asked: Asked, receipt: &Receipt) {
-    anstream::eprintln!("\x1b[2m{}\x1b[0m", line(receipt));
-    anstream::eprintln!("\x1b[2m{}\x1b[0m", promise(asked, receipt));
+/// A receipt below what was printed: who did what, what the answer stands for, and the steps if they were asked for. All of
+/// it goes to stderr; a program reads JSON, which says the same.
+pub fn print(asked: Asked, receipt: &Receipt, telling: &Telling) {
+    let mut lines = Vec::new();
+    match (telling.verbose, telling.format) {
+        (true, Format::Table | Format::Plain) => {
+            lines.extend(replica_lines(receipt, &telling.zones));
+            lines.push(format!("{}: {}", promise(asked, receipt), why(asked, receipt)));
+        }
+        (false, Format::Table) => lines.extend([line(receipt), promise(asked, receipt)]),
+        (false, Format::Plain) | (_, Format::Json) => {}
+    }
+    if telling.format != Format::Json
+        && let Some(trace) = &receipt.trace
+    {
+        lines.extend(steps::lines(trace));
+    }
+    for line in lines {
+        anstream::eprintln!("\x1b[2m{line}\x1b[0m");
+    }
+}
+
+/// One line per replica: node, zone, role, what it did, when.
+pub fn replica_lines(receipt: &Receipt, zones: &BTreeMap<u32, String>) -> Vec<String> {
+    let rows: Vec<[String; 5]> = receipt
+        .replicas
+        .iter()
+        .map(|replica| {
+            let role = match replica.stands_in_for {
+                Some(owner) => format!("fallback for {}", NodeId(owner)),
+                None => "owner".into(),
+            };
+            let time = match answered(replica.outcome) {
+                true => format!("{:.1} ms", f64::from(replica.micros) / 1000.0),
+                false => "-".into(),
+            };
+            let zone = zones.get(&replica.node).cloned().unwrap_or_else(|| "?".into());
+            let outcome = replica.outcome.word().into();
+            [NodeId(replica.node).to_string(), zone, role, outcome, time]
+        })
+        .collect();
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let mut lines =
+        vec![format!("{} coordinated at epoch {}", NodeId(receipt.coordinator), receipt.epoch)];
+    for [node, zone, role, outcome, time] in &rows {
+        let [a, b, c, d, e] = widths;
+        lines.push(format!("  {node:a$}  {zone:b$}  {role:c$}  {outcome:d$}  {time:>e$}"));
+    }
+    if let Some(rest) = rest(receipt) {
+        lines.push(format!("  {rest}"));
+    }
+    lines
+}
+
+/// Why an answer stands for what it does.
+fn why(asked: Asked, receipt: &Receipt) -> String {
+    let Receipt { n, needed, owners_needed, durable_needed, .. } = *receipt;
+    let (done, others) = match asked.writes() {
+        true => ("acknowledged this", "answer the read"),
+        false => ("answered this", "acknowledged the write"),
+    };
+    let mut why = match receipt.promise() {
+        Promise::Strict { meets } => format!(
+            "{owners_needed} + {meets} > {n}, so of {n} owners any {owners_needed} that {done} and any {meets} that {others} \
+             have one in common"
+        ),
+        Promise::Eventual => {
+            format!("{needed} of {n} had to answer, and none of them had to be an owner")
+        }
+    };
+    if asked.writes() && durable_needed < needed {
+        why.push_str(&format!(
+            "; only {durable_needed} of the {needed} acknowledgements had to be fsynced (--dw), so a power failure everywhere \
+             may take it"
+        ));
+    }
+    why
 }
 
 /// What an answer stands for, for people.
@@ -82,7 +187,7 @@ pub fn promise(asked: Asked, receipt: &Receipt) -> String {
         (Promise::Strict { meets }, Asked::Read) => {
             format!("strict: sees every write that {} acknowledged", owners(meets))
         }
-        (Promise::Strict { meets }, Asked::Write) => {
+        (Promise::Strict { meets }, Asked::Write | Asked::Count | Asked::Merge) => {
             format!("strict: every read that {} answer sees it", owners(meets))
         }
         (Promise::Eventual, _) => {
@@ -114,19 +219,27 @@ pub fn line(receipt: &Receipt) -> String {
         })
         .collect();
     let mut line = format!("{} coordinated: {}", NodeId(receipt.coordinator), replicas.join(", "));
-    if !receipt.hinted.is_empty() {
-        line.push_str(&format!("; hints kept for {}", names(&receipt.hinted)));
-    }
-    if !receipt.unhinted.is_empty() {
-        line.push_str(&format!("; no room for hints for {}", names(&receipt.unhinted)));
-    }
-    if !receipt.repaired.is_empty() {
-        line.push_str(&format!("; repairing {}", names(&receipt.repaired)));
+    if let Some(rest) = rest(receipt) {
+        line.push_str(&format!("; {rest}"));
     }
     line
 }
 
-fn names(nodes: &[u32]) -> String {
+/// What happens beside the answers: hints and repairs.
+fn rest(receipt: &Receipt) -> Option<String> {
+    let parts = [
+        ("hints kept for", &receipt.hinted),
+        ("no room for hints for", &receipt.unhinted),
+        ("repairing", &receipt.repaired),
+    ];
+    let parts = parts.iter().filter(|(_, nodes)| !nodes.is_empty());
+    let parts: Vec<String> =
+        parts.map(|(what, nodes)| format!("{what} {}", names(nodes))).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Nodes by name.
+pub fn names(nodes: &[u32]) -> String {
     nodes.iter().map(|node| NodeId(*node).to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -146,153 +259,98 @@ fn answered(outcome: Outcome) -> bool {
     }
 }
 
-/// What was asked for, for the words of an error.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What was asked for, for the words of an error: what a repetition would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// A get.
+    /// A read.
     Read,
-    /// A put or delete.
+    /// A put or a delete: done twice it may leave siblings.
     Write,
+    /// Something is counted: done twice it may count twice.
+    Count,
+    /// Done twice it is the same as done once.
+    Merge,
 }
 
-/// A failed request as an error for people: what happened, who answered, what the state is now, what to do.
-pub fn failure(asked: Asked, error: &RequestError) -> Failed {
-    let exit = match error {
-        RequestError::Quorum(_)
-        | RequestError::Limit(_)
-        | RequestError::OtherKind(_)
-        | RequestError::Session(_)
-        | RequestError::Bucket(_)
-        | RequestError::NoSuchNode { .. } => Exit::Refused,
-        RequestError::Unreachable { .. } => Exit::CannotConnect,
-        RequestError::TimedOut { .. } => Exit::Timeout,
-        RequestError::Lost { .. } | RequestError::Nonsense { .. } => Exit::Other,
-        RequestError::Failed(failure) => exit_of(failure.code),
-    };
-    let mut what = error.to_string();
-    if let RequestError::Failed(failure) = error {
-        if let Some(receipt) = &failure.receipt {
-            what.push_str(&format!("\n  {}", line(receipt)));
+impl Asked {
+    /// Of a change.
+    pub fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Put { .. } | Operation::Clear => Asked::Write,
+            Operation::Increment(_) => Asked::Count,
+            Operation::Update(_) if crate::caller::counts(operation) => Asked::Count,
+            Operation::Add(_)
+            | Operation::Remove(_)
+            | Operation::Enable
+            | Operation::Disable
+            | Operation::Raise(_)
+            | Operation::Update(_) => Asked::Merge,
         }
-        if asked == Asked::Write {
-            what.push_str(&format!("\n  {}", state(failure)));
+    }
+
+    /// Whether it changes something.
+    pub fn writes(self) -> bool {
+        self != Asked::Read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_client::ReplicaReport;
+    use atoll_ring::Epoch;
+
+    use super::*;
+
+    fn receipt(owners_needed: u8) -> Receipt {
+        let line = |node, stands_in_for, outcome, micros| ReplicaReport {
+            node,
+            stands_in_for,
+            outcome,
+            micros,
+        };
+        Receipt {
+            epoch: Epoch(7),
+            coordinator: 2,
+            n: 3,
+            needed: 2,
+            owners_needed,
+            durable_needed: 1,
+            replicas: vec![
+                line(2, None, Outcome::Durable, 1900),
+                line(31, None, Outcome::Down, 0),
+                line(4, Some(31), Outcome::Durable, 12_340),
+            ],
+            hinted: vec![31],
+            unhinted: vec![],
+            repaired: vec![],
+            trace: None,
         }
-    } else if asked == Asked::Write && error.effect() == Effect::Unknown {
-        what.push_str("\n  the write may have been applied, or may still be");
     }
-    let failed = Failed::new(exit, what);
-    match mend(asked, error) {
-        Some(mend) => failed.mend(mend),
-        None => failed,
-    }
-}
 
-/// What a failed write has left behind.
-fn state(failure: &Failure) -> String {
-    let holders = |wanted: &[Outcome]| {
-        let receipt = failure.receipt.as_ref();
-        let replicas = receipt.map(|receipt| receipt.replicas.as_slice()).unwrap_or_default();
-        let held = replicas.iter().filter(|replica| wanted.contains(&replica.outcome));
-        held.map(|replica| NodeId(replica.node).to_string()).collect::<Vec<_>>().join(", ")
-    };
-    match failure.effect {
-        Effect::NotApplied => "nothing was stored anywhere".into(),
-        Effect::Applied(_) => format!(
-            "it IS stored, fsynced, on {}: it may become visible and will spread; it is not taken back",
-            holders(&[Outcome::Durable])
-        ),
-        Effect::Unknown => "whether it was stored is unknown: it may become visible".into(),
+    /// With -v each replica has a line with its zone and its role, in columns.
+    #[test]
+    fn one_line_per_replica() {
+        let zones = BTreeMap::from([(2, "east".into()), (4, "west".into())]);
+        let lines = replica_lines(&receipt(0), &zones);
+        assert_eq!(
+            lines,
+            [
+                "n2 coordinated at epoch 7",
+                "  n2   east  owner             durable   1.9 ms",
+                "  n31  ?     owner             down           -",
+                "  n4   west  fallback for n31  durable  12.3 ms",
+                "  hints kept for n31",
+            ]
+        );
     }
-}
 
-fn exit_of(code: ErrorCode) -> Exit {
-    match code {
-        ErrorCode::BadQuorum
-        | ErrorCode::KeyLength
-        | ErrorCode::ValueTooLarge
-        | ErrorCode::ContextMalformed
-        | ErrorCode::ContextOtherKey
-        | ErrorCode::ContextOtherCluster
-        | ErrorCode::ContextNeeded
-        | ErrorCode::UnknownBucket
-        | ErrorCode::WrongKind
-        | ErrorCode::BadOperation
-        | ErrorCode::KeepsItsValue
-        | ErrorCode::BadPage
-        | ErrorCode::BadBucket
-        | ErrorCode::RingRejected => Exit::Refused,
-        ErrorCode::TooManySiblings
-        | ErrorCode::BucketExists
-        | ErrorCode::BucketDropped
-        | ErrorCode::TooManyBuckets
-        | ErrorCode::TooManyElements
-        | ErrorCode::TooManySessions
-        | ErrorCode::CounterOverflow => Exit::Conflict,
-        ErrorCode::NothingThere => Exit::NotFound,
-        ErrorCode::WriteQuorumNotMet
-        | ErrorCode::ReadQuorumNotMet
-        | ErrorCode::NoOwnerReachable
-        | ErrorCode::SessionNotSatisfied
-        | ErrorCode::RingFrozen => Exit::QuorumNotMet,
-        ErrorCode::DeadlinePassed => Exit::Timeout,
-        ErrorCode::NotPermitted
-        | ErrorCode::Malformed
-        | ErrorCode::OtherCluster
-        | ErrorCode::Overloaded
-        | ErrorCode::StaleView
-        | ErrorCode::Rising
-        | ErrorCode::Removed
-        | ErrorCode::HintsFull
-        | ErrorCode::Corrupt
-        | ErrorCode::ReadOnly
-        | ErrorCode::Stopping
-        | ErrorCode::ClockOff
-        | ErrorCode::Internal => Exit::Other,
-    }
-}
-
-fn mend(asked: Asked, error: &RequestError) -> Option<String> {
-    let unsure = "repeating it with the same --context is safe: it replaces what you saw, and if both \
-                  took effect the copies show as siblings";
-    let again = match error.effect() {
-        Effect::NotApplied => String::new(),
-        Effect::Applied(_) | Effect::Unknown => format!("{unsure}; "),
-    };
-    match error {
-        RequestError::Unreachable { .. } => Some("atoll status".into()),
-        RequestError::TimedOut { .. } | RequestError::Lost { .. } if asked == Asked::Write => {
-            Some(unsure.into())
-        }
-        RequestError::TimedOut { .. } => Some("a longer --timeout, or atoll status".into()),
-        RequestError::Failed(failure) => match (failure.code, asked) {
-            (
-                ErrorCode::WriteQuorumNotMet
-                | ErrorCode::DeadlinePassed
-                | ErrorCode::NoOwnerReachable,
-                Asked::Write,
-            ) => Some(format!("atoll status; {again}or accept fewer acknowledgements with -w")),
-            (
-                ErrorCode::ReadQuorumNotMet
-                | ErrorCode::DeadlinePassed
-                | ErrorCode::NoOwnerReachable,
-                Asked::Read,
-            ) => Some("atoll status; or accept fewer answers with -r".into()),
-            (ErrorCode::HintsFull, _) => Some(
-                "bring the owners back: atoll status; or raise hint_bytes_per_owner_max".into(),
-            ),
-            (ErrorCode::Rising, _) => Some("another node, or wait: atoll status".into()),
-            (ErrorCode::TooManySiblings, _) => {
-                Some("put without --blind: it replaces all siblings with your value".into())
-            }
-            _ => None,
-        },
-        RequestError::OtherKind(_) => Some("atoll get KEY reads every kind".into()),
-        RequestError::Quorum(_)
-        | RequestError::Limit(_)
-        | RequestError::Session(_)
-        | RequestError::Bucket(_)
-        | RequestError::NoSuchNode { .. }
-        | RequestError::Lost { .. }
-        | RequestError::Nonsense { .. } => None,
+    /// The promise says why: who overlaps with whom, or that nobody had to.
+    #[test]
+    fn the_promise_and_its_why() {
+        let strict = why(Asked::Read, &receipt(2));
+        assert!(strict.starts_with("2 + 2 > 3"), "{strict}");
+        let eventual = why(Asked::Merge, &receipt(0));
+        assert!(eventual.contains("none of them had to be an owner"), "{eventual}");
+        assert!(eventual.contains("only 1 of the 2 acknowledgements had to be fsynced"));
     }
 }

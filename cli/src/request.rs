@@ -13,6 +13,8 @@ use data_encoding::BASE64URL_NOPAD;
 use crate::{
     ending::Ending,
     exit::{Exit, Failed},
+    output::Format,
+    receipt::Telling,
 };
 
 /// How many must answer. Every command that reads or writes takes these.
@@ -86,6 +88,14 @@ pub struct Choices {
     /// The number of the operation, 32 hex digits: give a repetition the same, and what was stored twice is shown once
     #[arg(long, value_name = "HEX", value_parser = parse_operation)]
     operation: Option<u128>,
+
+    /// Say what each replica did, in a line of its own, and why the answer stands for what it does
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Show each step on each node, in microseconds
+    #[arg(long)]
+    trace: bool,
 }
 
 impl Choices {
@@ -103,12 +113,18 @@ impl Choices {
             timeout: self.timeout,
             via: self.via,
             operation: self.operation,
+            trace: self.trace,
             ..Options::default()
         })
     }
 }
 
 impl Choices {
+    /// How the answer is told.
+    pub fn telling(&self, format: Format, client: &Client) -> Telling {
+        Telling::new(format, self.verbose, &client.view())
+    }
+
     /// Refuses --session where there is no order in which a session could see things.
     pub fn without_session(&self) -> Result<(), Failed> {
         match &self.session {

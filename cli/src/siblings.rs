@@ -65,10 +65,10 @@ pub async fn siblings(
     let siblings = of(&read)?;
     if format == Format::Table && !siblings.is_empty() {
         reading::siblings_table(siblings);
-        receipt::print(Asked::Read, &read.receipt);
+        receipt::print(Asked::Read, &read.receipt, &caller.telling(format));
         return Ok(());
     }
-    reading::show("atoll.siblings/v1", &args.key, &read, format)
+    reading::show("atoll.siblings/v1", &args.key, &read, &caller.telling(format))
 }
 
 /// Runs `atoll resolve`.
@@ -93,7 +93,7 @@ pub async fn resolve(
     };
     let resolved = resolved.await;
     caller.close().await;
-    put::show("atoll.put/v1", "resolved", &args.key, &resolved?, format);
+    put::show("atoll.put/v1", "resolved", &args.key, &resolved?, &caller.telling(format));
     Ok(())
 }
 

@@ -74,7 +74,7 @@ pub async fn run(command: MapCommand, cluster: Option<&str>, format: Format) -> 
     let caller = Caller::connect(&args.choices, cluster).await?;
     let changed = caller.change(&args.key, &operation, None).await;
     caller.close().await;
-    put::show("atoll.change/v1", "updated", &args.key, &changed?, format);
+    put::show("atoll.change/v1", "updated", &args.key, &changed?, &caller.telling(format));
     Ok(())
 }
 
