@@ -183,7 +183,8 @@ async fn make_second_bucket(world: &RefCell<World>) {
     };
     let change = Change::Create(creation);
     let request = Request::BucketChange(BucketChange { change, registry: Bytes::new() });
-    for via in world.borrow().cluster.nodes().into_iter().cycle() {
+    let nodes = world.borrow().cluster.nodes();
+    for via in nodes.into_iter().cycle() {
         let call = {
             let world = world.borrow();
             let envelope = Envelope {

@@ -194,7 +194,7 @@ impl World {
                         readable: true,
                         values: state
                             .values()
-                            .map(|(dot, value)| (value_in(value), parts(&dot)))
+                            .map(|(dot, value)| (value_in(value), parts(dot)))
                             .collect(),
                         context: state
                             .context()
