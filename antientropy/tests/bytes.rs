@@ -211,6 +211,30 @@ fn refusals_have_reasons() {
     check(&[0x27, 0, 0, 1, 1, b'f', 8, 1, 9, 0], Err(DecodeError::Tag(8)));
 }
 
+/// Two states under one context that know different things: no honest history leads there, since
+/// whoever knows an event has all of it. But bytes may, and then too "covers" means that a join
+/// would change nothing.
+#[test]
+fn states_that_lie_about_events_are_not_covered() {
+    let context: &[u8] = &[1, 1, 0, 1, 0, 2]; // n1.0:(0,2]
+    let state = |kind: u8, rest: &[u8]| {
+        State::decode(&[&[kind][..], context, rest].concat().into()).expect("well-formed")
+    };
+    for (less, more) in [
+        (state(0x24, &[0, 0, 0]), state(0x24, &[0, 0, 1, 1, b't', 1, 1, 0, 1, 2, 1])),
+        (state(0x24, &[0, 0, 0]), state(0x24, &[1, 1, 0, 1, 2, 1, 0, 0])),
+        (state(0x27, &[0, 0, 0]), state(0x27, &[0, 1, 1, b'f', 6, 1, 9, 0])),
+        (state(0x27, &[0, 0, 0]), state(0x27, &[0, 0, 1, 1, b'f', 4, 1, 1, 0, 1, 2, 1])),
+        (state(0x26, &[1, 4]), state(0x26, &[1, 6])),
+    ] {
+        assert!(!less.covers(&more) && more.covers(&less), "{less:?} {more:?}");
+        let mut joined = less.clone();
+        joined.join(more.clone());
+        assert_eq!(joined, more);
+        assert_ne!(less.digest(), more.digest());
+    }
+}
+
 /// Values come out as slices of what came in: a large value is not copied.
 #[test]
 fn values_share_memory_with_the_input() {
