@@ -7,7 +7,7 @@ use std::{
 };
 
 use atoll_client::{
-    Client, Kind, Level, Operation, Options, QuorumRequest, Reading, RequestError, Session,
+    Client, Kind, Level, NodeId, Operation, Options, QuorumRequest, Reading, RequestError, Session,
 };
 use futures_util::future::join_all;
 
@@ -99,7 +99,9 @@ async fn a_session_never_reads_backwards() {
         testnet.ok(&["testnet", "pause", node]);
         let element = format!("{round:02}");
         let add = Operation::Add(vec![element.clone().into()]);
-        session.change(b"photo", &add, None, &options).await.expect("two nodes are up");
+        let via = Some(NodeId((round + 1) % 3 + 1)); // one that is not paused
+        let through = Options { via, ..options.clone() };
+        session.change(b"photo", &add, None, &through).await.expect("two nodes are up");
         testnet.ok(&["testnet", "resume", node]);
         for _ in 0..5 {
             let read = session.read(b"photo", &options).await.expect("all are up");
