@@ -30,6 +30,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Node,
+    buckets::of_row,
     canary::{self, Canary},
     fence,
     replica::{self, Own},
@@ -410,6 +411,10 @@ async fn deliver_all(
             }
             flying.push(async move {
                 let outcome = match to {
+                    // for ever: nobody has a use for it
+                    _ if node.buckets().is_dropped(of_row(&rows::data_of_hint(&row))) => {
+                        Delivery::Done
+                    }
                     To::Target if owns_no_longer(node, target, &row) => {
                         send_to_others(node, target, &row, &value).await
                     }
@@ -502,7 +507,6 @@ async fn send(node: &Arc<Node>, to: NodeId, row: &Bytes, value: &Bytes) -> Deliv
             match result {
                 Ok((_, Reply::Replicated(done))) if done.durable => Delivery::Done,
                 Ok((_, Reply::Failed(failure))) => match failure.code {
-                    // for ever: nobody has a use for it
                     ErrorCode::BucketDropped => Delivery::Done,
                     ErrorCode::Overloaded
                     | ErrorCode::Stopping

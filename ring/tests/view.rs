@@ -168,6 +168,32 @@ fn damaged_bytes_never_panic() {
     }
 }
 
+/// From which N on a node holds keys, said a second time by looking: the least n whose first owners it is among, in either
+/// set. All further ones contain it, too.
+#[test]
+fn a_place_among_owners_says_from_which_n_on() {
+    let nodes: Vec<NodeId> = (1..=5).map(NodeId).collect();
+    let sets: Vec<&[NodeId]> = (0..4)
+        .flat_map(|from| (from + 1..=5).map(move |to| (from, to)))
+        .map(|(from, to)| &nodes[from..to])
+        .collect();
+    let check = |owners: Owners<'_>| {
+        for node in (1..=6).map(NodeId) {
+            let holds = |n: &u8| owners.first(*n).contains(node);
+            assert_eq!(owners.from_n(node), (1..=owners.most()).find(holds), "{owners:?} {node}");
+            assert!((owners.from_n(node).unwrap_or(9)..9).all(|n| holds(&n)), "{owners:?} {node}");
+        }
+        assert_eq!(owners.first(owners.most()), owners);
+        assert_ne!(owners.first(owners.most() - 1), owners);
+    };
+    for old in &sets {
+        check(Owners::One(old));
+        for new in &sets {
+            check(Owners::Joint { old, new });
+        }
+    }
+}
+
 /// Tokens of a few keys, for ever: change one and every stored key lies in the wrong place.
 #[test]
 fn golden_tokens() {

@@ -3,6 +3,7 @@
 //! Each test has a testnet of its own in a temporary home. They are few and slow (seconds); what can be asked on virtual
 //! time is asked in `node/tests/cluster`.
 
+mod buckets;
 mod cluster;
 mod dump;
 mod failing_disk;

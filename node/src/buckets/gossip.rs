@@ -182,3 +182,30 @@ async fn ask(node: &Arc<Node>, peer: NodeId, request: Request, until: Instant) -
     }
     Some(reply)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(number: usize) -> BucketId {
+        BucketId((number as u128).to_be_bytes())
+    }
+
+    /// What nobody knew is not asked about for a while, and then again; however many are asked for, few are remembered, and
+    /// those the newest.
+    #[tokio::test(start_paused = true)]
+    async fn unknown_buckets_are_remembered_for_a_while() {
+        let gossip = Gossip::default();
+        let begun = Instant::now();
+        gossip.note_asked(bucket(0), begun);
+        assert!(gossip.was_asked(bucket(0), begun + ASK_AGAIN / 2));
+        assert!(!gossip.was_asked(bucket(0), begun + ASK_AGAIN));
+        assert!(!gossip.was_asked(bucket(1), begun));
+        for number in 0..2 * ASKED_MAX {
+            gossip.note_asked(bucket(number), begun + Duration::from_micros(number as u64));
+        }
+        let asked = gossip.asked.lock().expect("no panic holds it");
+        assert_eq!(asked.len(), ASKED_MAX);
+        assert!(asked.keys().all(|asked| *asked >= bucket(ASKED_MAX)));
+    }
+}
