@@ -92,7 +92,7 @@ fn missing(failure: &Failure) -> String {
     let missing = replicas.iter().filter_map(|replica| {
         let is = match replica.outcome {
             Outcome::Down => "is down",
-            Outcome::Silent | Outcome::Pending => "is silent",
+            Outcome::Silent => "is silent",
             Outcome::Corrupt => "has a damaged record",
             Outcome::InDoubt => "has lost data",
             Outcome::HintsFull => "can keep no more hints",
@@ -102,6 +102,7 @@ fn missing(failure: &Failure) -> String {
             | Outcome::Current
             | Outcome::Behind
             | Outcome::NotAsked
+            | Outcome::Pending
             | Outcome::KnowsNothing => return None,
         };
         Some(format!("{} {is}", NodeId(replica.node)))
@@ -229,6 +230,8 @@ fn mend_of(failure: &Failure, asked: Asked) -> Option<String> {
         ErrorCode::TooManyBuckets => {
             "one bucket for several purposes, told apart by a prefix of the keys (dropped ones count too)".into()
         }
+        // the read before a change: how much it needs follows from -w, and less of that needs more here
+        ErrorCode::ReadQuorumNotMet if asked.writes() => away,
         ErrorCode::WriteQuorumNotMet
         | ErrorCode::ReadQuorumNotMet
         | ErrorCode::NoOwnerReachable => format!("{away}, or {fewer}"),

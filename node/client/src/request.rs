@@ -98,8 +98,18 @@ pub struct Explanation {
     pub epoch: Epoch,
     /// What the node that answered knows; what follows is worked out by its methods.
     pub known: Explained,
-    /// From the question to the answer, as measured here.
+    /// From the question to the answer, as measured here; the connection was there before.
     pub took: Duration,
+}
+
+/// An answer, and how it came.
+struct Answered {
+    node: NodeId,
+    /// Of that node's view.
+    epoch: Epoch,
+    reply: Reply,
+    /// From the question to the answer.
+    took: Duration,
 }
 
 impl Client {
@@ -219,13 +229,10 @@ impl Client {
     ) -> Result<Explanation, RequestError> {
         self.check(key, 0, options)?;
         let key = Bytes::copy_from_slice(key);
-        let asked = Instant::now();
         let explain = Request::Explain(Explain { key: key.clone(), quorum: options.quorum });
-        let (epoch, (node, reply)) = self.send_and_see(&key, &explain, options).await?;
+        let Answered { node, epoch, reply, took } = self.ask(&key, &explain, options).await?;
         match reply {
-            Reply::Explained(known) => {
-                Ok(Explanation { epoch, known: *known, took: asked.elapsed() })
-            }
+            Reply::Explained(known) => Ok(Explanation { epoch, known: *known, took }),
             _ => Err(nonsense(node, "no explanation")),
         }
     }
@@ -277,16 +284,16 @@ impl Client {
         request: &Request,
         options: &Options,
     ) -> Result<(NodeId, Reply), RequestError> {
-        self.send_and_see(key, request, options).await.map(|(_, answer)| answer)
+        self.ask(key, request, options).await.map(|answered| (answered.node, answered.reply))
     }
 
-    /// The same, and the epoch of whoever has answered.
-    async fn send_and_see(
+    /// The same, and more about the answer.
+    async fn ask(
         &self,
         key: &Bytes,
         request: &Request,
         options: &Options,
-    ) -> Result<(Epoch, (NodeId, Reply)), RequestError> {
+    ) -> Result<Answered, RequestError> {
         let timeout_ms = options.timeout_ms();
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let (lane, repeatable) = match request {
@@ -349,6 +356,7 @@ impl Client {
                     continue;
                 }
             };
+            let asked = Instant::now();
             let call = link.call(lane, &envelope, request);
             let last = index + 1 == candidates.len();
             // a silent coordinator of a read may not use up the time of the next one
@@ -364,10 +372,11 @@ impl Client {
                     return Err(RequestError::TimedOut { node: node.to_string(), ms: timeout_ms });
                 }
                 Ok(Ok((epoch, reply))) => {
+                    let took = asked.elapsed();
                     self.catch_up(&link, epoch).await;
                     let failure = match reply {
                         Reply::Failed(failure) => failure,
-                        reply => return Ok((epoch, (node, reply))),
+                        reply => return Ok(Answered { node, epoch, reply, took }),
                     };
                     let safe = repeatable || failure.effect == Effect::NotApplied;
                     if last || !safe || !only_there(failure.code) || !self.retries.take() {
