@@ -30,7 +30,7 @@ pub fn failure(asked: Asked, error: &RequestError) -> Failed {
         if asked.writes() {
             lines.push(state(failure));
         }
-        let trace = failure.receipt.as_ref().and_then(|receipt| receipt.trace.as_ref());
+        let trace = failure.receipt.as_ref().and_then(|receipt| receipt.trace.as_deref());
         lines.extend(trace.map(steps::lines).unwrap_or_default());
     } else if asked.writes() {
         lines.push(match error.effect() {

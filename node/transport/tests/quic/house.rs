@@ -11,17 +11,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use atoll_ring::{ClusterId, Epoch, NodeId, QuorumRequest};
+use atoll_ring::{ClusterId, Epoch, NodeId, Quorum, QuorumRequest};
 use atoll_transport::{
     Answer, Authority, CallError, Caller, Expect, Handler, Identity, Link, Quic,
 };
 use atoll_wire::{
     Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
-    CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, Entries, Envelope, Fetch,
-    Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply, MovesQuery, MovesReport,
-    NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair,
-    RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate, Replicated, Reply, Request,
-    Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Write,
+    CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, Entries, Envelope, Explain,
+    Explained, Fetch, Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply,
+    MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall,
+    Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate,
+    Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched,
+    ViewQuery, ViewReply, Write,
     bucket::{Creation, Properties},
 };
 use bytes::Bytes;
@@ -356,6 +357,10 @@ pub fn of_kind(kind: Kind) -> Request {
         Kind::List => {
             let (prefix, page, quorum) = (Bytes::new(), Bytes::new(), QuorumRequest::default());
             Request::List(List { prefix, page, limit: 1, quorum })
+        }
+        Kind::Explain => {
+            let (key, quorum) = (Bytes::from_static(b"key"), QuorumRequest::default());
+            Request::Explain(Explain { key, quorum })
         }
         Kind::Scan => Request::Scan(Scan { partition: 0, after: Bytes::new(), limit: 1 }),
         Kind::Replicate => replicate(Bytes::from_static(b"state")),
