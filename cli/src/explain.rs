@@ -256,7 +256,11 @@ fn sentences(known: &Explained) -> Vec<[String; 2]> {
         (Some(count), true) => {
             format!("{} may fail; more, for keys of which fallbacks hold hints", any(count))
         }
-        (None, _) => "too few owners are there now".into(),
+        (None, false) => "too few owners are there now".into(),
+        (None, true) => {
+            "too few owners are there now; answered only for keys of which fallbacks hold hints"
+                .into()
+        }
     };
     let writes = match tolerance.write {
         Some(count) => format!("{} may fail", any(count)),
@@ -270,7 +274,8 @@ fn sentences(known: &Explained) -> Vec<[String; 2]> {
             NodeId(known.node)
         ),
         None => format!(
-            "not measured yet: {} has too few answers of {needed} owners that are there",
+            "not measured yet: {} needed, and {} has had answers of fewer that are up",
+            if needed == 1 { "an owner is".into() } else { format!("{needed} owners are") },
             NodeId(known.node)
         ),
     };
@@ -295,6 +300,10 @@ fn kept(loss: Loss) -> String {
         count => format!("any {count} nodes"),
     };
     let running = lost(loss.running);
+    if (loss.running, loss.without_power) == (0, Some(0)) {
+        return "an acknowledged write may be on one disk only: if that is lost, so is the write; a power failure does no harm"
+            .into();
+    }
     match loss.without_power {
         Some(same) if same == loss.running => format!(
             "{running} may be lost for good, disk and all, without the loss of an acknowledged write, even if all others lose power"

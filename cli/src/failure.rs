@@ -31,7 +31,7 @@ pub fn failure(asked: Asked, error: &RequestError) -> Failed {
         if asked.writes() {
             lines.push(state(failure));
         }
-        let trace = failure.receipt.as_ref().and_then(|receipt| receipt.trace.as_ref());
+        let trace = failure.receipt.as_ref().and_then(|receipt| receipt.trace.as_deref());
         lines.extend(trace.map(steps::lines).unwrap_or_default());
     } else if asked.writes() {
         lines.push(match error.effect() {
@@ -93,7 +93,7 @@ fn missing(failure: &Failure) -> String {
     let missing = replicas.iter().filter_map(|replica| {
         let is = match replica.outcome {
             Outcome::Down => "is down",
-            Outcome::Silent | Outcome::Pending => "is silent",
+            Outcome::Silent => "is silent",
             Outcome::Corrupt => "has a damaged record",
             Outcome::InDoubt => "has lost data",
             Outcome::HintsFull => "can keep no more hints",
@@ -103,6 +103,7 @@ fn missing(failure: &Failure) -> String {
             | Outcome::Current
             | Outcome::Behind
             | Outcome::NotAsked
+            | Outcome::Pending
             | Outcome::KnowsNothing => return None,
         };
         Some(format!("{} {is}", NodeId(replica.node)))
@@ -233,6 +234,8 @@ fn mend_of(failure: &Failure, asked: Asked) -> Option<String> {
         ErrorCode::TooManyBuckets => {
             "one bucket for several purposes, told apart by a prefix of the keys (dropped ones count too)".into()
         }
+        // the read before a change: how much it needs follows from -w, and less of that needs more here
+        ErrorCode::ReadQuorumNotMet if asked.writes() => away,
         ErrorCode::WriteQuorumNotMet
         | ErrorCode::ReadQuorumNotMet
         | ErrorCode::NoOwnerReachable => format!("{away}, or {fewer}"),

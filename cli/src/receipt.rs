@@ -96,7 +96,7 @@ pub fn of_read(receipt: &Receipt) -> Document {
         hinted: receipt.hinted.iter().map(name).collect(),
         unhinted: receipt.unhinted.iter().map(name).collect(),
         repaired: receipt.repaired.iter().map(name).collect(),
-        trace: receipt.trace.as_ref().map(steps::document),
+        trace: receipt.trace.as_deref().map(steps::document),
     }
 }
 

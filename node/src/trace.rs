@@ -99,8 +99,8 @@ impl Tracing {
         };
         if let Some(place) = place_in(&mut reply) {
             let of_others = place.take();
-            let trace = place.insert(own);
-            trace.absorb(of_others.unwrap_or_default());
+            let trace = place.insert(Box::new(own));
+            trace.absorb(of_others.map(|trace| *trace).unwrap_or_default());
         }
         reply
     }
@@ -115,7 +115,7 @@ impl Drop for Tracing {
 }
 
 /// Where a trace travels. A failure without a receipt has none: it came before anything was planned.
-fn place_in(reply: &mut Reply) -> Option<&mut Option<Trace>> {
+fn place_in(reply: &mut Reply) -> Option<&mut Option<Box<Trace>>> {
     match reply {
         Reply::Written(stored) => Some(&mut stored.receipt.trace),
         Reply::Found(found) => Some(&mut found.receipt.trace),
@@ -167,9 +167,9 @@ impl Node {
     }
 
     /// What another node has noted of a request.
-    pub(crate) fn note_of_others(&self, due: Due, theirs: Option<Trace>) {
+    pub(crate) fn note_of_others(&self, due: Due, theirs: Option<Box<Trace>>) {
         if let (Traced::As(number), Some(theirs)) = (due.traced, theirs) {
-            self.traces().change(number, |trace, _| trace.absorb(theirs));
+            self.traces().change(number, |trace, _| trace.absorb(*theirs));
         }
     }
 }

@@ -97,8 +97,18 @@ pub struct Explanation {
     pub epoch: Epoch,
     /// What the node that answered knows; what follows is worked out by its methods.
     pub known: Explained,
-    /// From the question to the answer, as measured here.
+    /// From the question to the answer, as measured here; the connection was there before.
     pub took: Duration,
+}
+
+/// An answer, and how it came.
+struct Answered {
+    node: NodeId,
+    /// Of that node's view.
+    epoch: Epoch,
+    reply: Reply,
+    /// From the question to the answer.
+    took: Duration,
 }
 
 impl Client {
@@ -229,13 +239,11 @@ impl Client {
         let bucket = self.bucket(options).await?;
         self.check(key, 0, options, bucket.definition())?;
         let key = Bytes::copy_from_slice(key);
-        let asked = Instant::now();
         let explain = Request::Explain(Explain { key: key.clone(), quorum: options.quorum });
-        let (epoch, (node, reply)) = self.send_and_see(&bucket, &key, &explain, options).await?;
+        let answered = self.send_and_see(&bucket, &key, &explain, options).await?;
+        let Answered { node, epoch, reply, took } = answered;
         match reply {
-            Reply::Explained(known) => {
-                Ok(Explanation { epoch, known: *known, took: asked.elapsed() })
-            }
+            Reply::Explained(known) => Ok(Explanation { epoch, known: *known, took }),
             _ => Err(nonsense(node, "no explanation")),
         }
     }
@@ -327,17 +335,18 @@ impl Client {
         request: &Request,
         options: &Options,
     ) -> Result<(NodeId, Reply), RequestError> {
-        self.send_and_see(bucket, key, request, options).await.map(|(_, answer)| answer)
+        let answered = self.send_and_see(bucket, key, request, options).await?;
+        Ok((answered.node, answered.reply))
     }
 
-    /// The same, and the epoch of whoever has answered.
+    /// The same, and more about the answer.
     async fn send_and_see(
         &self,
         bucket: &Bucket,
         key: &Bytes,
         request: &Request,
         options: &Options,
-    ) -> Result<(Epoch, (NodeId, Reply)), RequestError> {
+    ) -> Result<Answered, RequestError> {
         let timeout_ms = options.timeout_ms(&bucket.definition().properties);
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let (lane, repeatable) = match request {
@@ -400,6 +409,7 @@ impl Client {
                 }
             };
             let _sent = self.in_flight.send(node);
+            let asked = Instant::now();
             let call = link.call(lane, &envelope, request);
             tokio::pin!(call);
             let last = index + 1 == candidates.len();
@@ -422,10 +432,11 @@ impl Client {
                     return Err(RequestError::TimedOut { node: node.to_string(), ms: timeout_ms });
                 }
                 Ok(Ok((epoch, reply))) => {
+                    let took = asked.elapsed();
                     self.catch_up(&link, epoch).await;
                     let failure = match reply {
                         Reply::Failed(failure) => failure,
-                        reply => return Ok((epoch, (node, reply))),
+                        reply => return Ok(Answered { node, epoch, reply, took }),
                     };
                     if matches!(failure.code, ErrorCode::Rising | ErrorCode::Stopping) {
                         self.suspect(node); // it refuses at once, so it would always have the least to do

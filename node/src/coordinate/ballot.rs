@@ -131,6 +131,18 @@ impl Ballot {
         self.sets.iter().map(acked).min().unwrap_or(0)
     }
 
+    /// Owners that have acknowledged themselves; while the partition moves, those in the set that has fewer.
+    pub(crate) fn owner_acks(&self) -> usize {
+        let acked = |owner: &&NodeId| {
+            let mut reports = self.reports.iter();
+            reports.any(|report| {
+                let own = report.node == owner.0 && report.stands_in_for.is_none();
+                own && matches!(report.outcome, Outcome::Durable | Outcome::Written)
+            })
+        };
+        self.sets.iter().map(|set| set.iter().filter(acked).count()).min().unwrap_or(0)
+    }
+
     /// What to add to an error about numbers that must be reached twice.
     pub(crate) fn where_counted(&self) -> &'static str {
         if self.sets.len() > 1 { BOTH_SETS } else { "" }

@@ -549,9 +549,17 @@ impl Spread {
             needed: self.quorum.w(),
             retry_after_ms: 0,
             detail: format!(
-                "{got} of {} acknowledgements {when}, {durable} of {} fsynced{}",
+                "{got} of {} acknowledgements {when}, {durable} of {} fsynced{}{}",
                 self.quorum.w(),
                 self.quorum.dw(),
+                match (self.quorum.sloppy(), self.quorum.pw()) {
+                    (true, 1..) => format!(
+                        ", {} of {} from owners (--pw)",
+                        self.ballot.owner_acks(),
+                        self.quorum.pw()
+                    ),
+                    (true, 0) | (false, _) => String::new(),
+                },
                 self.ballot.where_counted()
             ),
             receipt: Some(Box::new(receipt)),

@@ -7,7 +7,7 @@ use atoll_ring::NodeId;
 use atoll_wire::{Effect, ErrorCode, Outcome, limits::VALUE_BYTES_MAX};
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, DEFAULT, With, blind, r, values, w};
+use crate::cluster::{Cluster, DEFAULT, SLOPPY, With, blind, r, values, w};
 
 /// Two of three owners known to be down: the write is refused before anything is stored anywhere.
 #[tokio::test(start_paused = true)]
@@ -215,4 +215,18 @@ async fn a_failed_disk_stops_acknowledging() {
     cluster.put(NodeId(2), "k", "v", &blind(), &w(2)).await.expect("two disks");
     let failure = cluster.put(NodeId(1), "k", "v", &blind(), &w(1)).await.expect_err("no disk");
     assert_eq!(failure.code, ErrorCode::Stopping);
+}
+
+/// Two owners are silent, and fallbacks have taken the write: what is missing is owners, and the error says so.
+#[tokio::test(start_paused = true)]
+async fn an_error_says_how_many_owners_are_missing() {
+    let cluster = Cluster::start(5).await;
+    let owners = cluster.owners("k");
+    cluster.network.pause(owners[1]);
+    cluster.network.pause(owners[2]);
+    let with = With { w: Some(3), pw: Some(2), r: Some(2), pr: Some(2), ..SLOPPY };
+    let lost = cluster.put(owners[0], "k", "v", &blind(), &with).await.expect_err("one owner");
+    assert!(lost.detail.contains("3 of 3 fsynced, 1 of 2 from owners (--pw)"), "{}", lost.detail);
+    let lost = cluster.get(owners[0], "k", &with).await.expect_err("one owner");
+    assert!(lost.detail.contains(", 1 of 2 from owners (--pr)"), "{}", lost.detail);
 }

@@ -253,7 +253,7 @@ pub struct Replicated {
     /// It is fsynced.
     pub durable: bool,
     /// What was done for it, if that was asked.
-    pub trace: Option<Trace>,
+    pub trace: Option<Box<Trace>>,
 }
 
 /// The state of a key at one replica.
@@ -264,7 +264,7 @@ pub struct Fetched {
     /// The replica may have lost something of this key: the state can be joined, and the answer does not count.
     pub in_doubt: bool,
     /// What was done for it, if that was asked.
-    pub trace: Option<Trace>,
+    pub trace: Option<Box<Trace>>,
     /// Tail: the canonical bytes of the state; empty if not known.
     #[serde(skip)]
     pub state: Bytes,
@@ -294,7 +294,7 @@ pub struct Receipt {
     /// Owners to which the joined state is being sent, because theirs was behind.
     pub repaired: Vec<u32>,
     /// What was done for it on each node, if that was asked.
-    pub trace: Option<Trace>,
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Receipt {

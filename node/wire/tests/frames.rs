@@ -672,7 +672,7 @@ fn receipt() -> BoxedStrategy<Receipt> {
         .boxed()
 }
 
-fn trace() -> impl Strategy<Value = Trace> {
+fn trace() -> impl Strategy<Value = Box<Trace>> {
     let step = any::<(u32, u32, u8, Option<u32>)>().prop_map(|(node, micros, deed, peer)| Step {
         node,
         micros,
@@ -680,7 +680,7 @@ fn trace() -> impl Strategy<Value = Trace> {
         peer,
     });
     (vec(step, 0..6), vec(any::<u32>(), 0..3), any::<u16>())
-        .prop_map(|(steps, untraced, left_out)| Trace { steps, untraced, left_out })
+        .prop_map(|(steps, untraced, left_out)| Box::new(Trace { steps, untraced, left_out }))
 }
 
 /// What a node knows of a key's place. The settings are such as can be: others are refused.

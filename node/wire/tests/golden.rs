@@ -319,7 +319,10 @@ fn replies() -> Vec<(Kind, Reply)> {
                 Reply::Failed(Box::new(Failure::refused(ErrorCode::KeyLength, "one of many"))),
             ])),
         ),
-        (Kind::Replicate, Reply::Replicated(Replicated { durable: true, trace: Some(trace()) })),
+        (
+            Kind::Replicate,
+            Reply::Replicated(Replicated { durable: true, trace: Some(Box::new(trace())) }),
+        ),
         (
             Kind::Fetch,
             Reply::Fetched(Fetched {
@@ -522,7 +525,7 @@ fn receipt() -> Receipt {
         hinted: vec![4, 400],
         unhinted: vec![6],
         repaired: vec![5],
-        trace: Some(trace()),
+        trace: Some(Box::new(trace())),
     }
 }
 

@@ -180,6 +180,19 @@ impl Read {
         };
         let got = self.sets.iter().map(acked).min().unwrap_or(0);
         let both = if self.sets.len() > 1 { BOTH_SETS } else { "" };
+        let answered = |owner: &&NodeId| {
+            self.reports.iter().any(|report| {
+                let own = report.node == owner.0 && report.stands_in_for.is_none();
+                own && report.outcome == Outcome::Current
+            })
+        };
+        let owners = self.sets.iter().map(|set| set.iter().filter(answered).count());
+        let of_owners = match (self.reader.quorum.sloppy(), self.reader.quorum.pr()) {
+            (true, pr @ 1..) => {
+                format!(", {} of {pr} from owners (--pr)", owners.min().unwrap_or(0))
+            }
+            (true, 0) | (false, _) => String::new(),
+        };
         let when = match code {
             ErrorCode::DeadlinePassed => "in time",
             ErrorCode::StaleView => LEFT_BEHIND,
@@ -192,7 +205,7 @@ impl Read {
             needed: self.reader.quorum.r(),
             retry_after_ms: 0,
             detail: format!(
-                "{got} of {} answers {when}{both}{}",
+                "{got} of {} answers {when}{of_owners}{both}{}",
                 self.reader.quorum.r(),
                 self.doubters()
             ),

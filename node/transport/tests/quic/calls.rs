@@ -9,7 +9,9 @@ use atoll_transport::{
 };
 use atoll_wire::{
     FrameError, Kind, Lane, Reply, Role,
-    limits::{LANE_FRAME_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_BYTES_MAX},
+    limits::{
+        LANE_FRAME_BYTES_MAX, OPERATION_TAIL_BYTES_MAX, STATE_TAIL_BYTES_MAX, VALUE_BYTES_MAX,
+    },
 };
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -76,7 +78,7 @@ async fn values_of_every_size_arrive_whole() {
         put_and_check(&link, Lane::Request, length).await;
         get_and_check(&link, Lane::Request, length).await;
     }
-    let request = put("key", pattern(VALUE_BYTES_MAX + 1));
+    let request = put("key", pattern(OPERATION_TAIL_BYTES_MAX + 1));
     let refused = ask(&link, Lane::Request, &request).await;
     assert!(
         matches!(refused, Err(CallError::Unsendable(FrameError::TooLong { .. }))),

@@ -5,7 +5,7 @@ use atoll_transport::{CallError, DialError, Expect, Link, Quic};
 use atoll_wire::{
     ALPN, ErrorCode, Failure, Kind, Reply, Role,
     frame::encode_request,
-    limits::{LANE_FRAME_BYTES_MAX, VALUE_BYTES_MAX},
+    limits::{LANE_FRAME_BYTES_MAX, OPERATION_TAIL_BYTES_MAX},
 };
 
 use crate::{
@@ -20,7 +20,8 @@ use crate::{
 fn nasties() -> Vec<(&'static str, Vec<u8>)> {
     let put = Kind::Write.number();
     let mut cap_and_one = raw::frame(put, 0, &[0; 100], &[]);
-    cap_and_one[..4].copy_from_slice(&(14 + (32 << 10) + VALUE_BYTES_MAX as u32 + 1).to_le_bytes());
+    cap_and_one[..4]
+        .copy_from_slice(&(14 + (32 << 10) + OPERATION_TAIL_BYTES_MAX as u32 + 1).to_le_bytes());
     let mut endless = cap_and_one.clone();
     endless[..4].copy_from_slice(&u32::MAX.to_le_bytes());
     let mut version = raw::frame(put, 0, &[0; 100], &[]);
