@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use atoll_antientropy::{Dot, Kind, State};
+use atoll_antientropy::{Dot, State};
 use atoll_node::storage::{Space, Store as _, memory::MemoryStore, rows};
 use atoll_ring::{NodeId, Owners};
 use bytes::Bytes;
@@ -38,7 +38,7 @@ pub fn others_hold(cluster: &Cluster, node: NodeId) -> bool {
         if !owners.contains(&node) {
             return true;
         }
-        let mut others = State::unknown(Kind::Register);
+        let mut others = State::unknown(state.kind());
         for owner in owners.iter().filter(|owner| **owner != node && !cluster.is_gone(**owner)) {
             if let Some(value) = cluster.machine(*owner).store.synced_row(Space::Data, row)
                 && let (_, Lies::State(state)) = read(Space::Data, row, &value)

@@ -1,7 +1,7 @@
 //! A whole cluster in one thread: the real node over a simulated network and disks with a crash model, on virtual time, with
 //! everything that can go wrong drawn from one seed.
 //!
-//! Begin with [`run`], the story of one seed. [`cluster`] holds the nodes and their machines, [`session`] the clients,
+//! Begin with [`run`], the story of one seed. [`cluster`] holds the nodes and their machines, [`session`] the clients of registers and [`kinds`] those of all other values,
 //! [`faults`] the names of what can go wrong and [`mischief`] who does it. [`operator`] changes the ring meanwhile. [`atlas`] forbids what would destroy the last
 //! copy of anything, so that every loss is a node's fault. [`many`] runs seeds side by side. [`recorder`] writes down what happened, and the judges of
 //! `atoll-check` read it ([`judge`]). [`canaries`] shows that they would notice, and [`kv679`] is a model of one key that
@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod faults;
 pub mod figures;
 pub mod judge;
+pub mod kinds;
 pub mod kv679;
 pub mod many;
 pub mod mischief;

@@ -15,7 +15,7 @@ use atoll_node::{
 use atoll_ring::{Command, MemberState, NodeId, View};
 use atoll_transport::chance::Chance;
 use bytes::Bytes;
-use futures_util::future::{Either, join_all, join3, select};
+use futures_util::future::{Either, join_all, join4, select};
 use tokio::time::Instant;
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     cluster::{Cluster, Lies, key_of, read},
     faults::Kind,
     figures::Figures,
+    kinds,
     mischief::Mischief,
     operator::Operator,
     recorder::{Record, Recorder},
@@ -41,6 +42,9 @@ pub const AT_REST_WITHIN: Duration = Duration::from_secs(180);
 /// Keys that are written seldom: what is lost of them is not soon written anew.
 pub const SELDOM: [&str; 3] = ["x", "y", "z"];
 
+/// Who reads every key of the other kinds once more.
+const LAST_READER: u32 = 900;
+
 /// How often to look whether everything is equal.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -49,6 +53,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Settings {
     /// Faults that may happen.
     pub kinds: Vec<Kind>,
+    /// Whether clients use values of all kinds, and some work in sessions. Else only registers, and nobody does.
+    pub all_kinds: bool,
     /// A deliberate bug.
     pub canary: Option<Canary>,
     /// Print what happens while it does.
@@ -103,28 +109,41 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     let keys = ["a", "b", "c", "d"][..chance.between(2, 4) as usize].iter();
     let keys: Vec<String> = keys.chain(&SELDOM).map(|key| (*key).to_owned()).collect();
     let sessions = chance.between(3, 6) as u32;
-    let kinds = drawn_kinds(&mut chance, &settings.kinds);
+    let drawn = drawn_kinds(&mut chance, &settings.kinds);
     let fault_pause_ms = chance.of(&[800, 2500, 6000]);
     let session_pause_ms = chance.of(&[100, 400, 1200]);
     let phase = Duration::from_secs(chance.of(&[20, 30, 40, 90]));
 
     let mut recorder = Recorder::new(cluster.network.clone(), settings.aloud);
     recorder.say(format_args!(
-        "seed {seed}: {nodes} nodes, {sessions} sessions, {} keys, {limits:?}, faults {kinds:?}",
+        "seed {seed}: {nodes} nodes, {sessions} sessions, {} keys, {limits:?}, faults {drawn:?}",
         keys.len()
     ));
     let world = RefCell::new(World::new(cluster, recorder, keys));
-    let changes = kinds.contains(&Kind::Ring);
-    let mut mischief = Mischief::new(chance.split(), kinds, fault_pause_ms, sessions + 2);
+    let changes = drawn.contains(&Kind::Ring);
+    let clients = sessions + 2 + if settings.all_kinds { kinds::CLIENTS + 1 } else { 0 };
+    let mut mischief = Mischief::new(chance.split(), drawn, fault_pause_ms, clients);
     let number = NodeId(CLIENTS_FROM + sessions + 1);
     let ring_pause_ms = chance.of(&[300, 1500, 5000]);
     let mut operator = Operator::new(chance.split(), number, ring_pause_ms, nodes);
-    let asking: Vec<Session> = (0..sessions)
+    let mut asking: Vec<Session> = (0..sessions)
         .map(|number| Session::new(number, chance.split(), session_pause_ms))
         .collect();
     let last = Session::new(sessions, chance.split(), 1);
+    let of_kinds = match settings.all_kinds {
+        true => {
+            // a source of its own: what registers go through does not depend on it
+            let mut chance = Chance::of_seed(Chance::of_seed(seed ^ 0x51de).draw());
+            asking.iter_mut().skip(1).step_by(2).for_each(|one| one.work_in_session(&world));
+            kinds::clients(&mut world.borrow_mut(), &mut chance, sessions + 2)
+        }
+        false => Vec::new(),
+    };
 
     mischief.begin(&world).await;
+    if settings.all_kinds {
+        kinds::create_buckets(&world, NodeId(CLIENTS_FROM + sessions + 2)).await;
+    }
     let until = Instant::now() + phase;
     let faults = async {
         mischief.run(&world, until).await;
@@ -137,7 +156,8 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
         }
     };
     let asked = join_all(asking.into_iter().map(|session| session.run(&world)));
-    join3(faults, changing, asked).await;
+    let counting = join_all(of_kinds.into_iter().map(|client| client.run(&world)));
+    join4(faults, changing, asked, counting).await;
     if changes {
         come_to_rest(&world, &mut mischief, &mut operator).await;
     }
@@ -216,6 +236,10 @@ async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Sessi
         mischief.tend(world).await;
         let hidden = Mischief::keys_with_hidden_damage(&world.borrow());
         for key in hidden {
+            if key.contains('/') {
+                kinds::read(world, &key, LAST_READER).await;
+                continue;
+            }
             last.read_all(world, &key).await; // who never reads a record learns of its damage from the scrub, some day
         }
         uneven = unevenness(&world.borrow());
@@ -232,6 +256,7 @@ async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Sessi
     for key in &keys {
         last.read_all(world, key).await;
     }
+    kinds::read_all(world, LAST_READER).await;
     let at_us = world.borrow().recorder.now_us();
     world.borrow_mut().recorder.event(atoll_check::Event::Settled { at_us });
 }
@@ -284,7 +309,7 @@ fn unevenness(world: &World) -> Option<String> {
             return Some(format!("{node} doubts {partitions} partitions and {keys} keys"));
         }
     }
-    for key in &world.keys {
+    for key in world.all_keys() {
         let mut held: BTreeMap<NodeId, Option<Bytes>> = BTreeMap::new();
         for owner in cluster.owners(key) {
             let rows = atlas::all_rows(&cluster.machine(owner).store, Space::Data);
