@@ -54,11 +54,19 @@ pub enum Canary {
     AcceptDeadSession,
     /// A node that has lost memory goes on under the incarnation that it had.
     ReuseActor,
+    /// What a session has seen is ignored.
+    ForgetSession,
+    /// A session's increment that is repeated counts again.
+    CountTwice,
+    /// A removal takes what its writer had not seen.
+    RemoveUnseen,
+    /// An addition to a set claims all that its coordinator knows.
+    OwnSetContext,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Canary; 24] = [
+    pub const ALL: [Canary; 28] = [
         Canary::SkipFsync,
         Canary::ReuseDot,
         Canary::DotOutsideTurn,
@@ -83,6 +91,10 @@ impl Canary {
         Canary::DeleteEarly,
         Canary::AcceptDeadSession,
         Canary::ReuseActor,
+        Canary::ForgetSession,
+        Canary::CountTwice,
+        Canary::RemoveUnseen,
+        Canary::OwnSetContext,
     ];
 }
 

@@ -59,8 +59,9 @@ pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
 async fn try_get(node: &Arc<Node>, get: Get, due: Due) -> Result<Found, Failure> {
     let place = Place::of(node, due.bucket, get.key.clone())?;
     let quorum = super::quorum(&get.quorum, &place)?;
-    let in_session = get.session.is_some();
-    let to_know = place.open(node, get.session.unwrap_or_default())?;
+    let session = get.session.filter(|_| !canary::is_on(Canary::ForgetSession));
+    let in_session = session.is_some();
+    let to_know = place.open(node, session.unwrap_or_default())?;
     let reader = Reader { quorum, repair: get.repair, in_session, to_know };
     let (read, joined) = read(node, place, reader, due).await?;
     node.count_read();

@@ -16,7 +16,6 @@ use crate::{Node, fence, node::Due, replica};
 const HOPS_MAX: u8 = 2;
 
 /// What came of it.
-#[expect(clippy::large_enum_variant, reason = "it is moved once, and lives as long as its request")]
 pub(crate) enum HandOver {
     /// Another node has coordinated.
     Answered(Reply),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use atoll_antientropy::{Context, Event, Kind, Operation, Refused, Stamp, State};
+use atoll_antientropy::{Context, Event, Increment, Kind, Operation, Refused, Stamp, State};
 use atoll_ring::{NodeId, Partition, Quorum};
 use atoll_wire::{Ack, ErrorCode, Failure, limits::SIBLINGS_MAX};
 use tokio::time::Instant;
@@ -133,7 +133,22 @@ pub(super) fn take_turn(
     let stamp = Stamp { event, at, wall_ms, operation: due.operation };
     let delta = match (&change.operation, &seen) {
         (Operation::Clear, Some(seen)) if canary::is_on(Canary::DeleteWithoutEvent) => {
-            without_event(place.kind, seen)
+            nothing_left(place.kind, seen)
+        }
+        (Operation::Increment(Increment::Session { .. }), seen)
+            if canary::is_on(Canary::CountTwice) =>
+        {
+            let again = Operation::Increment(Increment::Once(1));
+            state.change(&again, seen.as_ref(), &stamp).map_err(refused)?
+        }
+        (Operation::Remove(_), _) if canary::is_on(Canary::RemoveUnseen) => {
+            state.change(&change.operation, None, &stamp).map_err(refused)?
+        }
+        (Operation::Add(_), seen) if canary::is_on(Canary::OwnSetContext) => {
+            let mut claims =
+                state.change(&change.operation, seen.as_ref(), &stamp).map_err(refused)?;
+            claims.join(nothing_left(place.kind, state.context()));
+            claims
         }
         (operation, seen) => {
             state.change(operation, seen.as_ref(), &stamp).map_err(refused)? // the counter is skipped: nothing carries it
@@ -171,12 +186,12 @@ pub(super) fn take_turn(
     Ok(Turn { event, delta, on_disk })
 }
 
-/// A deliberate bug: a delete that says only what is gone.
-fn without_event(kind: Kind, seen: &Context) -> State {
+/// For deliberate bugs: all of this is gone, and nothing else is said.
+fn nothing_left(kind: Kind, seen: &Context) -> State {
     let mut bytes = vec![State::unknown(kind).encode()[0]];
     seen.encode_into(&mut bytes);
     bytes.push(0);
-    State::decode(&bytes.into()).expect("a context and no values are a register")
+    State::decode(&bytes.into()).expect("a context and nothing else are a state")
 }
 
 /// A change that the value itself does not allow.

@@ -16,7 +16,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use atoll_antientropy::Operation;
+use atoll_antientropy::{Context, Operation};
 use atoll_wire::{Deed, Effect, ErrorCode, Failure, Reply, Stored, Write, limits::TTL_MS_MAX};
 
 use super::{
@@ -109,6 +109,7 @@ async fn try_planned(node: &Arc<Node>, change: &Change, due: Due) -> Result<Answ
     let told = Told {
         context: place.open(node, change.request.context.clone())?,
         session: match change.request.session.clone() {
+            Some(_) if canary::is_on(Canary::ForgetSession) => Some(Context::new()),
             Some(token) => Some(place.open(node, token)?),
             None => None,
         },

@@ -71,10 +71,6 @@ pub trait Handler: Send + Sync {
 }
 
 /// An answer that is ready is sent without a task of its own.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an answer is moved once; a box would be one allocation more for each"
-)]
 pub enum Answer {
     /// Ready.
     Now(Reply),

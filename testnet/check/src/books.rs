@@ -4,10 +4,11 @@
 //! context from an answer that brought none. Such lines are mistakes of a recorder, and judging them would find mistakes of
 //! the store that are none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    history::{Dot, Effect, Event, Held, Levels, Op, Reply, Value, What},
+    history::{Dot, Effect, Event, FORMATS, Held, Levels, Op, Reply, Value, What},
+    kinds::KindBooks,
     verdict::Figures,
 };
 
@@ -53,6 +54,9 @@ pub enum Nonsense {
     /// Only writes need an excuse.
     #[error("operation {0} is excused and is no write")]
     NothingToExcuse(Op),
+    /// Written by a newer program.
+    #[error("format {0} is not known here")]
+    UnknownFormat(u32),
     /// The end of a history comes after all the rest of it.
     #[error("{0} comes after the cluster had settled")]
     TooLate(&'static str),
@@ -146,6 +150,10 @@ pub(crate) struct Books {
     pub held: BTreeMap<usize, Vec<Held>>,
     /// Hints in the end, by node; the last word counts.
     pub hints: BTreeMap<u32, u64>,
+    /// Values that are no registers.
+    pub kinds: KindBooks,
+    /// Who works in a session.
+    pub in_session: BTreeSet<u32>,
 }
 
 impl Books {
@@ -210,6 +218,23 @@ impl Books {
             Event::Hints { node, count } => {
                 self.is_over("a count of hints")?;
                 self.hints.insert(*node, *count);
+            }
+            Event::Format(format) if FORMATS.contains(format) => {}
+            Event::Format(format) => return Err(Nonsense::UnknownFormat(*format)),
+            Event::InSession { session } => {
+                self.in_session.insert(*session);
+            }
+            Event::Asked(asked) => {
+                self.is_not_over("the beginning of an operation")?;
+                self.kinds.ask(asked)?;
+            }
+            Event::Answered(answered) => {
+                self.is_not_over("the end of an operation")?;
+                self.kinds.answer(answered)?;
+            }
+            Event::Keeps(keeps) => {
+                self.is_over("what a disk holds")?;
+                self.kinds.keep(keeps);
             }
         }
         Ok(())

@@ -7,7 +7,12 @@
 //! {"settled":{"at_us":...}}                                  faults are over, and repair was given its time
 //! {"held":{"node":1,"key":"a","role":"owner",...}}           what one disk holds in the end
 //! {"hints":{"node":1,"count":0}}                             hints a node still keeps in the end
+//! {"format":2}                                               first, if lines of the next two kinds follow
+//! {"in_session":{"session":2}}                               whoever this is sends along what it has seen
+//! {"asked":{...}}   {"answered":{...}}   {"keeps":{...}}     values of other kinds: see [`kinds`]
 //! ```
+//!
+//! A history without a format is of the first one, which knew registers only, and is read as ever.
 //!
 //! **A value is the number of the operation that wrote it.** Whoever records knows which bytes those were. So a value that
 //! nobody wrote, or that was written twice, cannot be said by accident.
@@ -16,6 +21,13 @@
 //! token came with (`seen`): the values of a read, or what a writer had seen and its own write.
 
 use serde::{Deserialize, Serialize};
+
+use self::kinds::{Answered, Asked, Keeps};
+
+pub mod kinds;
+
+/// The newest format, and the oldest.
+pub const FORMATS: std::ops::RangeInclusive<u32> = 1..=2;
 
 /// The number of an operation, from 1, in the order of their beginnings; also the value that a put writes.
 pub type Op = u64;
@@ -75,6 +87,19 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// In which format the history is written.
+    Format(u32),
+    /// This one works in a session: it sends along what it has seen, and is promised more for it.
+    InSession {
+        /// Who.
+        session: u32,
+    },
+    /// Somebody asks about a value that is no register.
+    Asked(Asked),
+    /// The answer is heard.
+    Answered(Answered),
+    /// What one disk holds of such a value in the end.
+    Keeps(Keeps),
 }
 
 /// What is asked.

@@ -20,12 +20,12 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Judges everything that Atoll promises today. Sessions are not promised yet.
+    /// Judges everything that Atoll promises to everybody, and to those who work in a session what that promises.
     pub fn new() -> Self {
         Judge::default()
     }
 
-    /// Judges this too: one of [`Promise::OF_SESSIONS`]. The others are always judged.
+    /// Judges this for everybody, in a session or not: one of [`Promise::OF_SESSIONS`].
     #[must_use]
     pub fn also(mut self, promise: Promise) -> Self {
         self.also.insert(promise);
@@ -71,21 +71,22 @@ impl Judge {
             judges::resurrection::judge(books, &mut found);
             judges::convergence::judge(books, &mut found);
         }
-        for promise in &self.also {
+        judges::kinds::judge(books, &mut found);
+        for promise in Promise::OF_SESSIONS {
+            let everybody = self.also.contains(&promise);
+            if !everybody && books.in_session.is_empty() {
+                continue;
+            }
+            let promised = |session: u32| everybody || books.in_session.contains(&session);
             match promise {
-                Promise::ReadYourWrites => judges::sessions::own_writes(books, &mut found),
-                Promise::MonotonicReads => judges::sessions::no_step_back(books, &mut found),
-                Promise::MonotonicWrites => judges::sessions::in_order(books, &mut found),
-                Promise::WritesFollowReads => judges::sessions::after_reads(books, &mut found),
-                Promise::NothingLost
-                | Promise::EventsKnown
-                | Promise::NoPhantom
-                | Promise::NoResurrection
-                | Promise::DotsUnique
-                | Promise::ErrorsHonest
-                | Promise::ReadsSeeWrites
-                | Promise::ReceiptsTrue
-                | Promise::Convergence => {}
+                Promise::ReadYourWrites => {
+                    judges::sessions::own_writes(books, promised, &mut found)
+                }
+                Promise::MonotonicReads => {
+                    judges::sessions::no_step_back(books, promised, &mut found);
+                }
+                Promise::MonotonicWrites => judges::sessions::in_order(books, promised, &mut found),
+                _ => judges::sessions::after_reads(books, promised, &mut found),
             }
         }
         let Findings { violations, broken, promised_reads, steps } = found;

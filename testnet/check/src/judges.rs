@@ -4,6 +4,7 @@ pub(crate) mod convergence;
 pub(crate) mod dots;
 pub(crate) mod errors;
 pub(crate) mod events;
+pub(crate) mod kinds;
 pub(crate) mod lost;
 pub(crate) mod phantom;
 pub(crate) mod reads;

@@ -21,7 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Reading order: [`history`] is the format, `file` its lines and `written` the bytes of its values; `books` keeps what was heard; `provenance` says which
+//! Reading order: [`history`] is the format, `file` its lines and `written` the bytes of its values; `books` and `kinds` keep what was heard; `provenance` says which
 //! writes had been shown which values; `judges` holds one file per promise; `verdict` is what they find.
 //!
 //! **Everything is linear** in the size of a history, but for the logarithms of searches: every value of every answer is
@@ -34,7 +34,9 @@ mod file;
 pub mod history;
 mod judge;
 mod judges;
+mod kinds;
 mod provenance;
+mod spans;
 mod verdict;
 mod written;
 

@@ -36,10 +36,12 @@ pub enum Promise {
     MonotonicWrites,
     /// Who sees a write sees what its session had read before.
     WritesFollowReads,
+    /// A counter counts what was counted, and each of it once.
+    CountedOnce,
 }
 
 impl Promise {
-    /// What sessions will promise.
+    /// What sessions promise.
     pub const OF_SESSIONS: [Promise; 4] = [
         Promise::ReadYourWrites,
         Promise::MonotonicReads,
@@ -64,6 +66,7 @@ impl fmt::Display for Promise {
             Promise::MonotonicReads => "a session's reads never go back",
             Promise::MonotonicWrites => "a session's writes are seen in order",
             Promise::WritesFollowReads => "a session's writes follow its reads",
+            Promise::CountedOnce => "a counter counts each change once",
         })
     }
 }

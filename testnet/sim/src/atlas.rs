@@ -13,7 +13,7 @@ use atoll_node::storage::{Space, Store as _, memory::MemoryStore, rows};
 use atoll_ring::{NodeId, Owners};
 use bytes::Bytes;
 
-use crate::cluster::{Cluster, Lies, key_of, read};
+use crate::cluster::{Cluster, Lies, read};
 
 /// By data row: the join of all copies.
 type Whole = BTreeMap<Bytes, State>;
@@ -34,7 +34,7 @@ pub fn others_hold(cluster: &Cluster, node: NodeId) -> bool {
     cluster.machine(node).store.synced(Space::Data).iter().all(|(row, value)| {
         let (data_row, Lies::State(state)) = read(Space::Data, row, value) else { return true };
         let Some(partition) = rows::partition_of_data(&data_row) else { return true };
-        let owners = head.owners(partition).first(cluster.copies(&key_of(&data_row)));
+        let owners = head.owners(partition).first(cluster.copies(&cluster.name_of(&data_row)));
         let (Owners::One(owners) | Owners::Joint { old: owners, .. }) = owners;
         if !owners.contains(&node) {
             return true;

@@ -49,6 +49,10 @@ pub fn word(canary: Canary) -> &'static str {
         Canary::DeleteEarly => "delete-early",
         Canary::AcceptDeadSession => "accept-dead-session",
         Canary::ReuseActor => "reuse-actor",
+        Canary::ForgetSession => "forget-session",
+        Canary::CountTwice => "count-twice",
+        Canary::RemoveUnseen => "remove-unseen",
+        Canary::OwnSetContext => "own-set-context",
     }
 }
 
@@ -67,8 +71,10 @@ pub fn of_word(text: &str) -> Result<Canary, String> {
 /// Where a bug is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// In the fixed seeds with all faults.
+    /// In the fixed seeds with all faults, with registers alone.
     Everywhere,
+    /// In the same, with values of all kinds and with sessions.
+    Kinds,
     /// In the fixed seeds with changes of the ring, and no other faults.
     Ring,
     /// In the model of one key.
@@ -88,6 +94,10 @@ pub fn place(canary: Canary) -> Where {
         | Canary::SkipBarrier
         | Canary::DeleteEarly
         | Canary::AcceptDeadSession => Where::Ring,
+        Canary::ForgetSession
+        | Canary::CountTwice
+        | Canary::RemoveUnseen
+        | Canary::OwnSetContext => Where::Kinds,
         Canary::ReuseActor
         | Canary::SkipFsync
         | Canary::ReuseDot
@@ -120,8 +130,12 @@ pub fn look_for(canary: Canary, jobs: usize) -> io::Result<Option<String>> {
     let seeds = format!("{}..{}", seeds.start(), seeds.end());
     match place(canary) {
         Where::Model => command.args(["--scenario", "kv679"]),
-        Where::Everywhere => command.args(["--seeds", &seeds]),
-        Where::Ring => command.args(["--seeds", &seeds, "--faults", Kind::Ring.word()]),
+        Where::Everywhere => command.args(["--registers-only", "--seeds", &seeds]),
+        Where::Kinds => command.args(["--seeds", &seeds]),
+        Where::Ring => {
+            let ring = Kind::Ring.word();
+            command.args(["--registers-only", "--seeds", &seeds, "--faults", ring])
+        }
     };
     let output = command.stderr(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use atoll_antientropy::{Kind, Secret, State};
+use atoll_antientropy::{Context, ContextToken, Kind, Secret, State};
 use atoll_node::{
     HintLimits, Node, Parts, Past, SCRUB_PERIOD, SimulatedClock,
     membership::seeded::SeededLog,
@@ -40,6 +40,13 @@ pub const SYNC: Duration = Duration::from_millis(2);
 /// Partitions of the ring: the fewest that are allowed, so that keys share them.
 const PARTITIONS: u32 = 64;
 
+/// Kinds of which a run has a bucket beside that of registers.
+pub const KINDS: [Kind; 6] =
+    [Kind::Counter, Kind::Set, Kind::Flag, Kind::Max, Kind::Lww, Kind::Map];
+
+/// What all nodes seal tokens with.
+const SECRET: Secret = Secret([3; 32]);
+
 /// What is on the walls when a run begins.
 const WALL_MS: u64 = 1_700_000_000_000;
 
@@ -51,6 +58,8 @@ pub struct Cluster {
     pub log: Arc<SeededLog>,
     /// For nodes that start from now on.
     hint_limits: HintLimits,
+    /// Those of the other kinds, whether nodes know them or not: their ids follow from what they are.
+    buckets: Vec<(Kind, BucketId)>,
     /// Some node has just begun to serve.
     pub risen: Arc<Notify>,
     machines: BTreeMap<NodeId, Machine>,
@@ -106,6 +115,7 @@ impl Cluster {
             network: Network::of_seed(chance.draw()),
             log: SeededLog::new(view, chance.draw()),
             hint_limits,
+            buckets: KINDS.into_iter().map(|kind| (kind, bucket_of(kind))).collect(),
             risen: Arc::new(Notify::new()),
             machines: (1..=nodes).map(machine).collect(),
         }
@@ -282,17 +292,49 @@ impl Cluster {
         }
     }
 
-    /// The bucket that a key lies in, by its name.
-    pub fn bucket(&self, key: &str) -> BucketId {
-        match in_second(key) {
-            true => BucketId::of(SECOND, Kind::Register.word(), SECOND_COPIES, 0),
-            false => BucketId::default_bucket(COPIES),
-        }
+    /// The bucket that a key lies in by its name, and the rest of it: before a slash is the kind of the bucket, a few names are in
+    /// [`SECOND`], and all others in the bucket that is always there.
+    pub fn locate<'a>(&self, name: &'a str) -> (BucketId, &'a str) {
+        let Some((word, key)) = name.split_once('/') else {
+            return match in_second(name) {
+                true => (BucketId::of(SECOND, Kind::Register.word(), SECOND_COPIES, 0), name),
+                false => (BucketId::default_bucket(COPIES), name),
+            };
+        };
+        let mut buckets = self.buckets.iter();
+        let found = buckets.find(|(kind, _)| kind.word() == word).expect("a bucket of this run");
+        (found.1, key)
+    }
+
+    /// The bucket that a key lies in.
+    pub fn bucket(&self, name: &str) -> BucketId {
+        self.locate(name).0
     }
 
     /// How many copies of a key there are.
-    pub fn copies(&self, key: &str) -> u8 {
-        if in_second(key) { SECOND_COPIES } else { COPIES }
+    pub fn copies(&self, name: &str) -> u8 {
+        if in_second(name) { SECOND_COPIES } else { COPIES }
+    }
+
+    /// The name of the key in a data row, as clients and histories call it.
+    pub fn name_of(&self, data_row: &Bytes) -> String {
+        let key = key_of(data_row);
+        let bucket = rows::bucket_and_key(data_row).map(|(bucket, _)| bucket);
+        match self.buckets.iter().find(|(_, id)| Some(*id) == bucket) {
+            Some((kind, _)) => format!("{kind}/{key}"),
+            None => key,
+        }
+    }
+
+    /// What a token says; nothing if it says nothing.
+    pub fn context_in(&self, name: &str, token: &Bytes) -> Option<Context> {
+        if token.is_empty() {
+            return None;
+        }
+        let (bucket, key) = self.locate(name);
+        let token = ContextToken::from(token.clone());
+        let cluster = self.head().cluster().0;
+        Some(token.open(&SECRET, &cluster, &bucket.0, key.as_bytes()).expect("a node sealed it"))
     }
 
     /// Who owns a key, with all who will while it moves: those whose records count.
@@ -301,7 +343,8 @@ impl Cluster {
     }
 
     fn token(&self, key: &str) -> Token {
-        Token::of(&self.bucket(key).0, key.as_bytes())
+        let (bucket, key) = self.locate(key);
+        Token::of(&bucket.0, key.as_bytes())
     }
 
     /// Where a key lies.
@@ -312,7 +355,8 @@ impl Cluster {
     /// The row of a key.
     pub fn row(&self, key: &str) -> Bytes {
         let token = self.token(key);
-        rows::data(partitions().of(token), token, self.bucket(key), key.as_bytes())
+        let (bucket, key) = self.locate(key);
+        rows::data(partitions().of(token), token, bucket, key.as_bytes())
     }
 }
 
@@ -328,6 +372,11 @@ pub const SECOND_KEYS: [&str; 3] = ["p", "q", "r"];
 /// Whether a key lies in it.
 pub fn in_second(key: &str) -> bool {
     SECOND_KEYS.contains(&key)
+}
+
+/// The bucket of a kind. It is called after it.
+fn bucket_of(kind: Kind) -> BucketId {
+    BucketId::of(kind.word(), kind.word(), COPIES, 0)
 }
 
 fn partitions() -> Partitions {
@@ -394,7 +443,7 @@ impl Start {
         let parts = Parts {
             id: self.id,
             view: self.view,
-            secret: Secret([3; 32]),
+            secret: SECRET,
             transport: self.network.port(self.id),
             log: self.log.port(self.id),
             disk: Arc::new(disk),

@@ -35,6 +35,12 @@ pub struct Figures {
     pub reads: u64,
     /// Of those, reads that had to see some write, because w + r > n.
     pub promised_reads: u64,
+    /// Changes of values of other kinds that were acknowledged.
+    pub kind_writes: u64,
+    /// Reads of such values that were answered.
+    pub kind_reads: u64,
+    /// Requests of a session that nobody could satisfy.
+    pub not_satisfied: u64,
     /// Changes of the ring that an operator made.
     pub ring_changes: u64,
     /// Changes that were refused.
@@ -68,6 +74,9 @@ impl Figures {
         self.silence += other.silence;
         self.reads += other.reads;
         self.promised_reads += other.promised_reads;
+        self.kind_writes += other.kind_writes;
+        self.kind_reads += other.kind_reads;
+        self.not_satisfied += other.not_satisfied;
         self.ring_changes += other.ring_changes;
         self.ring_refused += other.ring_refused;
         self.moved += other.moved;
@@ -109,6 +118,11 @@ impl fmt::Display for Figures {
         )?;
         writeln!(f, "    without an answer   {}", self.silence)?;
         writeln!(f, "    excused             {}", self.exempt)?;
+        writeln!(
+            f,
+            "  values of other kinds {} changes, {} reads; sessions not satisfied {}",
+            self.kind_writes, self.kind_reads, self.not_satisfied
+        )?;
         writeln!(
             f,
             "  messages              {} ({} lost, {} doubled)",

@@ -56,6 +56,10 @@ struct Cli {
     #[arg(long, value_name = "LIST", value_parser = kinds)]
     faults: Option<Kinds>,
 
+    /// Use registers only, and no sessions: as runs were before there were other kinds
+    #[arg(long)]
+    registers_only: bool,
+
     /// Runs at the same time [default: one per core]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -132,10 +136,11 @@ fn main() -> ExitCode {
     let faults = cli.faults.as_ref().map(|Kinds(kinds)| kinds.clone());
     let settings = Settings {
         kinds: faults.clone().unwrap_or_else(|| Kind::ALL.to_vec()),
+        all_kinds: !cli.registers_only,
         canary: cli.canary,
         aloud: false,
     };
-    let replay = Replay { faults, canary: cli.canary };
+    let replay = Replay { faults, canary: cli.canary, registers_only: cli.registers_only };
     let seeds = match (&cli.seeds, &cli.from_commit) {
         (Some(Seeds(seeds)), _) => seeds.clone(),
         (None, Some(text)) => seeds_of_commit(text, cli.count),
@@ -176,6 +181,7 @@ fn model(canary: Option<Canary>) -> bool {
 struct Replay {
     faults: Option<Vec<Kind>>,
     canary: Option<Canary>,
+    registers_only: bool,
 }
 
 impl Replay {
@@ -188,6 +194,9 @@ impl Replay {
         }
         if let Some(canary) = self.canary {
             command += &format!(" --canary {}", canaries::word(canary));
+        }
+        if self.registers_only {
+            command += " --registers-only";
         }
         command + &format!(" --trace {seed}.trace")
     }

@@ -1,9 +1,9 @@
 //! The story of one run, from a seed to a verdict.
 //!
 //! **Safety**: clients ask and faults happen, together, for a minute or two of virtual time. **Liveness**: all faults end,
-//! clients stop, the ring comes to rest within [`AT_REST_WITHIN`], and within [`SETTLED_WITHIN`] everything must be equal by itself: owners hold the same states, nobody
-//! keeps a hint, nothing is in doubt. Then every key is read once more, the disks are dumped, and the judges read the
-//! history.
+//! clients stop, the ring comes to rest within [`AT_REST_WITHIN`], and within [`SETTLED_WITHIN`] everything must be equal by
+//! itself: owners hold the same states, nobody keeps a hint, nothing is in doubt. Then every key is read once more, the disks
+//! are dumped, and the judges read the history.
 
 use std::{cell::RefCell, collections::BTreeMap, sync::OnceLock, time::Duration};
 
@@ -12,21 +12,18 @@ use atoll_node::{
     canary::Canary,
     storage::{Space, rows},
 };
-use atoll_ring::{Command, Epoch, MemberState, NodeId, View};
+use atoll_ring::{Command, MemberState, NodeId, View};
 use atoll_transport::chance::Chance;
-use atoll_wire::{
-    BucketChange, Change, Envelope, Lane, Reply, Request, Role,
-    bucket::{Creation, Kind as ValueKind, Properties},
-};
 use bytes::Bytes;
-use futures_util::future::{Either, join_all, join3, select};
+use futures_util::future::{Either, join_all, join4, select};
 use tokio::time::Instant;
 
 use crate::{
-    atlas,
-    cluster::{Cluster, Lies, SECOND, SECOND_COPIES, SECOND_KEYS, key_of, read},
+    atlas, buckets,
+    cluster::{Cluster, Lies, SECOND_KEYS, key_of, read},
     faults::Kind,
     figures::Figures,
+    kinds,
     mischief::Mischief,
     operator::Operator,
     recorder::{Record, Recorder},
@@ -45,6 +42,9 @@ pub const AT_REST_WITHIN: Duration = Duration::from_secs(180);
 /// Keys that are written seldom: what is lost of them is not soon written anew.
 pub const SELDOM: [&str; 3] = ["x", "y", "z"];
 
+/// Who reads every key of the other kinds once more.
+const LAST_READER: u32 = 900;
+
 /// How often to look whether everything is equal.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -53,6 +53,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub struct Settings {
     /// Faults that may happen.
     pub kinds: Vec<Kind>,
+    /// Whether clients use values of all kinds, and some work in sessions. Else only registers, and nobody does.
+    pub all_kinds: bool,
     /// A deliberate bug.
     pub canary: Option<Canary>,
     /// Print what happens while it does.
@@ -108,29 +110,42 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     let keys: Vec<String> =
         keys.chain(&SELDOM).chain(&SECOND_KEYS).map(|key| (*key).to_owned()).collect();
     let sessions = chance.between(3, 6) as u32;
-    let kinds = drawn_kinds(&mut chance, &settings.kinds);
+    let drawn = drawn_kinds(&mut chance, &settings.kinds);
     let fault_pause_ms = chance.of(&[800, 2500, 6000]);
     let session_pause_ms = chance.of(&[100, 400, 1200]);
     let phase = Duration::from_secs(chance.of(&[20, 30, 40, 90]));
 
     let mut recorder = Recorder::new(cluster.network.clone(), settings.aloud);
     recorder.say(format_args!(
-        "seed {seed}: {nodes} nodes, {sessions} sessions, {} keys, {limits:?}, faults {kinds:?}",
+        "seed {seed}: {nodes} nodes, {sessions} sessions, {} keys, {limits:?}, faults {drawn:?}",
         keys.len()
     ));
     let world = RefCell::new(World::new(cluster, recorder, keys));
-    let changes = kinds.contains(&Kind::Ring);
-    let mut mischief = Mischief::new(chance.split(), kinds, fault_pause_ms, sessions + 2);
+    let changes = drawn.contains(&Kind::Ring);
+    let clients = sessions + 2 + if settings.all_kinds { kinds::CLIENTS + 1 } else { 0 };
+    let mut mischief = Mischief::new(chance.split(), drawn, fault_pause_ms, clients);
     let number = NodeId(CLIENTS_FROM + sessions + 1);
     let ring_pause_ms = chance.of(&[300, 1500, 5000]);
     let mut operator = Operator::new(chance.split(), number, ring_pause_ms, nodes);
-    let asking: Vec<Session> = (0..sessions)
+    let mut asking: Vec<Session> = (0..sessions)
         .map(|number| Session::new(number, chance.split(), session_pause_ms))
         .collect();
     let last = Session::new(sessions, chance.split(), 1);
+    let of_kinds = match settings.all_kinds {
+        true => {
+            // a source of its own: what registers go through does not depend on it
+            let mut chance = Chance::of_seed(Chance::of_seed(seed ^ 0x51de).draw());
+            asking.iter_mut().skip(1).step_by(2).for_each(|one| one.work_in_session(&world));
+            kinds::clients(&mut world.borrow_mut(), &mut chance, sessions + 2)
+        }
+        false => Vec::new(),
+    };
 
     mischief.begin(&world).await;
-    make_second_bucket(&world).await;
+    buckets::make_second(&world, NodeId(CLIENTS_FROM)).await;
+    if settings.all_kinds {
+        buckets::make_kinds(&world, NodeId(CLIENTS_FROM + sessions + 2)).await;
+    }
     let until = Instant::now() + phase;
     let faults = async {
         mischief.run(&world, until).await;
@@ -143,7 +158,8 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
         }
     };
     let asked = join_all(asking.into_iter().map(|session| session.run(&world)));
-    join3(faults, changing, asked).await;
+    let counting = join_all(of_kinds.into_iter().map(|client| client.run(&world)));
+    join4(faults, changing, asked, counting).await;
     if changes {
         come_to_rest(&world, &mut mischief, &mut operator).await;
     }
@@ -171,43 +187,6 @@ async fn story(seed: u64, settings: &Settings) -> Verdict {
     figures.promised_reads = judged.figures.promised_reads;
     broken.extend(judged.violations.iter().map(ToString::to_string));
     Verdict { seed, broken, figures, record }
-}
-
-/// Somebody makes the bucket with fewer copies, before anything goes wrong.
-async fn make_second_bucket(world: &RefCell<World>) {
-    let creation = Creation {
-        name: SECOND.to_owned(),
-        kind: ValueKind::Register,
-        n: Some(SECOND_COPIES),
-        properties: Properties::default(),
-    };
-    let change = Change::Create(creation);
-    let request = Request::BucketChange(BucketChange { change, registry: Bytes::new() });
-    let nodes = world.borrow().cluster.nodes();
-    for via in nodes.into_iter().cycle() {
-        let call = {
-            let world = world.borrow();
-            let envelope = Envelope {
-                epoch: Epoch(0),
-                left_ms: 1000,
-                operation: 0,
-                bucket: world.cluster.bucket("a"),
-                trace: false,
-                role: Role::Client,
-            };
-            let port = world.cluster.network.port(NodeId(CLIENTS_FROM));
-            port.call(via, Lane::Control, envelope, request.clone())
-        };
-        match call.await {
-            Ok((_, Reply::BucketChanged(made))) => {
-                let mut world = world.borrow_mut();
-                assert_eq!(made.bucket, world.cluster.bucket(SECOND_KEYS[0]));
-                world.recorder.say(format_args!("a bucket, known on {:?}", made.known));
-                return;
-            }
-            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await, // nobody serves yet
-        }
-    }
 }
 
 /// Some runs know one kind of fault or two, most of them many.
@@ -259,6 +238,10 @@ async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Sessi
         mischief.tend(world).await;
         let hidden = Mischief::keys_with_hidden_damage(&world.borrow());
         for key in hidden {
+            if key.contains('/') {
+                kinds::read(world, &key, LAST_READER).await;
+                continue;
+            }
             last.read_all(world, &key).await; // who never reads a record learns of its damage from the scrub, some day
         }
         uneven = unevenness(&world.borrow());
@@ -275,6 +258,7 @@ async fn settle(world: &RefCell<World>, mischief: &mut Mischief, mut last: Sessi
     for key in &keys {
         last.read_all(world, key).await;
     }
+    kinds::read_all(world, LAST_READER).await;
     let at_us = world.borrow().recorder.now_us();
     world.borrow_mut().recorder.event(atoll_check::Event::Settled { at_us });
 }
@@ -327,7 +311,7 @@ fn unevenness(world: &World) -> Option<String> {
             return Some(format!("{node} doubts {partitions} partitions and {keys} keys"));
         }
     }
-    for key in &world.keys {
+    for key in world.all_keys() {
         let mut held: BTreeMap<NodeId, Option<Bytes>> = BTreeMap::new();
         for owner in cluster.owners(key) {
             let rows = atlas::all_rows(&cluster.machine(owner).store, Space::Data);
@@ -354,7 +338,7 @@ fn stray(cluster: &Cluster, head: &View, node: NodeId) -> Option<String> {
     let rows = atlas::all_rows(&cluster.machine(node).store, Space::Data);
     let (row, _) = rows.iter().find(|(row, _)| {
         let at = rows::partition_of_data(row).expect("a row of data names its partition");
-        !head.owners(at).first(cluster.copies(&key_of(row))).contains(node)
+        !head.owners(at).first(cluster.copies(&cluster.name_of(row))).contains(node)
     })?;
     Some(format!("{node} still holds {} and is none of its keepers", key_of(row)))
 }

@@ -4,14 +4,15 @@
 //! again after an answer that says nothing; deletes, and writes again what was deleted. Now and then all sessions hurry at
 //! the same key. Whatever it asks and hears goes into the history.
 
-use std::{cell::RefCell, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use atoll_antientropy::{Dot, Operation, Reading};
 use atoll_check::{Effect as Left, Event, Levels, Op, Reply as Heard, What};
 use atoll_ring::{Epoch, Level, NodeId, Quorum, QuorumRequest};
 use atoll_transport::{CallError, chance::Chance};
 use atoll_wire::{
-    Effect, Envelope, Failure, Found, Get, Lane, Repair, Reply, Request, Role, Stored, Write,
+    Effect, Envelope, ErrorCode, Failure, Found, Get, Lane, Repair, Reply, Request, Role, Stored,
+    Write,
 };
 use bytes::Bytes;
 
@@ -37,6 +38,8 @@ pub struct Session {
     haste: u64,
     /// The newest epoch it has heard of.
     epoch: Epoch,
+    /// By key what it has seen, as a token, if it works in a session: with one answer and one acknowledgement.
+    seen: Option<BTreeMap<String, Bytes>>,
 }
 
 /// A request that is about to be sent.
@@ -62,7 +65,14 @@ enum Next {
 impl Session {
     /// A client of this number.
     pub fn new(number: u32, chance: Chance, pause_ms: u64) -> Self {
-        Session { number, chance, pause_ms, haste: 0, epoch: Epoch(0) }
+        Session { number, chance, pause_ms, haste: 0, epoch: Epoch(0), seen: None }
+    }
+
+    /// From now on it sends along what it has seen, and is promised more for it.
+    pub fn work_in_session(&mut self, world: &RefCell<World>) {
+        self.seen = Some(BTreeMap::new());
+        let session = self.number;
+        world.borrow_mut().recorder.event(Event::InSession { session });
     }
 
     /// Asks until the run is over.
@@ -174,7 +184,7 @@ impl Session {
             (true, _) => chance.of(&[2, 2, 2, 1, 1, 3]),
             (false, _) => chance.of(&[1, 1, 2, 2, 3, 3]),
         };
-        let need = need.min(n);
+        let need = if self.seen.is_some() { 1 } else { need.min(n) };
         // who is behind takes writes, and who is not is asked what became of them
         let behind = if strict { world.behind() } else { Vec::new() };
         let via = match what {
@@ -240,7 +250,9 @@ impl Session {
             });
             let epoch = if self.chance.happens(100) { Epoch(0) } else { self.epoch };
             let padding = if self.chance.happens(30) { 2000 } else { 0 };
-            let request = ask.request(op, padding);
+            let session = self.seen.as_ref();
+            let session = session.map(|all| all.get(&ask.key).cloned().unwrap_or_default());
+            let request = ask.request(op, padding, session);
             let envelope = Envelope {
                 epoch,
                 left_ms: ask.timeout_ms,
@@ -284,7 +296,7 @@ impl Session {
     }
 
     fn stored(
-        &self,
+        &mut self,
         world: &mut World,
         op: Op,
         ask: &Ask,
@@ -303,11 +315,14 @@ impl Session {
             world.recorder.say(format_args!("untrue: {receipt:?}"));
         }
         let context = !stored.context.is_empty();
+        if let Some(seen) = self.seen.as_mut().filter(|_| !stored.session.is_empty()) {
+            seen.insert(ask.key.clone(), stored.session);
+        }
         self.remember(world, op, &ask.key, stored.context);
         Heard::Stored { dot: stored.dot, context, untrue }
     }
 
-    fn found(&self, world: &mut World, op: Op, ask: &Ask, found: Found) -> Heard {
+    fn found(&mut self, world: &mut World, op: Op, ask: &Ask, found: Found) -> Heard {
         world.figures.reads += 1;
         let Ok(Reading::Register(siblings)) = Reading::decode(&found.reading) else {
             panic!("a get was answered with no siblings");
@@ -315,6 +330,9 @@ impl Session {
         let dot = |dot: &Dot| (dot.actor.node, dot.actor.incarnation, dot.counter);
         let values = siblings.iter().map(|one| (value_in(&one.value), dot(&one.dot))).collect();
         let context = !found.context.is_empty();
+        if let Some(seen) = self.seen.as_mut().filter(|_| !found.context.is_empty()) {
+            seen.insert(ask.key.clone(), found.context.clone());
+        }
         self.remember(world, op, &ask.key, found.context);
         Heard::Found { values, context }
     }
@@ -328,7 +346,7 @@ impl Session {
 }
 
 impl Ask {
-    fn request(&self, op: Op, padding: usize) -> Request {
+    fn request(&self, op: Op, padding: usize, session: Option<Bytes>) -> Request {
         let key = Bytes::copy_from_slice(self.key.as_bytes());
         let context = self.seen.as_ref().map(|(_, context)| context.clone()).unwrap_or_default();
         let quorum = self.quorum;
@@ -336,10 +354,10 @@ impl Ask {
             What::Put => Operation::Put { value: bytes_of(op, padding), expires_ms: None },
             What::Delete => Operation::Clear,
             What::Get => {
-                return Request::Get(Get { key, session: None, quorum, repair: self.repair });
+                return Request::Get(Get { key, session, quorum, repair: self.repair });
             }
         };
-        Request::Write(Write { context, ..Write::new(key, quorum, &operation) })
+        Request::Write(Write { context, session, ..Write::new(key, quorum, &operation) })
     }
 }
 
@@ -362,6 +380,7 @@ fn failed(world: &mut World, ask: &Ask, failure: &Failure) -> (Heard, Next) {
     if ask.what != What::Get {
         world.figures.failed += 1;
     }
+    world.figures.not_satisfied += u64::from(failure.code == ErrorCode::SessionNotSatisfied);
     (Heard::Failed { effect, code: failure.code.word().into() }, Next::Again)
 }
 

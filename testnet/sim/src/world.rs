@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use atoll_antientropy::{Actor, Dot};
+use atoll_antientropy::{Actor, Context, Dot};
 use atoll_check::{self as check, Event, Held, Op, Value};
 use atoll_node::storage::Space;
 use atoll_ring::{NodeId, Owners};
@@ -14,8 +14,9 @@ use bytes::Bytes;
 
 use crate::{
     atlas::{self, Safety},
-    cluster::{Cluster, Lies, key_of, read},
+    cluster::{Cluster, Lies, read},
     figures::Figures,
+    kinds,
     recorder::Recorder,
 };
 
@@ -29,8 +30,12 @@ pub struct World {
     pub figures: Figures,
     /// Broken promises that the simulator sees by itself.
     pub broken: Vec<String>,
-    /// The keys that clients use.
+    /// The keys of registers that clients use.
     pub keys: Vec<String>,
+    /// The keys of other kinds, each with its bucket before it.
+    pub kind_keys: Vec<String>,
+    /// By key of another kind, the tokens that answers brought, the newest last; not all of them.
+    pub tokens: BTreeMap<String, Vec<Bytes>>,
     /// By key, the answers that brought a context, in the order in which they were heard.
     pub told: BTreeMap<String, Vec<Told>>,
     /// A node that has lost its memory and serves again: clients like to ask it.
@@ -71,6 +76,8 @@ impl World {
             broken: Vec::new(),
             told: keys.iter().map(|key| (key.clone(), Vec::new())).collect(),
             keys,
+            kind_keys: Vec::new(),
+            tokens: BTreeMap::new(),
             newcomer: None,
             troubled: None,
             forgetful: BTreeMap::new(),
@@ -80,6 +87,11 @@ impl World {
             last_op: 0,
             unsynced: Vec::new(),
         }
+    }
+
+    /// The keys of registers and of all other kinds.
+    pub fn all_keys(&self) -> impl Iterator<Item = &String> {
+        self.keys.iter().chain(&self.kind_keys)
     }
 
     /// The number of a new operation.
@@ -141,8 +153,7 @@ impl World {
                 Owners::Joint { old, new } => vec![old.to_vec(), new.to_vec()],
             };
         // a joining owner knows nothing for sure, so the old ones must do
-        let held =
-            self.keys.iter().flat_map(|key| sets(key).into_iter().map(move |set| (key, set)));
+        let held = self.all_keys().flat_map(|key| sets(key).into_iter().map(move |set| (key, set)));
         held.filter(|(_, set)| set.contains(&node)).all(|(key, set)| {
             set.into_iter().any(|other| {
                 other != node
@@ -178,8 +189,13 @@ impl World {
         for node in self.cluster.nodes() {
             for (row, value) in atlas::all_rows(&self.cluster.machine(node).store, Space::Data) {
                 let (data_row, lies) = read(Space::Data, &row, &value);
-                let key = key_of(&data_row);
+                let key = self.cluster.name_of(&data_row);
                 let owner = self.cluster.owners(&key).contains(&node);
+                if self.kind_keys.contains(&key) {
+                    let keeps = kinds::keeps(node, key, owner, &lies);
+                    self.recorder.event(Event::Keeps(keeps));
+                    continue;
+                }
                 let held = Held {
                     node: node.0,
                     key,
@@ -196,14 +212,7 @@ impl World {
                             .values()
                             .map(|(dot, value)| (value_in(value), parts(dot)))
                             .collect(),
-                        context: state
-                            .context()
-                            .iter()
-                            .map(|known| {
-                                let actor = known.actor;
-                                (actor.node, actor.incarnation, known.lo, known.hi)
-                            })
-                            .collect(),
+                        context: exactly(state.context()),
                         ..held
                     },
                 };
@@ -255,6 +264,12 @@ pub fn bytes_of(value: Value, padding: usize) -> Bytes {
     let mut bytes = value.to_string().into_bytes();
     bytes.resize(bytes.len() + padding, b'.');
     bytes.into()
+}
+
+/// A context as it stands in a history.
+pub fn exactly(context: &Context) -> check::history::kinds::Known {
+    let spans = context.iter();
+    spans.map(|known| (known.actor.node, known.actor.incarnation, known.lo, known.hi)).collect()
 }
 
 /// As it stands in a history.

@@ -10,7 +10,7 @@ use atoll_sim::{
 };
 
 fn settings() -> Settings {
-    Settings { kinds: Kind::ALL.to_vec(), canary: None, aloud: false }
+    Settings { kinds: Kind::ALL.to_vec(), all_kinds: true, canary: None, aloud: false }
 }
 
 /// The hash of the trace, as the program prints it.

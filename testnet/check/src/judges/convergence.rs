@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::{
     books::Books,
     history::{Dot, Held, Value},
-    judges::events::Known,
+    judges::events::known_to,
     verdict::{Findings, Promise},
 };
 
@@ -72,7 +72,7 @@ fn of_one_key(name: Option<&str>, held: &[Held], found: &mut Findings) {
             }
             Some(_) => {}
         }
-        let known = Known::of(std::iter::once(record), found);
+        let known = known_to(std::iter::once(record), found);
         for (value, _) in record.values.iter().filter(|(_, dot)| !known.contains(*dot)) {
             found.add(Promise::Convergence, name, &[*value], || {
                 format!("node {node} holds it and does not know its event")

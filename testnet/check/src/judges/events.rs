@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     books::Books,
-    history::{Dot, Held},
+    history::Held,
+    spans::Spans,
     verdict::{Findings, Promise},
 };
 
@@ -13,7 +14,7 @@ pub(crate) fn judge(books: &Books, found: &mut Findings) {
     let mut known = BTreeMap::new();
     for (key, held) in &books.held {
         let owners = held.iter().filter(|record| record.owner && record.readable);
-        known.insert(*key, Known::of(owners, found));
+        known.insert(*key, known_to(owners, found));
     }
     for write in &books.entries {
         found.step();
@@ -25,37 +26,7 @@ pub(crate) fn judge(books: &Books, found: &mut Findings) {
     }
 }
 
-/// The union of some contexts.
-pub(crate) struct Known {
-    /// Per actor, in order and disjoint: after, up to.
-    spans: BTreeMap<(u32, u32), Vec<(u64, u64)>>,
-}
-
-impl Known {
-    pub fn of<'a>(records: impl Iterator<Item = &'a Held>, found: &mut Findings) -> Self {
-        let mut spans: BTreeMap<(u32, u32), Vec<(u64, u64)>> = BTreeMap::new();
-        for (node, incarnation, after, up_to) in records.flat_map(|record| &record.context) {
-            found.step();
-            spans.entry((*node, *incarnation)).or_default().push((*after, *up_to));
-        }
-        for spans in spans.values_mut() {
-            spans.sort_unstable();
-            let mut joined: Vec<(u64, u64)> = Vec::with_capacity(spans.len());
-            for (after, up_to) in spans.drain(..) {
-                match joined.last_mut() {
-                    Some(last) if after <= last.1 => last.1 = last.1.max(up_to),
-                    Some(_) | None => joined.push((after, up_to)),
-                }
-            }
-            *spans = joined;
-        }
-        Known { spans }
-    }
-
-    pub fn contains(&self, (node, incarnation, counter): Dot) -> bool {
-        self.spans.get(&(node, incarnation)).is_some_and(|spans| {
-            let before = spans.partition_point(|(after, _)| *after < counter);
-            before > 0 && counter <= spans[before - 1].1
-        })
-    }
+/// What these records know together.
+pub(crate) fn known_to<'a>(records: impl Iterator<Item = &'a Held>, found: &mut Findings) -> Spans {
+    Spans::of(records.flat_map(|record| &record.context).inspect(|_| found.step()))
 }

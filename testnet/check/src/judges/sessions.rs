@@ -1,6 +1,6 @@
-//! What sessions will promise, key by key (Terry et al. 1994, "Session Guarantees for Weakly Consistent Replicated Data").
+//! What sessions promise, key by key (Terry et al. 1994, "Session Guarantees for Weakly Consistent Replicated Data").
 //!
-//! Atoll does not promise these yet; the judges wait here, and are tried on histories that were tampered with. They go by what
+//! `promised` says who works in a session; the others are heard, and nothing is promised to them. The judges go by what
 //! reads show. What had been shown to a write counts as replaced by it; chains of writes are followed one step.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +13,13 @@ use crate::{
 };
 
 /// A session's reads show its own acknowledged writes, or what replaced them.
-pub(crate) fn own_writes(books: &Books, found: &mut Findings) {
+pub(crate) fn own_writes(books: &Books, promised: impl Fn(u32) -> bool, found: &mut Findings) {
     let mut memory = Memory::new(books, Promise::ReadYourWrites, found);
     for (now, (place, is_end)) in moments(books) {
         let entry = &books.entries[place];
         match (entry.what, is_end) {
             (What::Put | What::Delete, false) => memory.replace(entry, found),
+            _ if !promised(entry.session) => {}
             (What::Put | What::Delete, true) if entry.dot().is_some() && !entry.is_exempt => {
                 memory.learn(entry, place, now, found);
             }
@@ -29,19 +30,19 @@ pub(crate) fn own_writes(books: &Books, found: &mut Findings) {
 }
 
 /// What a session has seen it sees again, or what replaced it.
-pub(crate) fn no_step_back(books: &Books, found: &mut Findings) {
+pub(crate) fn no_step_back(books: &Books, promised: impl Fn(u32) -> bool, found: &mut Findings) {
     let mut memory = Memory::new(books, Promise::MonotonicReads, found);
     for (now, (place, is_end)) in moments(books) {
         let entry = &books.entries[place];
         match (entry.what, is_end) {
             (What::Put | What::Delete, false) => memory.replace(entry, found),
-            (What::Get, true) => {
+            (What::Get, true) if promised(entry.session) => {
                 memory.judge(entry, found);
                 for put in puts_seen(books, entry) {
                     memory.learn(entry, put, now, found);
                 }
             }
-            (What::Get, false) | (What::Put | What::Delete, true) => {}
+            (What::Get, true | false) | (What::Put | What::Delete, true) => {}
         }
     }
 }
@@ -139,7 +140,7 @@ impl<'a> Memory<'a> {
 
 /// Who sees a write sees the write that its session made before it, or what replaced that. The one before the one before is
 /// then seen to by the same rule.
-pub(crate) fn in_order(books: &Books, found: &mut Findings) {
+pub(crate) fn in_order(books: &Books, promised: impl Fn(u32) -> bool, found: &mut Findings) {
     let may_go = MayGo::new(books, found);
     let mut last: BTreeMap<(u32, usize), Place> = BTreeMap::new();
     // the write before, and the last put before that has not been replaced: a path that grows shorter with each walk
@@ -154,7 +155,9 @@ pub(crate) fn in_order(books: &Books, found: &mut Findings) {
                 before[place] = last.get(&who).copied();
                 standing[place] = before[place];
             }
-            (What::Put | What::Delete, true) if entry.dot().is_some() && !entry.is_exempt => {
+            (What::Put | What::Delete, true)
+                if entry.dot().is_some() && !entry.is_exempt && promised(entry.session) =>
+            {
                 last.insert(who, place);
             }
             (What::Get, true) => {
@@ -228,7 +231,7 @@ fn walk(
 }
 
 /// Who sees a write sees what its session had read last before it, or what replaced that.
-pub(crate) fn after_reads(books: &Books, found: &mut Findings) {
+pub(crate) fn after_reads(books: &Books, promised: impl Fn(u32) -> bool, found: &mut Findings) {
     let may_go = MayGo::new(books, found);
     let mut last: BTreeMap<(u32, usize), Place> = BTreeMap::new();
     let mut before: Vec<Option<Place>> = vec![None; books.entries.len()];
@@ -263,7 +266,7 @@ pub(crate) fn after_reads(books: &Books, found: &mut Findings) {
                         }
                     }
                 }
-                if entry.is_answered_read() {
+                if entry.is_answered_read() && promised(entry.session) {
                     last.insert(who, place);
                 }
             }

@@ -86,7 +86,7 @@ impl Mischief {
             |(node, row): &(NodeId, Bytes)| is_unread(&world.cluster.machine(*node).store, row);
         let hidden = world.damaged.iter().filter(|damaged| is_hidden(damaged));
         let rows: Vec<&Bytes> = hidden.map(|(_, row)| row).collect();
-        world.keys.iter().filter(|key| rows.contains(&&world.cluster.row(key))).cloned().collect()
+        world.all_keys().filter(|key| rows.contains(&&world.cluster.row(key))).cloned().collect()
     }
 }
 

@@ -131,7 +131,7 @@ impl Mischief {
     fn somebody_who_moves(&mut self, world: &World) -> Option<(NodeId, NodeId)> {
         let cluster = &world.cluster;
         let head = cluster.head();
-        let of_keys: Vec<Partition> = world.keys.iter().map(|key| cluster.partition(key)).collect();
+        let of_keys: Vec<Partition> = world.all_keys().map(|key| cluster.partition(key)).collect();
         let moving = |all: bool| -> Vec<(NodeId, NodeId)> {
             let partitions = head.moves().keys().filter(|at| all || of_keys.contains(at));
             let seats = partitions.filter_map(|at| match head.owners(*at) {

@@ -1,0 +1,202 @@
+//! Values that are no registers: each place of each key is judged by its kind, and each key as a whole by what its owners
+//! hold in the end and by what sessions were told.
+//!
+//! All judges go by exact contexts, where there are some, and otherwise by which answer came before which question. Where
+//! they cannot tell they are silent: what may have been removed need not be there, and what may not have been may be.
+
+mod counter;
+mod elements;
+mod latest;
+mod values;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    books::Books,
+    history::{
+        Dot,
+        kinds::{Deed, Told},
+    },
+    kinds::{Act, Ask, Key},
+    spans::Spans,
+    verdict::{Findings, Promise},
+};
+
+pub(crate) fn judge(books: &Books, found: &mut Findings) {
+    for (name, key) in books.kinds.laid_out(&books.in_session) {
+        for (place, acts) in &key.places {
+            let of = Place { name, place, acts, key: &key, is_settled: books.is_settled() };
+            match kind(acts) {
+                Some(Deed::Add(_) | Deed::Remove(_) | Deed::Enable | Deed::Disable) => {
+                    elements::judge(&of, found);
+                }
+                Some(Deed::Count { .. } | Deed::Once(_)) => counter::judge(&of, found),
+                Some(Deed::Raise(_)) => latest::greatest(&of, books, found),
+                Some(Deed::Stamp) => latest::latest(&of, found),
+                Some(Deed::Put) => values::judge(&of, found),
+                Some(Deed::Clear) | None => {} // nothing was ever there
+            }
+        }
+        told_to_sessions(books, name, &key, found);
+        if books.is_settled() {
+            kept(name, &key, found);
+        }
+    }
+}
+
+/// What the place is, as its first deed beside clearing says.
+fn kind<'a>(acts: &[Act<'a>]) -> Option<&'a Deed> {
+    acts.iter().map(|(_, deed)| *deed).find(|deed| **deed != Deed::Clear)
+}
+
+/// One place of one key.
+struct Place<'a> {
+    name: &'a str,
+    place: &'a str,
+    acts: &'a [Act<'a>],
+    key: &'a Key<'a>,
+    is_settled: bool,
+}
+
+impl Place<'_> {
+    /// Key and place, for people.
+    fn name(&self) -> String {
+        match self.place {
+            "" => self.name.to_owned(),
+            place => format!("{} at {place}", self.name),
+        }
+    }
+}
+
+/// All owners hold the same and can read it, nobody else holds it, and they know the event of every certain change.
+fn kept(name: &str, key: &Key<'_>, found: &mut Findings) {
+    for keeps in key.kept {
+        found.step();
+        let node = keeps.node;
+        let mut say = |what: String| found.add(Promise::Convergence, Some(name), &[], || what);
+        if !keeps.owner {
+            say(format!("node {node} holds a record of it and is no owner"));
+        } else if !keeps.readable {
+            say(format!("node {node} cannot read its record"));
+        }
+    }
+    let mut owners = key.kept.iter().filter(|keeps| keeps.owner && keeps.readable);
+    let first = owners.next();
+    if let Some(first) = first {
+        let same = |other: &&_| {
+            let other: &crate::history::kinds::Keeps = other;
+            (other.digest, &other.shown, &other.context)
+                != (first.digest, &first.shown, &first.context)
+        };
+        if let Some(other) = owners.find(same) {
+            let (one, two) = (first.node, other.node);
+            found.add(Promise::Convergence, Some(name), &[], || {
+                let (shows, showed) = (&first.shown, &other.shown);
+                format!("node {one} holds {shows:?} and node {two} holds {showed:?}, or knows other events")
+            });
+        }
+    }
+    let owners = key.kept.iter().filter(|keeps| keeps.owner && keeps.readable);
+    let known = Spans::of(owners.flat_map(|keeps| &keeps.context));
+    for ask in key.asks.iter().filter(|ask| ask.is_certain()) {
+        found.step();
+        if ask.dot().is_some_and(|dot| !known.contains(dot)) {
+            let says = || "no owner knows its event".to_owned();
+            found.add(Promise::EventsKnown, Some(name), &[ask.op], says);
+        }
+    }
+}
+
+/// Whoever works in a session is never told of less than it knew: what it was told before, and its own changes.
+fn told_to_sessions(books: &Books, name: &str, key: &Key<'_>, found: &mut Findings) {
+    let mut told: BTreeMap<u32, (Spans, Vec<(u64, Dot)>)> = BTreeMap::new();
+    for ask in key.asks.iter().filter(|ask| books.in_session.contains(&ask.session)) {
+        found.step();
+        let (knew, own) = told.entry(ask.session).or_default();
+        if let Told::Found { context, .. } = &ask.reply {
+            let context = Spans::of(context);
+            if !context.covers(knew) {
+                found.add(Promise::MonotonicReads, Some(name), &[ask.op], || {
+                    format!("session {} was told of more before", ask.session)
+                });
+            }
+            if let Some((op, _)) = own.iter().find(|(_, dot)| !context.contains(*dot)) {
+                found.add(Promise::ReadYourWrites, Some(name), &[ask.op, *op], || {
+                    format!("session {} made {op}, and is not told of it", ask.session)
+                });
+            }
+            (*knew, *own) = (context, Vec::new());
+        }
+        own.extend(ask.dot().map(|dot| (ask.op, dot)));
+    }
+}
+
+/// Those who take away, as one set: what they may have seen.
+struct Removals<'a> {
+    /// In order of their beginnings, with the latest end of all up to there.
+    all: Vec<(&'a Ask, u64)>,
+    seen: Spans,
+    /// The latest end of one that said nothing of what it had seen.
+    silent_until: u64,
+    /// Those that certainly were, and said nothing.
+    silent: Vec<&'a Ask>,
+    certain: Spans,
+}
+
+impl<'a> Removals<'a> {
+    fn of(asks: impl Iterator<Item = &'a Ask>) -> Self {
+        let maybe: Vec<&Ask> = asks.filter(|ask| ask.may_be()).collect();
+        let union = |which: &dyn Fn(&Ask) -> bool| {
+            let asks = maybe.iter().filter(|ask| which(ask));
+            let parts: Vec<_> =
+                asks.filter_map(|ask| ask.context.as_ref()).flat_map(Spans::parts).collect();
+            Spans::of(&parts)
+        };
+        let (seen, certain) = (union(&|_| true), union(&Ask::is_certain));
+        let silent = maybe.iter().filter(|ask| ask.context.is_none());
+        let silent_until = silent.clone().map(|ask| ask.ended).max().unwrap_or(0);
+        let silent = silent.copied().filter(|ask| ask.is_certain()).collect();
+        let mut latest = 0;
+        let all = maybe.iter().map(|ask| {
+            latest = latest.max(ask.ended);
+            (*ask, latest)
+        });
+        Removals { all: all.collect(), seen, silent_until, silent, certain }
+    }
+
+    /// Whether one of them may have seen this change.
+    fn may_have_seen(&self, change: &Ask) -> bool {
+        change.begun < self.silent_until
+            || match change.dot() {
+                Some(dot) => self.seen.contains(dot),
+                None => self.all.iter().any(|(removal, _)| removal.may_have_seen(change)),
+            }
+    }
+
+    /// Whether one that certainly was certainly has.
+    fn have_seen(&self, change: &Ask) -> bool {
+        change.dot().is_some_and(|dot| self.certain.contains(dot))
+            || self.silent.iter().any(|removal| removal.has_seen(change))
+    }
+
+    /// Whether another one may have.
+    fn may_have_seen_other(&self, change: &Ask) -> bool {
+        change.dot().is_none_or(|dot| self.seen.contains(dot))
+            || self.all.iter().any(|(removal, _)| {
+                removal.op != change.op
+                    && removal.context.is_none()
+                    && removal.may_have_seen(change)
+            })
+    }
+
+    /// Whether one that certainly was says that it has: by its context, and not by what it read itself.
+    fn say_they_have_seen(&self, change: &Ask) -> bool {
+        change.dot().is_some_and(|dot| self.certain.contains(dot))
+    }
+
+    /// Whether one that had begun before `until` may have come after what began at `since`.
+    fn came_between(&self, since: u64, until: u64) -> bool {
+        let begun = self.all.partition_point(|(removal, _)| removal.begun < until);
+        begun > 0 && self.all[begun - 1].1 > since
+    }
+}
