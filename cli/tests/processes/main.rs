@@ -5,6 +5,7 @@
 
 mod cluster;
 mod dump;
+mod explain;
 mod failing_disk;
 mod faults;
 mod files;
