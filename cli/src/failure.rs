@@ -250,7 +250,6 @@ fn mend_of(failure: &Failure, asked: Asked) -> Option<String> {
         ErrorCode::RingFrozen => {
             "bring voters back: atoll cluster status names them; until then data is read and written as ever".into()
         }
-        ErrorCode::SessionNotSatisfied => format!("{away}, then the same again"),
         ErrorCode::Corrupt => "another node with --via; atoll repair status shows how far the mending is".into(),
         ErrorCode::ReadOnly => {
             "make room on that node's disk: atoll status says how much it has; or another node with --via".into()
@@ -258,7 +257,7 @@ fn mend_of(failure: &Failure, asked: Asked) -> Option<String> {
         ErrorCode::Stopping => "the same again through another node; atoll status".into(),
         ErrorCode::ClockOff => "set that node's clock: atoll status shows by how much; or --via another node".into(),
         ErrorCode::Internal => "report it, with this text and the log of the node".into(),
-        // the text names the rule and how to keep it
+        // the text says how to keep the rule, or what to wait for
         ErrorCode::BadQuorum
         | ErrorCode::KeyLength
         | ErrorCode::ValueTooLarge
@@ -269,7 +268,8 @@ fn mend_of(failure: &Failure, asked: Asked) -> Option<String> {
         | ErrorCode::TooManySessions
         | ErrorCode::CounterOverflow
         | ErrorCode::KeepsItsValue
-        | ErrorCode::BadBucket => return None,
+        | ErrorCode::BadBucket
+        | ErrorCode::SessionNotSatisfied => return None,
         ErrorCode::NothingThere => return None, // and nothing need be done
     };
     Some(mend)
@@ -335,7 +335,7 @@ mod tests {
             (E::HintsFull, 1, told),
             (E::Rising, 1, told),
             (E::RingFrozen, 6, told),
-            (E::SessionNotSatisfied, 6, told),
+            (E::SessionNotSatisfied, 6, done),
             (E::Corrupt, 1, told),
             (E::ReadOnly, 1, told),
             (E::Stopping, 1, told),

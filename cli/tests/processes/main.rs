@@ -6,6 +6,7 @@
 mod buckets;
 mod cluster;
 mod dump;
+mod explain;
 mod failing_disk;
 mod faults;
 mod files;
