@@ -177,7 +177,7 @@ pub enum Effect {
     Unknown,
 }
 
-/// What one disk holds of a key in the end. An owner without a record is best written down, too: it holds and knows nothing.
+/// What one disk holds of a key in the end. An owner without a record is written down, too: it holds and knows nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// Whose disk.

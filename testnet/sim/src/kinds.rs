@@ -413,9 +413,10 @@ pub fn keeps(node: NodeId, key: String, owner: bool, lies: &Lies) -> Keeps {
     Keeps { node: node.0, key, owner, readable, digest, shown, context }
 }
 
-fn kind_of(key: &str) -> Kind {
-    let word = key.split_once('/').map(|(word, _)| word);
-    word.and_then(|word| word.parse().ok()).expect("these keys begin with their kind")
+/// The kind that a key's name begins with; without one it is a register.
+pub fn kind_of(key: &str) -> Kind {
+    let Some((word, _)) = key.split_once('/') else { return Kind::Register };
+    word.parse().expect("a kind")
 }
 
 fn levels(quorum: &Quorum, ask: &Ask) -> Levels {

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use atoll_antientropy::{Actor, Context, Dot};
+use atoll_antientropy::{Actor, Context, Dot, State};
 use atoll_check::{self as check, Event, Held, Op, Value};
 use atoll_node::storage::Space;
 use atoll_ring::{NodeId, Owners};
@@ -187,42 +187,44 @@ impl World {
     pub fn dump(&mut self) {
         self.recorder.say(format_args!("the ring is at epoch {}", self.cluster.head().epoch()));
         for node in self.cluster.nodes() {
-            for (row, value) in atlas::all_rows(&self.cluster.machine(node).store, Space::Data) {
+            let rows = atlas::all_rows(&self.cluster.machine(node).store, Space::Data);
+            let records = rows.into_iter().map(|(row, value)| {
                 let (data_row, lies) = read(Space::Data, &row, &value);
-                let key = self.cluster.name_of(&data_row);
+                (self.cluster.name_of(&data_row), lies)
+            });
+            let records: Vec<(String, Lies)> = records.collect();
+            // an owner without a record knows nothing
+            let missing = self.all_keys().filter(|key| {
+                self.cluster.owners(key).contains(&node)
+                    && !records.iter().any(|(name, _)| name == *key)
+            });
+            let nothing = |key: &String| Lies::State(State::unknown(kinds::kind_of(key)));
+            let missing: Vec<_> = missing.map(|key| (key.clone(), nothing(key))).collect();
+            for (key, lies) in records.into_iter().chain(missing) {
                 let owner = self.cluster.owners(&key).contains(&node);
-                if self.kind_keys.contains(&key) {
-                    let keeps = kinds::keeps(node, key, owner, &lies);
-                    self.recorder.event(Event::Keeps(keeps));
-                    continue;
-                }
-                let held = Held {
-                    node: node.0,
-                    key,
-                    owner,
-                    readable: false,
-                    values: Vec::new(),
-                    context: Vec::new(),
+                let event = match self.kind_keys.contains(&key) {
+                    true => Event::Keeps(kinds::keeps(node, key, owner, &lies)),
+                    false => Event::Held(held(node, key, owner, &lies)),
                 };
-                let held = match lies {
-                    Lies::Damaged => held,
-                    Lies::State(state) => Held {
-                        readable: true,
-                        values: state
-                            .values()
-                            .map(|(dot, value)| (value_in(value), parts(dot)))
-                            .collect(),
-                        context: exactly(state.context()),
-                        ..held
-                    },
-                };
-                self.recorder.event(Event::Held(held));
+                self.recorder.event(event);
             }
             if let Some(status) = self.cluster.status(node) {
                 self.recorder.event(Event::Hints { node: node.0, count: status.hints });
             }
         }
     }
+}
+
+/// What a disk holds of a register.
+fn held(node: NodeId, key: String, owner: bool, lies: &Lies) -> Held {
+    let (readable, values, context) = match lies {
+        Lies::Damaged => (false, Vec::new(), Vec::new()),
+        Lies::State(state) => {
+            let values = state.values().map(|(dot, value)| (value_in(value), parts(dot)));
+            (true, values.collect(), exactly(state.context()))
+        }
+    };
+    Held { node: node.0, key, owner, readable, values, context }
 }
 
 /// Starts the node of a machine, on what its disk holds. It stays down if that says that it is a member no longer.

@@ -268,12 +268,8 @@ fn one_knows_more(events: &mut Vec<Event>, chance: &mut Chance) -> Option<()> {
 }
 
 fn one_has_nothing(events: &mut Vec<Event>, chance: &mut Chance) -> Option<()> {
-    let records = events.iter().enumerate().filter_map(|(at, event)| match event {
-        Event::Held(record) if !record.context.is_empty() => Some(at),
-        _ => None,
-    });
-    let at = pick(records, chance)?;
-    events.remove(at);
+    let record = pick(held(events).filter(|record| !record.context.is_empty()), chance)?;
+    (record.values, record.context) = (Vec::new(), Vec::new());
     Some(())
 }
 
