@@ -28,6 +28,8 @@ pub(super) struct Sight {
     pub(super) others: Option<State>,
     /// What the change may take away; none = all that is known by then.
     pub(super) seen: Option<Context>,
+    /// What the writer's session has seen: whoever takes in the change shall know that too.
+    pub(super) after: Context,
 }
 
 /// Looks as far as the change asks for.
@@ -42,12 +44,14 @@ pub(super) async fn look(
 ) -> Result<Sight, Failure> {
     let takes_away = change.operation.takes_away(place.kind);
     let mut to_know = told.session.clone().unwrap_or_default();
+    let after = to_know.clone();
     if told.context.is_empty() {
         if takes_away {
-            return look_at_enough(node, place, to_know, change, quorum, due).await;
+            let sight = look_at_enough(node, place, to_know, change, quorum, due).await?;
+            return Ok(Sight { after, ..sight });
         }
         let others = look_beyond(node, place, to_know, quorum, seat, due).await?;
-        return Ok(Sight { others, seen: None });
+        return Ok(Sight { others, seen: None, after });
     }
     // and of two values that go by time the later one must be the one that had seen the other
     let by_time = change.operation.goes_by_time(place.kind);
@@ -55,7 +59,7 @@ pub(super) async fn look(
         to_know.join(&told.context);
     }
     let others = look_beyond(node, place, to_know, quorum, seat, due).await?;
-    Ok(Sight { others, seen: Some(told.context.clone()) })
+    Ok(Sight { others, seen: Some(told.context.clone()), after })
 }
 
 /// Whether the context says all there is to say: what lies under dots and goes as a whole.
@@ -87,7 +91,8 @@ async fn look_at_enough(
         let detail = "the key has no value; nothing to delete";
         return Err(Failure::refused(ErrorCode::NothingThere, detail));
     }
-    Ok(Sight { seen: Some(found.context().clone()), others: Some(found) })
+    let seen = Some(found.context().clone());
+    Ok(Sight { seen, others: Some(found), ..Sight::default() })
 }
 
 /// Asks others if the own copy does not know all of this.
