@@ -86,7 +86,7 @@ async fn look_at_enough(
     };
     let quorum = super::quorum(&asked, place)?;
     let reader = Reader { quorum, repair: Repair::Async, in_session: false, to_know };
-    let found = read_state(node, place, reader, due).await.map_err(before_the_change)?;
+    let found = read_state(node, place, reader, due).await.map_err(before_the_removal)?;
     if matches!(change.operation, Operation::Clear) && !found.has_value(node.clock().wall_ms()) {
         let detail = "the key has no value; nothing to delete";
         return Err(Failure::refused(ErrorCode::NothingThere, detail));
@@ -120,11 +120,15 @@ async fn look_beyond(
     };
     let one = super::quorum(&asked, place)?;
     let reader = Reader { quorum: one, repair: Repair::None, in_session: false, to_know };
-    read_state(node, place, reader, due).await.map(Some).map_err(before_the_change)
+    let read = read_state(node, place, reader, due).await.map(Some);
+    read.map_err(|failure| Failure {
+        detail: format!("nothing was changed: {}", failure.detail),
+        ..failure
+    })
 }
 
-/// The words of a read that failed before anything was changed.
-fn before_the_change(failure: Failure) -> Failure {
+/// The words of a strict read that failed before anything was taken away.
+fn before_the_removal(failure: Failure) -> Failure {
     let detail = format!(
         "nothing was changed: the read before the change failed: {}. With a context (`atoll get KEY -o json` shows it) it \
          is not needed",
