@@ -9,7 +9,7 @@
 //! |---|---|
 //! | read your writes | the event of each own write is part of what must be known |
 //! | monotonic reads | so is all that a read was answered with |
-//! | monotonic writes, writes follow reads | a write is coordinated by a copy that knows all of that |
+//! | monotonic writes, writes follow reads | a write is coordinated by a copy that knows all of that, and brings it to the others |
 //!
 //! A session also gives counters their exactness. It keeps its own running total of each counter and sends that; the greater
 //! sequence number wins everywhere, so the same increment counts once however often it is sent, and one that ended

@@ -28,6 +28,8 @@ pub(super) struct Sight {
     pub(super) others: Option<State>,
     /// What the change may take away; none = all that is known by then.
     pub(super) seen: Option<Context>,
+    /// What the writer's session has seen: whoever takes in the change shall know that too.
+    pub(super) after: Context,
 }
 
 /// Looks as far as the change asks for.
@@ -42,12 +44,14 @@ pub(super) async fn look(
 ) -> Result<Sight, Failure> {
     let takes_away = change.operation.takes_away(place.kind);
     let mut to_know = told.session.clone().unwrap_or_default();
+    let after = to_know.clone();
     if told.context.is_empty() {
         if takes_away {
-            return look_at_enough(node, place, to_know, change, quorum, due).await;
+            let sight = look_at_enough(node, place, to_know, change, quorum, due).await?;
+            return Ok(Sight { after, ..sight });
         }
         let others = look_beyond(node, place, to_know, quorum, seat, due).await?;
-        return Ok(Sight { others, seen: None });
+        return Ok(Sight { others, seen: None, after });
     }
     // and of two values that go by time the later one must be the one that had seen the other
     let by_time = change.operation.goes_by_time(place.kind);
@@ -55,7 +59,7 @@ pub(super) async fn look(
         to_know.join(&told.context);
     }
     let others = look_beyond(node, place, to_know, quorum, seat, due).await?;
-    Ok(Sight { others, seen: Some(told.context.clone()) })
+    Ok(Sight { others, seen: Some(told.context.clone()), after })
 }
 
 /// Whether the context says all there is to say: what lies under dots and goes as a whole.
@@ -82,12 +86,13 @@ async fn look_at_enough(
     };
     let quorum = super::quorum(&asked, place)?;
     let reader = Reader { quorum, repair: Repair::Async, in_session: false, to_know };
-    let found = read_state(node, place, reader, due).await.map_err(before_the_change)?;
+    let found = read_state(node, place, reader, due).await.map_err(before_the_removal)?;
     if matches!(change.operation, Operation::Clear) && !found.has_value(node.clock().wall_ms()) {
         let detail = "the key has no value, so there is nothing to delete";
         return Err(Failure::refused(ErrorCode::NothingThere, detail));
     }
-    Ok(Sight { seen: Some(found.context().clone()), others: Some(found) })
+    let seen = Some(found.context().clone());
+    Ok(Sight { seen, others: Some(found), ..Sight::default() })
 }
 
 /// Asks others if the own copy does not know all of this.
@@ -115,11 +120,15 @@ async fn look_beyond(
     };
     let one = super::quorum(&asked, place)?;
     let reader = Reader { quorum: one, repair: Repair::None, in_session: false, to_know };
-    read_state(node, place, reader, due).await.map(Some).map_err(before_the_change)
+    let read = read_state(node, place, reader, due).await.map(Some);
+    read.map_err(|failure| Failure {
+        detail: format!("nothing was changed: {}", failure.detail),
+        ..failure
+    })
 }
 
-/// The words of a read that failed before anything was changed.
-fn before_the_change(failure: Failure) -> Failure {
+/// The words of a strict read that failed before anything was taken away.
+fn before_the_removal(failure: Failure) -> Failure {
     let detail = format!(
         "nothing was changed: the read before the change failed: {}. With a context (`atoll get KEY -o json` shows it) it \
          is not needed",

@@ -60,6 +60,7 @@ pub(super) async fn lease(
 /// What came of the key's turn.
 pub(super) struct Turn {
     pub(super) event: Event,
+    /// What goes to the other owners: the change, or all that is known here.
     pub(super) delta: State,
     pub(super) on_disk: Ticket,
 }
@@ -108,7 +109,7 @@ pub(super) fn take_turn(
     if let Some(others) = sight.others {
         state.join(others);
     }
-    let seen = sight.seen;
+    let (seen, after) = (sight.seen, sight.after);
     let Some(counter) = node.leases().take(place.partition) else {
         return Err(replica::overloaded()); // 65,536 others were faster since we looked
     };
@@ -183,6 +184,8 @@ pub(super) fn take_turn(
             .map_err(stop)?
             .ok_or_else(|| replica::hints_full(node, owner))?,
     };
+    // a reader that is shown the change at an owner is to be shown there, too, what its writer's session had seen before
+    let delta = if delta.context().covers(&after) { delta } else { state };
     Ok(Turn { event, delta, on_disk })
 }
 

@@ -260,6 +260,37 @@ async fn writes_follow_what_was_read_and_written_before() {
     assert_eq!(shown(&copy), Shown::elements(&["answer", "question"]));
 }
 
+/// Seen in the simulator: a session wrote twice, two owners had missed the first write, and whoever read one of these saw the
+/// second without the first. The coordinator had looked for what its session had seen, and sent the others the second change
+/// alone; a hint that a fallback kept was no better. Now they get all that it knows.
+#[tokio::test(start_paused = true)]
+async fn whoever_sees_a_write_sees_what_its_session_had_seen_before() {
+    for owner_is_down in [false, true] {
+        let mut cluster = Cluster::start(5).await;
+        let bucket = Bucket::create(&cluster, Kind::Set).await;
+        let owners = bucket.owners(KEY);
+        let mut session = Session::default();
+        cluster.isolate(owners[0]);
+        session.change(&bucket, owners[0], KEY, &add(&["first"]), &ONE).await.expect("alone");
+        cluster.rejoin(owners[0]);
+        if owner_is_down {
+            cluster.crash(owners[2]);
+            cluster.settle().await;
+        }
+        // whoever was alone may have kept a hint for the third: it shall not help
+        cluster.network.cut(owners[0], owners[2]);
+        let through = With { timeout_ms: 1000, sloppy: true, ..ONE };
+        session.change(&bucket, owners[1], KEY, &add(&["second"]), &through).await.expect("up");
+        if owner_is_down {
+            cluster.boot(owners[2]).await;
+        }
+        cluster.settle().await;
+        let copy = bucket.state(&cluster, owners[2], KEY).expect("it has the second");
+        let both = Shown::elements(&["first", "second"]);
+        assert_eq!(Shown::of(&copy.read(0)), both, "by a hint: {owner_is_down}");
+    }
+}
+
 /// A token belongs to its key, and to its bucket.
 #[tokio::test(start_paused = true)]
 async fn a_session_token_of_another_key_is_refused() {

@@ -57,16 +57,7 @@ impl Ask {
         }
     }
 
-    /// Whether this removal may have seen that change, as far as its context and the order of things can tell.
-    pub fn may_have_seen(&self, change: &Ask) -> bool {
-        match (&self.context, change.dot()) {
-            (Some(seen), Some(dot)) => seen.contains(dot),
-            // who says nothing takes away what its coordinator knows; an unknown change may have any dot
-            (None, _) | (Some(_), None) => change.begun < self.ended,
-        }
-    }
-
-    /// Whether it certainly has.
+    /// Whether this removal certainly has seen that change.
     pub fn has_seen(&self, change: &Ask) -> bool {
         match (&self.context, change.dot()) {
             (Some(seen), Some(dot)) => seen.contains(dot),

@@ -131,16 +131,17 @@ fn told_to_sessions(books: &Books, name: &str, key: &Key<'_>, found: &mut Findin
     }
 }
 
-/// Those who take away, as one set: what they may have seen.
+/// Those who take away, as one set: what they may have seen, and what they certainly have. Each question is answered in the
+/// time of a search.
 struct Removals<'a> {
     /// In order of their beginnings, with the latest end of all up to there.
     all: Vec<(&'a Ask, u64)>,
+    /// What those say that they have seen who may have happened, and those who certainly have.
     seen: Spans,
-    /// The latest end of one that said nothing of what it had seen.
-    silent_until: u64,
-    /// Those that certainly were, and said nothing.
-    silent: Vec<&'a Ask>,
     certain: Spans,
+    /// Of those who said nothing: the two that ended last, and of the certain ones the last of each level.
+    silent_last: Vec<(u64, u64)>,
+    silent_certain: BTreeMap<(u8, u8), &'a Ask>,
 }
 
 impl<'a> Removals<'a> {
@@ -153,40 +154,34 @@ impl<'a> Removals<'a> {
             Spans::of(&parts)
         };
         let (seen, certain) = (union(&|_| true), union(&Ask::is_certain));
-        let silent = maybe.iter().filter(|ask| ask.context.is_none());
-        let silent_until = silent.clone().map(|ask| ask.ended).max().unwrap_or(0);
-        let silent = silent.copied().filter(|ask| ask.is_certain()).collect();
+        let silent = || maybe.iter().copied().filter(|ask| ask.context.is_none());
+        let mut silent_last: Vec<(u64, u64)> = silent().map(|ask| (ask.ended, ask.op)).collect();
+        silent_last.sort_unstable();
+        silent_last.drain(..silent_last.len().saturating_sub(2));
+        let silent_certain = silent().filter(|ask| ask.is_certain());
+        let silent_certain = silent_certain.map(|ask| ((ask.with.n, ask.with.need), ask)).collect();
         let mut latest = 0;
         let all = maybe.iter().map(|ask| {
             latest = latest.max(ask.ended);
             (*ask, latest)
         });
-        Removals { all: all.collect(), seen, silent_until, silent, certain }
+        Removals { all: all.collect(), seen, certain, silent_last, silent_certain }
     }
 
-    /// Whether one of them may have seen this change.
+    /// Whether one of them may have seen this change; not itself, if it is among them.
     fn may_have_seen(&self, change: &Ask) -> bool {
-        change.begun < self.silent_until
+        let silent = |(ended, op): &(u64, u64)| *op != change.op && *ended > change.begun;
+        self.silent_last.iter().any(silent)
             || match change.dot() {
                 Some(dot) => self.seen.contains(dot),
-                None => self.all.iter().any(|(removal, _)| removal.may_have_seen(change)),
+                None => self.all.last().is_some_and(|(_, ended)| *ended > change.begun),
             }
     }
 
     /// Whether one that certainly was certainly has.
     fn have_seen(&self, change: &Ask) -> bool {
-        change.dot().is_some_and(|dot| self.certain.contains(dot))
-            || self.silent.iter().any(|removal| removal.has_seen(change))
-    }
-
-    /// Whether another one may have.
-    fn may_have_seen_other(&self, change: &Ask) -> bool {
-        change.dot().is_none_or(|dot| self.seen.contains(dot))
-            || self.all.iter().any(|(removal, _)| {
-                removal.op != change.op
-                    && removal.context.is_none()
-                    && removal.may_have_seen(change)
-            })
+        self.say_they_have_seen(change)
+            || self.silent_certain.values().any(|removal| removal.has_seen(change))
     }
 
     /// Whether one that certainly was says that it has: by its context, and not by what it read itself.

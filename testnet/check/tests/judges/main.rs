@@ -3,6 +3,7 @@
 //! `model` plays a tiny cluster that keeps its promises; `tampering` breaks one of them in what it recorded; `promises` has
 //! the smallest such history for each; `sessions` has those of sessions; `linear` counts steps.
 
+mod kinds;
 mod linear;
 mod model;
 mod pencil;

@@ -62,7 +62,7 @@ pub(super) fn judge(of: &Place<'_>, found: &mut Findings) {
         }
         for put in puts.iter().filter(|put| put.is_certain() && !held.contains(&put.op)) {
             found.step();
-            if !removals.may_have_seen_other(put) {
+            if !removals.may_have_seen(put) {
                 found.add(Promise::NothingLost, Some(&name), &[put.op], || {
                     format!("node {node} does not hold it, and nobody may have replaced it")
                 });
