@@ -5,9 +5,12 @@ use std::time::Duration;
 use atoll_antientropy::Operation;
 use atoll_node::TRACES_MAX;
 use atoll_ring::{NodeId, QuorumRequest};
+use atoll_transport::{Answer, Caller, Handler as _};
 use atoll_wire::{
-    Ask, Deed, Failure, Get, Many, One, Outcome, Receipt, Repair, Reply, Request, Trace, Write,
+    Ask, Deed, Envelope, Failure, Get, Many, One, Outcome, Receipt, Repair, Reply, Request, Role,
+    Roles, Trace, Write,
 };
+use futures_util::FutureExt as _;
 
 use crate::cluster::{Cluster, DEFAULT, SLOPPY, SYNC, With, blind, r, w};
 
@@ -214,4 +217,32 @@ async fn requests_that_have_failed_hold_no_room() {
     cluster.settle().await;
     let stored = client.put(owners[0], "k", "v", &blind(), &w(2)).await.expect("up again");
     assert!(trace_of(&stored.receipt).untraced.is_empty());
+}
+
+/// Requests that are given up in the middle, because their connection has ended, leave nothing behind either.
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_given_up_hold_no_room() {
+    let cluster = Cluster::start(3).await;
+    let via = cluster.owners("k")[0];
+    for number in 1..=2 * TRACES_MAX {
+        let put = Operation::Put { value: "v".into(), expires_ms: None };
+        let write = Write::new("k".into(), QuorumRequest::default(), &put);
+        let envelope = Envelope {
+            epoch: cluster.view.epoch(),
+            left_ms: 1000,
+            operation: number as u128,
+            bucket: cluster.bucket(),
+            trace: true,
+            role: Role::Client,
+        };
+        let caller = Caller { roles: Roles::of(&[Role::Client]), node: None };
+        let node = cluster.node(via).clone();
+        match node.handle(caller, envelope, Request::Write(write)) {
+            Answer::Later(work) => assert!(work.now_or_never().is_none(), "it waits for the disk"),
+            Answer::Now(reply) => panic!("{reply:?}"),
+        }
+    }
+    cluster.settle().await;
+    let found = cluster.client().traced().get(via, "k", &DEFAULT).await.expect("up");
+    assert!(trace_of(&found.receipt).untraced.is_empty());
 }
