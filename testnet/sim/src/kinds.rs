@@ -384,7 +384,7 @@ impl Client {
                 world.figures.kind_reads += 1;
                 let reading = Reading::decode(&found.reading).expect("a node sends readings");
                 let context = world.cluster.context_in(&ask.key, &found.context);
-                let context = context.unwrap_or_else(Context::new);
+                let context = context.unwrap_or_default();
                 self.remember(world, &ask.key, found.context);
                 let shown = shown(&reading);
                 (Told::Found { shown, context: exactly(&context) }, Came::Done)

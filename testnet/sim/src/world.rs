@@ -209,7 +209,7 @@ impl World {
                         readable: true,
                         values: state
                             .values()
-                            .map(|(dot, value)| (value_in(value), parts(&dot)))
+                            .map(|(dot, value)| (value_in(value), parts(dot)))
                             .collect(),
                         context: exactly(state.context()),
                         ..held
