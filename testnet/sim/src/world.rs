@@ -113,7 +113,7 @@ impl World {
         self.excuse_what_is_gone();
     }
 
-    /// After a power loss: writes that waited for no fsync, and that no disk shows any more, are lost without blame.
+    /// After a power loss, or damage to what was not synced yet: writes that waited for no fsync, and that no disk shows any more, are lost without blame.
     pub fn excuse_what_is_gone(&mut self) {
         let (cluster, mut gone) = (&self.cluster, Vec::new());
         self.unsynced.retain(|(op, key, dot)| {
@@ -125,7 +125,10 @@ impl World {
         });
         for op in gone {
             self.figures.exempt += 1;
-            self.recorder.event(Event::Exempt { op, why: "all that held it lost power".into() });
+            self.recorder.event(Event::Exempt {
+                op,
+                why: "all that held it lost power, or that record".into(),
+            });
         }
     }
 

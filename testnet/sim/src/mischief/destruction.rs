@@ -67,6 +67,7 @@ impl Mischief {
             let (row, _) = rows.iter().find(|(row, value)| is(row, value))?;
             world.cluster.machine(node).store.damage(Space::Data, row);
             world.damaged.insert((node, row.clone()));
+            world.excuse_what_is_gone(); // what lay there without being synced is damaged with it
             return Some(said);
         }
         // nothing that was not synced is spared: it would count as synced, and be destroyed a moment later
