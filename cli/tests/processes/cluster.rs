@@ -6,12 +6,11 @@ use std::{
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::testnet::Ran;
+use crate::testnet::{Ran, until};
 
 /// From its papers to a renewed certificate, with three nodes that are never restarted.
 #[test]
@@ -23,7 +22,7 @@ fn a_cluster_of_ones_own() {
     }
     let hosts: Vec<Host> = (1..=3).map(|node| site.start("prod", node)).collect();
     let (operator, client) = (site.profile("prod", "operator"), site.profile("prod", "client"));
-    site.until("all nodes are up", || site.run(&["status", "--cluster", &operator]).code == 0);
+    until("all nodes are up", || site.run(&["status", "--cluster", &operator]).code == 0);
 
     site.ok(&["put", "greeting", "hello", "-w", "all", "--cluster", &client]);
     let got = site.ok(&["get", "greeting", "-r", "all", "--cluster", &client]);
@@ -38,14 +37,14 @@ fn a_cluster_of_ones_own() {
     let renewed = site.ok(&["cluster", "renew", &site.at("prod"), "n2", "--days", "500"]);
     assert!(renewed.contains("n2") && !renewed.contains("n1"), "{renewed}");
     site.copy_certificate("prod", 2);
-    site.until("n2 shows its new certificate", || {
+    until("n2 shows its new certificate", || {
         site.node_status(&client, 2)["certificate_expires_ms"].as_u64() > Some(before)
     });
     // and with a new key as well: the key first, then the certificate
     site.ok(&["cluster", "renew", &site.at("prod"), "n2", "--new-keys", "--days", "20"]);
     fs::copy(site.folder("prod/n2/node.key"), site.folder("host2/node.key")).expect("ours");
     site.copy_certificate("prod", 2);
-    site.until("a certificate with few days left is spoken of", || {
+    until("a certificate with few days left is spoken of", || {
         let status = site.run(&["status", "--cluster", &client]);
         status.code == 0
             && status.stdout.contains("certificate expires in 19 days: atoll cluster renew DIR n2")
@@ -55,7 +54,7 @@ fn a_cluster_of_ones_own() {
 
     // what is of no use is said, and the node goes on with what it has
     fs::write(site.folder("host1/node.pem"), "garbage").expect("ours");
-    site.until("n1 complains", || {
+    until("n1 complains", || {
         let status = site.run(&["status", "--cluster", &client]);
         status.code == 0 && status.stdout.contains("certificate not renewed")
     });
@@ -80,7 +79,7 @@ fn who_gets_in() {
     site.init("other"); // at the same addresses
     let _host = site.start("prod", 1);
     let client = site.profile("prod", "client");
-    site.until("the node is up", || site.run(&["status", "--cluster", &client]).code == 0);
+    until("the node is up", || site.run(&["status", "--cluster", &client]).code == 0);
 
     let made = site.ok(&["cluster", "client-cert", &site.at("prod"), "--name", "alice"]);
     assert!(made.contains("users/alice/profile.toml"), "{made}");
@@ -286,14 +285,5 @@ impl Site {
         let ran = self.run(arguments);
         assert_eq!(ran.code, 0, "atoll {}: {ran:?}", arguments.join(" "));
         ran.stdout
-    }
-
-    /// Waits until something is so; the watchdog ends what never comes.
-    fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
-        let begun = Instant::now();
-        while !so() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "never happened: {what}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
     }
 }

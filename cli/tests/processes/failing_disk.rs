@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use crate::testnet::Testnet;
+use crate::testnet::{Testnet, until};
 
 const SHIM: &str = r#"
 #define _GNU_SOURCE
@@ -55,9 +55,9 @@ fn a_write_is_not_acknowledged_if_the_disk_does_not_sync() {
     assert_ne!(refused.code, 0, "acknowledged without a sync: {refused:?}");
 
     std::fs::remove_file(&trigger).expect("there");
+    until("the node stops and says why", || testnet.log(1).contains("storage failed"));
     let stopped = testnet.run(&["testnet", "status"]);
     assert_eq!(stopped.code, 5, "the node must have stopped: {stopped:?}");
-    assert!(testnet.log(1).contains("storage failed"), "{}", testnet.log(1));
     testnet.ok(&["testnet", "start", "n1"]);
     assert!(testnet.ok(&["get", "before"]).contains("kept"));
 }

@@ -5,16 +5,11 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::testnet::Testnet;
-
-/// Longer than anything here takes on a busy machine. Reached only by something that will never happen.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::testnet::{Testnet, until};
 
 /// The new node is held before its first pages, and an owner that it copies from is killed; it is held when it has copied,
 /// before it says so, and is killed itself. The change goes on by itself and ends, and of what the load was told nothing is
@@ -72,14 +67,6 @@ fn hold(testnet: &Testnet, step: &str) {
 
 fn faults(testnet: &Testnet) -> PathBuf {
     testnet.folder().join("n4/data/faults.toml")
-}
-
-fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < PATIENCE, "never happened: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A command that runs beside the test, and not longer.

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use atoll_client::{Client, Profile};
@@ -109,6 +110,15 @@ impl Testnet {
 impl Drop for Testnet {
     fn drop(&mut self) {
         let _ = self.run(&["testnet", "down"]);
+    }
+}
+
+/// Waits until something is so. It gives up after longer than anything takes on a busy machine.
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < Duration::from_secs(120), "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
