@@ -85,6 +85,6 @@ async fn stop_signal() {
     }
 }
 
-/// What is logged unless `ATOLL_LOG` says otherwise. The library of the membership log complains of each message to a voter
-/// that is away, twice a second; that it is away the node says itself, once.
-const QUIET: &str = "info,fjall=warn,lsm_tree=warn,openraft::replication=off";
+/// What is logged unless `ATOLL_LOG` says otherwise. The library of the membership log tells of each vote, and complains of
+/// each message to a voter that is away, twice a second; what comes of it the node says itself, once.
+const QUIET: &str = "info,fjall=warn,lsm_tree=warn,openraft=warn,openraft::replication=off";
