@@ -144,6 +144,10 @@ pub async fn retire(
     let _lock = testnet.lock(launcher.lock_limit()).await?;
     testnet.reload()?;
     let nodes = testnet.select(&[node])?;
+    // whoever is stopped before it has heard that it was let go would take itself for a member when it is started again
+    for node in &nodes {
+        stop::ended(node, TOLD_LIMIT).await?;
+    }
     let mut hear_of_others = |event| match event {
         Event::NotRunning { .. } => {} // it was told by the others, and has ended by itself
         event => hear(event),
@@ -218,6 +222,9 @@ async fn register(client: &Arc<Client>, added: &Added) -> Result<Arc<View>, AddE
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// How long the node may take to hear from the others that it was let go, upon which it ends by itself.
+const TOLD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Long enough to register at once.
 const INVITED_FOR: Duration = Duration::from_secs(60);

@@ -139,7 +139,7 @@ pub fn resume(nodes: &[Node], hear: Hear<'_>) -> Result<(), FileError> {
     Ok(())
 }
 
-async fn ended(node: &Node, limit: Duration) -> Result<bool, FileError> {
+pub(crate) async fn ended(node: &Node, limit: Duration) -> Result<bool, FileError> {
     let look = || match node.condition() {
         Ok(Condition::Stopped | Condition::Dead) => Some(Ok(())),
         Ok(Condition::Running(_) | Condition::Paused(_)) => None,

@@ -171,6 +171,14 @@ struct Running {
     begun: Arc<OnceLock<()>>,
 }
 
+impl Running {
+    /// Whether this member is one of the group's voters. A leader that has voted itself out still leads for up to a
+    /// heartbeat, and whatever it would put into the log then breaks what the library relies on.
+    fn votes(&self) -> bool {
+        self.raft.metrics().borrow().membership_config.voter_ids().any(|voter| voter == self.me.0)
+    }
+}
+
 impl RaftLog {
     /// The log of the node with this store. Nothing begins before the node serves.
     pub fn new(disk: Arc<Disk>) -> Self {
@@ -253,6 +261,11 @@ impl Shared {
         let leader = self.leader(node, running).await?;
         if leader != running.me {
             return Err(NotProposed::LedBy(leader.node()));
+        }
+        if !running.votes() {
+            return Err(NotProposed::Frozen(
+                "who led has voted itself out; another is elected".into(),
+            ));
         }
         let until = node.clock().now() + MAJORITY_LIMIT;
         loop {
@@ -346,7 +359,8 @@ impl Shared {
         let leads = metrics.as_ref().is_some_and(|metrics| {
             let alone = metrics.membership_config.voter_ids().count() == 1;
             let heard = metrics.millis_since_quorum_ack.is_some_and(|ago| ago <= ELECTION_MS.1);
-            metrics.state == ServerState::Leader && (alone || heard) && reach.is_majority()
+            let votes = self.running().is_some_and(|running| running.votes());
+            metrics.state == ServerState::Leader && votes && (alone || heard) && reach.is_majority()
         });
         let leader = leader.map(Member::node).filter(|_| reach.is_majority());
         let frozen = match (reach.is_majority(), &metrics) {

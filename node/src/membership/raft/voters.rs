@@ -48,7 +48,7 @@ pub(super) async fn set(
 /// If this node leads: brings group and view together again.
 pub(super) async fn mend(shared: &Shared, node: &Arc<Node>, running: &Running) {
     let metrics = running.raft.metrics().borrow().clone();
-    if metrics.state != ServerState::Leader || !reach(node).is_majority() {
+    if metrics.state != ServerState::Leader || !running.votes() || !reach(node).is_majority() {
         return;
     }
     let Ok(_turn) = shared.exchanging.try_acquire() else { return };
