@@ -83,7 +83,10 @@ impl StandingFaults {
             let detail = format!("cannot write {}: {error}", self.file.display());
             Failure::refused(ErrorCode::Internal, detail)
         })?;
-        tracing::warn!(links = list.links.len(), "broken on purpose, as an operator commands");
+        match list == FaultList::default() {
+            true => tracing::warn!("no longer broken on purpose, as an operator commands"),
+            false => tracing::warn!(links = list.links.len(), "broken on purpose, as commanded"),
+        }
         self.obey(list);
         Ok(())
     }
