@@ -37,7 +37,7 @@ pub mod run;
 pub mod storage;
 mod trace;
 
-pub use clock::{Clock, SimulatedClock, SystemClock};
+pub use clock::{Clock, SimulatedClock, SkewedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
 pub use hints::HintLimits;
 pub use hybrid::CLOCK_BOUND;
