@@ -5,8 +5,10 @@
 
 mod buckets;
 mod cluster;
+mod damage;
 mod dump;
 mod explain;
+mod export;
 mod failing_disk;
 mod faults;
 mod files;
@@ -19,5 +21,6 @@ mod lost;
 mod outage;
 mod refusals;
 mod repair;
+mod selectors;
 mod start;
 mod testnet;
