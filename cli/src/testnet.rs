@@ -17,6 +17,7 @@ use crate::{
 mod damage;
 mod env;
 mod export;
+mod fault;
 mod grow;
 mod judge;
 mod logs;
@@ -42,6 +43,8 @@ Examples:
   atoll testnet restart n2 --allow-faults --fail-sync 7
                                              its disk will fail, and it will stop with exit code 10
   atoll testnet wipe n2                      its disk is lost; restart it, and the others repair it
+  atoll testnet fault partition n1,n2 n3,n4,n5
+                                             two sides; needs up --allow-faults; healed by: testnet heal
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
   atoll testnet kill minority                as many as can be missing; also zone:z1, owners-of:cart:7
   atoll testnet restart --random 2 --seed 7  two, and the same two with the same seed
@@ -102,6 +105,10 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     /// Write what the same cluster needs on real hosts
     #[command(subcommand)]
     Export(export::ExportCommand),
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
+    /// Take the faults of all links away; with --all everything that is broken on purpose
+    Heal(fault::HealArgs),
     /// Judge the history of a load: was anything lost?
     Judge(judge::JudgeArgs),
 }
@@ -144,6 +151,10 @@ pub struct UpArgs {
     /// Stay in the foreground; on Ctrl-C end all nodes and remove the testnet
     #[arg(long)]
     ephemeral: bool,
+
+    /// Let the nodes be broken on purpose; kept by each later start, restart and add
+    #[arg(long)]
+    allow_faults: bool,
 }
 
 /// Which testnets to end.
@@ -229,6 +240,8 @@ pub async fn run(
         }
         TestnetCommand::Env(args) => env::run(&home, &args, format),
         TestnetCommand::Export(command) => export::run(&home, command, format),
+        TestnetCommand::Fault(command) => fault::run(&home, command, format).await,
+        TestnetCommand::Heal(args) => fault::heal(&home, &args, format).await,
         TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
     }
 }

@@ -53,6 +53,25 @@ impl Probe {
     }
 
     async fn ask_patiently(&self, node: &Node) -> Result<NodeStatus, String> {
+        match self.request_patiently(node, &Request::Status(StatusQuery {})).await? {
+            Reply::Status(status) => Ok(*status),
+            Reply::Failed(failure) => Err(failure.to_string()),
+            _ => Err("answered nonsense".into()),
+        }
+    }
+
+    /// What a node answers to an operator, or why it does not within `limit`.
+    pub(crate) async fn request(
+        &self,
+        node: &Node,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Reply, String> {
+        let asked = self.request_patiently(node, &request);
+        timeout(limit, asked).await.unwrap_or_else(|_| Err("no answer".into()))
+    }
+
+    async fn request_patiently(&self, node: &Node, request: &Request) -> Result<Reply, String> {
         let link = self
             .quic
             .dial(node.address, Expect::Node(node.id), Role::Operator, None)
@@ -69,10 +88,8 @@ impl Probe {
             trace: false,
             role: Role::Operator,
         };
-        match link.call(Lane::Control, &envelope, &Request::Status(StatusQuery {})).await {
-            Ok((_, Reply::Status(status))) => Ok(*status),
-            Ok((_, Reply::Failed(failure))) => Err(failure.to_string()),
-            Ok(_) => Err("answered nonsense".into()),
+        match link.call(Lane::Control, &envelope, request).await {
+            Ok((_, reply)) => Ok(reply),
             Err(error) => Err(error.to_string()),
         }
     }
