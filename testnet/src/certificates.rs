@@ -146,13 +146,17 @@ pub async fn renew(
 pub fn expired(testnet: &Testnet) -> Result<Vec<NodeId>, CertificateError> {
     let mut expired = Vec::new();
     for node in testnet.nodes() {
-        let key = node.folder().join(NODE_KEY);
-        let identity = Identity::load(&testnet.folder().join(CA), &certificate(&node), &key)?;
-        if identity.expires() < SystemTime::now() {
+        if has_expired(testnet, &node)? {
             expired.push(node.id);
         }
     }
     Ok(expired)
+}
+
+pub(crate) fn has_expired(testnet: &Testnet, node: &Node) -> Result<bool, CertificateError> {
+    let key = node.folder().join(NODE_KEY);
+    let identity = Identity::load(&testnet.folder().join(CA), &certificate(node), &key)?;
+    Ok(identity.expires() < SystemTime::now())
 }
 
 fn authority(testnet: &Testnet) -> Result<Authority, CertificateError> {

@@ -26,12 +26,13 @@ use crate::{
     output::Format,
 };
 
+mod nodes;
 mod table;
 mod words;
 
 use words::{Bits, Delay, Group, Odds, Span};
 
-/// Break links between nodes, on purpose
+/// Break links between nodes, disks, clocks and certificates, on purpose
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -41,8 +42,11 @@ Examples:
   atoll testnet fault minority --for 30s             heals by itself
   atoll testnet fault slow n1 n2 40ms±10ms           +- is as good as ±; one node: all its links
   atoll testnet fault flaky 5% --for 5s --every 20s  five bad seconds, each twenty
+  atoll testnet fault disk slow n2 200ms             each fsync; or: disk full n2
+  atoll testnet fault clock n1 +1h                   or -5m
+  atoll testnet fault certs expire n1                and nobody accepts it any more
   atoll testnet fault ls
-  atoll testnet heal
+  atoll testnet heal                                 links; heal --all: disks, clocks and certificates too
 
 Only what nodes send to nodes is touched; clients reach every node as before. Each node keeps its faults and their
 times by itself, over restarts too. A later cut replaces all earlier ones, a later slow, flaky and so on the one
@@ -103,6 +107,14 @@ pub enum FaultCommand {
     },
     /// The latencies of three regions: zones if there are three, else nodes in turn; all nodes must be ready
     Wan3(How),
+    /// A disk is full or slow
+    #[command(subcommand)]
+    Disk(nodes::DiskCommand),
+    /// The wall clock of a node is off
+    Clock(nodes::ClockArgs),
+    /// Certificates expire, and are renewed
+    #[command(subcommand)]
+    Certs(nodes::CertsCommand),
     /// What is broken on purpose
     Ls(Named),
     /// Take the faults of all links away
@@ -207,6 +219,9 @@ pub async fn run(home: &Home, command: FaultCommand, format: Format) -> Result<(
             all_ready(&how.testnet.open(home)?).await?;
             break_links(home, LinkWish::Wan3, "wan3", &how, format).await
         }
+        FaultCommand::Disk(command) => nodes::disk(home, command, format).await,
+        FaultCommand::Clock(args) => nodes::clock(home, args, format).await,
+        FaultCommand::Certs(command) => nodes::certs(home, command, format).await,
         FaultCommand::Ls(named) => ls(&named.open(home)?, format).await,
         FaultCommand::Heal(args) => heal(home, &args, format).await,
     }
@@ -216,6 +231,9 @@ pub async fn run(home: &Home, command: FaultCommand, format: Format) -> Result<(
 pub async fn heal(home: &Home, args: &HealArgs, format: Format) -> Result<(), Failed> {
     let testnet = args.testnet.open(home)?;
     let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
+    if args.all {
+        nodes::renew_expired(&testnet).await?;
+    }
     let nodes = testnet.nodes();
     let healed = faults::change(&testnet, &nodes, |_, list| match args.all {
         true => *list = FaultList::default(),
@@ -229,7 +247,7 @@ pub async fn heal(home: &Home, args: &HealArgs, format: Format) -> Result<(), Fa
 async fn ls(testnet: &Testnet, format: Format) -> Result<(), Failed> {
     let nodes = testnet.nodes();
     let standing = faults::read(testnet, &nodes).await.map_err(failed_fault)?;
-    table::ls(testnet, &standing, now_ms(), format);
+    table::ls(testnet, &standing, &nodes::expired(testnet)?, now_ms(), format);
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod kills;
 mod kinds;
 mod links;
 mod lost;
+mod node_faults;
 mod outage;
 mod refusals;
 mod repair;
