@@ -23,7 +23,7 @@ fn words_for_nodes() {
     assert_eq!(nodes(&["resume", "zone:z1"]).0, json!(["n1", "n2", "n3"]));
 
     // one copy has one owner, and that is who is meant
-    testnet.ok(&["bucket", "create", "carts", "--n", "1"]);
+    testnet.ok(&["bucket", "create", "carts", "--kind", "register", "--n", "1"]);
     let place = testnet.ok(&["ring", "lookup", "cart:7", "--bucket", "carts", "-o", "json"]);
     let place: Value = serde_json::from_str(&place).expect("JSON");
     let stopped = nodes(&["stop", "owners-of:cart:7", "--bucket", "carts"]).0;
