@@ -2,7 +2,7 @@
 //!
 //! Nothing is pretended. The testnet's authority signs the node's certificate anew, for some seconds; the node finds it and
 //! shows it, as it finds any renewed one; then it is over, and what comes of it comes by itself: peers and clients end their
-//! connections with the node and accept no new ones. So no node has to be started with faults allowed for this.
+//! connections with the node and accept no new ones.
 
 use std::{
     path::PathBuf,

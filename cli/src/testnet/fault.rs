@@ -20,6 +20,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{
     Named, launcher,
     say::{failed_file, failed_open},
+    which,
 };
 use crate::{
     exit::{Exit, Failed},
@@ -54,7 +55,7 @@ of the same links; different faults of a link add up.")]
 pub enum FaultCommand {
     /// Groups of nodes that do not hear each other; nodes that are not named are one group more
     Partition {
-        /// Nodes of one side, such as n1,n2
+        /// Nodes of one side, such as n1,n2 or zone:z1 or minority
         #[arg(value_name = "NODES", required = true)]
         groups: Vec<Group>,
         #[command(flatten)]
@@ -173,8 +174,16 @@ pub enum OneWay {
 pub async fn run(home: &Home, command: FaultCommand, format: Format) -> Result<(), Failed> {
     match command {
         FaultCommand::Partition { groups, how } => {
-            let groups = groups.into_iter().map(|group| group.0).collect();
-            break_links(home, LinkWish::Partition(groups), "partition", &how, format).await
+            let testnet = how.testnet.open(home)?;
+            let mut sides = Vec::new();
+            for Group(words) in groups {
+                let nodes = match words {
+                    None => Vec::new(),
+                    Some(words) => which::choose_words(&testnet, vec![words]).await?,
+                };
+                sides.push(nodes.iter().map(|node| node.id).collect());
+            }
+            break_links(home, LinkWish::Partition(sides), "partition", &how, format).await
         }
         FaultCommand::Isolate { node, oneway, how } => {
             let way = oneway.map(|way| match way {

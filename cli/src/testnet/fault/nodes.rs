@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use atoll_client::NodeId;
 use atoll_testnet::{
-    Home, Selectors, Testnet,
+    FaultError, Home, Selectors, Testnet,
     certificates::{self, CertificateError},
     faults,
 };
@@ -218,6 +218,10 @@ pub async fn certs(home: &Home, command: CertsCommand, format: Format) -> Result
     let nodes = which::choose_words(&testnet, vec![args.nodes.clone()]).await?;
     let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
     let (deed, done) = match command {
+        CertsCommand::Expire(_) if !testnet.asked().allow_faults => {
+            let (testnet, node) = (testnet.name().to_owned(), nodes[0].id);
+            return Err(failed_fault(FaultError::NotAllowed { testnet, node }));
+        }
         CertsCommand::Expire(_) => {
             anstream::eprintln!("  signed for some seconds; waiting until they are over");
             ("expire", certificates::expire(&testnet, &nodes, &mut line).await)
