@@ -45,7 +45,7 @@ fn disks_and_clocks_go_wrong_and_are_healed() {
     until("n1 goes by the right time", || put_all("notes") == 0);
 
     for (arguments, words) in [
-        (&["disk", "slow", "n1", "1h"][..], "at most 10000"),
+        (&["disk", "slow", "n1", "1h"][..], "1 to 10000"),
         (&["disk", "full", "n9"], "it has n1 to n3"),
         (&["clock", "n1", "1h"], "such as +1h or -5m"),
         (&["clock", "n1", "+1h", "--seed", "7"], "leave it out"),

@@ -50,7 +50,7 @@ pub fn ls(
     format: Format,
 ) {
     let of_list = standing.iter().flat_map(|one| lines(one, now_ms));
-    let faults: Vec<Line> = of_list.chain(expired.iter().map(expired_line)).collect();
+    let faults: Vec<Line> = of_list.chain(expired.iter().copied().map(expired_line)).collect();
     match format {
         Format::Json => output::json(&Listed {
             schema: "atoll.testnet-faults/v1",
@@ -67,7 +67,7 @@ pub fn ls(
 }
 
 /// A certificate that has expired: for everybody, and until it is renewed.
-fn expired_line(node: &NodeId) -> Line {
+fn expired_line(node: NodeId) -> Line {
     Line {
         from: node.to_string(),
         to: None,
