@@ -22,6 +22,12 @@ pub fn json(document: &impl Serialize) {
     anstream::println!("{text}");
 }
 
+/// One JSON document on a line of its own: for what comes bit by bit.
+pub fn json_line(document: &impl Serialize) {
+    let text = serde_json::to_string(document).expect("our documents are plain data");
+    anstream::println!("{text}");
+}
+
 /// Rows as a table with these headings, or as plain lines.
 pub fn rows(format: Format, headings: &[&str], rows: &[Vec<String>]) {
     match format {

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use atoll_ring::{NodeId, Token, View};
+use atoll_client::Client;
+use atoll_ring::{NodeId, Partition, Token, View};
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -184,6 +185,32 @@ fn show(view: &View, format: Format) {
     }
 }
 
+/// Where a key lies.
+pub struct Owners {
+    /// The view it was looked up in.
+    pub view: Arc<View>,
+    /// Its token.
+    pub token: Token,
+    /// Its partition.
+    pub partition: Partition,
+    /// Its owners, in order.
+    pub owners: Vec<NodeId>,
+}
+
+/// Looks up a key of a bucket in the view that the client has.
+///
+/// # Errors
+/// There is no such bucket, or nobody says.
+pub async fn owners(client: &Client, key: &str, bucket: &str) -> Result<Owners, Failed> {
+    let found = client.bucket_named(bucket).await;
+    let (id, definition) = found.map_err(|error| receipt::failure(Asked::Read, &error))?;
+    let view = client.view();
+    let token = Token::of(&id.0, key.as_bytes());
+    let partition = view.partition(token);
+    let owners = view.owners(partition).first(definition.n).all();
+    Ok(Owners { view, token, partition, owners })
+}
+
 async fn lookup(
     cluster: Option<&str>,
     key: String,
@@ -191,14 +218,9 @@ async fn lookup(
     format: Format,
 ) -> Result<(), Failed> {
     let client = connect(cluster).await?;
-    let found = client.bucket_named(bucket).await;
+    let found = owners(&client, &key, bucket).await;
     client.close().await;
-    let (view, found) =
-        (client.view(), found.map_err(|error| receipt::failure(Asked::Read, &error)));
-    let (bucket, n) = found.map(|(id, definition)| (id, definition.n))?;
-    let token = Token::of(&bucket.0, key.as_bytes());
-    let partition = view.partition(token);
-    let owners = view.owners(partition).first(n).all();
+    let Owners { view, token, partition, owners } = found?;
     let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>();
     let fallbacks: Vec<NodeId> =
         view.preference(partition).filter(|node| !owners.contains(node)).collect();

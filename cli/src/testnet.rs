@@ -1,12 +1,11 @@
 //! `atoll testnet`: clusters on this machine.
 //!
-//! This file is what can be typed and where it leads. [`up`] is the longest story and has its own file, [`show`] holds
-//! the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
+//! This file is what can be typed and where it leads. [`up`] is the longest story and has its own file, [`which`] says whom
+//! a command means, [`damage`] is what is done to disks, [`env`] and [`export`] are the ways out, [`show`] holds the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
 
 use std::path::PathBuf;
 
-use atoll_client::NodeId;
-use atoll_testnet::{Condition, Home, Launcher, Testnet, logs::Logs, start, stop};
+use atoll_testnet::{Condition, Home, Launcher, Testnet, start, stop};
 use clap::{Args, Subcommand};
 
 use crate::{
@@ -15,15 +14,21 @@ use crate::{
     output::Format,
 };
 
+mod damage;
+mod env;
+mod export;
 mod fault;
 mod grow;
 mod judge;
+mod logs;
 mod say;
 mod show;
 mod up;
+mod which;
 
 use say::{failed_file, failed_home, failed_open, failed_start, line};
 use up::Interrupt;
+use which::Nodes;
 
 /// Clusters on this machine.
 #[derive(Debug, Subcommand)]
@@ -41,9 +46,14 @@ Examples:
   atoll testnet fault partition n1,n2 n3,n4,n5
                                              two sides; needs up --allow-faults; healed by: testnet heal
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
+  atoll testnet kill minority                as many as can be missing; also zone:z1, owners-of:cart:7
+  atoll testnet restart --random 2 --seed 7  two, and the same two with the same seed
   atoll testnet add                          one node more, while it serves
   atoll testnet decommission n2              one node less; it gives away what it owns first
-  atoll testnet logs -f                      all nodes, as one story
+  atoll testnet corrupt n2 --records 3       a disk that forgets; start it, and the others repair it
+  atoll testnet logs -f --merged             all nodes on one time line
+  eval \"$(atoll testnet env)\"                where everything is, for scripts
+  atoll testnet export compose DIR           the same cluster in containers; systemd: on real hosts
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
   atoll testnet down                         ends all nodes; data is kept
 
@@ -65,7 +75,7 @@ pub enum TestnetCommand {
 `atoll cluster status` who is a member and what moves.")]
     Status(Named),
     /// What the nodes have said
-    Logs(LogsArgs),
+    Logs(logs::LogsArgs),
     /// End nodes with SIGKILL, as a power cut would
     Kill(Nodes),
     /// End nodes with SIGTERM and wait for it
@@ -78,6 +88,10 @@ Example:
 A node that comes back with an empty disk takes a new incarnation. Its answers do not count until it was compared with the other owners of its keys.
 Certificates and settings are kept. `atoll status` shows how far it is.")]
     Wipe(Nodes),
+    /// Damage records on the disks of nodes: kill them and turn over one byte in each of K records
+    Corrupt(damage::CorruptArgs),
+    /// Cut the end off the journals of nodes: kill them and take away what they have fsynced last
+    TruncateJournal(damage::TruncateArgs),
     /// Start nodes with their data and wait until they are ready
     Start(StartArgs),
     /// Stop, then start
@@ -86,6 +100,11 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     Pause(Nodes),
     /// Let paused nodes go on
     Resume(Nodes),
+    /// Shell variables that say where everything is: eval "$(atoll testnet env)"
+    Env(env::EnvArgs),
+    /// Write what the same cluster needs on real hosts
+    #[command(subcommand)]
+    Export(export::ExportCommand),
     #[command(subcommand)]
     Fault(fault::FaultCommand),
     /// Take the faults of all links away; with --all everything that is broken on purpose
@@ -117,7 +136,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "Q")]
     partitions: Option<u32>,
 
-    /// Name of the testnet [default: dev]
+    /// Name of the testnet [default: $ATOLL_TESTNET, else dev]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
@@ -157,38 +176,9 @@ pub struct DownArgs {
 /// Which testnet.
 #[derive(Args, Debug)]
 pub struct Named {
-    /// Name of the testnet [default: the one started last]
+    /// Name of the testnet [default: $ATOLL_TESTNET, else the one started last]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-}
-
-/// Whose log.
-#[derive(Args, Debug)]
-pub struct LogsArgs {
-    /// Nodes, such as n3 or 3 [default: all]
-    #[arg(value_name = "NODE")]
-    nodes: Vec<NodeId>,
-
-    /// Go on until Ctrl-C
-    #[arg(short, long)]
-    follow: bool,
-
-    /// Only so many of the last lines [default: all; with -f 20]
-    #[arg(long, value_name = "N")]
-    lines: Option<usize>,
-
-    #[command(flatten)]
-    testnet: Named,
-}
-
-/// Nodes of which testnet.
-#[derive(Args, Debug)]
-pub struct Nodes {
-    #[command(flatten)]
-    which: Which,
-
-    #[command(flatten)]
-    testnet: Named,
 }
 
 /// Nodes to start, and what they shall bear.
@@ -199,19 +189,6 @@ pub struct StartArgs {
 
     #[command(flatten)]
     faults: FaultArgs,
-}
-
-/// Some nodes, or all.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-struct Which {
-    /// Nodes, such as n3 or 3
-    #[arg(value_name = "NODE")]
-    nodes: Vec<NodeId>,
-
-    /// Every node
-    #[arg(long)]
-    all: bool,
 }
 
 /// Runs the command.
@@ -228,26 +205,41 @@ pub async fn run(
         TestnetCommand::Decommission(args) => grow::decommission(&home, args, format).await,
         TestnetCommand::Ls => show::ls(&home, format),
         TestnetCommand::Status(named) => show::status(&named.open(&home)?, format).await,
-        TestnetCommand::Logs(args) => logs(&home, args).await,
+        TestnetCommand::Logs(args) => logs::run(&home, args, format).await,
         TestnetCommand::Kill(args) => {
-            let (_, nodes) = args.select(&home)?;
-            stop::kill(&nodes, &mut line).await.map_err(failed_file)
+            let chosen = args.choose(&home).await?;
+            stop::kill(&chosen.nodes, &mut line).await.map_err(failed_file)?;
+            chosen.done("kill", format);
+            Ok(())
         }
         TestnetCommand::Stop(args) => {
-            let (testnet, nodes) = args.select(&home)?;
+            let chosen = args.choose(&home).await?;
             let launcher = launcher()?;
-            let _lock = testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
-            stop::stop(nodes, launcher.stop_limit, &mut line).await.map_err(failed_file)
+            let _lock = chosen.testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
+            let nodes = chosen.nodes.clone();
+            stop::stop(nodes, launcher.stop_limit, &mut line).await.map_err(failed_file)?;
+            chosen.done("stop", format);
+            Ok(())
         }
-        TestnetCommand::Wipe(args) => wipe(&home, &args, format).await,
-        TestnetCommand::Start(args) => start(&home, &args, false).await,
-        TestnetCommand::Restart(args) => start(&home, &args, true).await,
+        TestnetCommand::Wipe(args) => wipe(&home, args, format).await,
+        TestnetCommand::Corrupt(args) => damage::corrupt(&home, args, format).await,
+        TestnetCommand::TruncateJournal(args) => damage::truncate(&home, args, format).await,
+        TestnetCommand::Start(args) => start(&home, args, false, format).await,
+        TestnetCommand::Restart(args) => start(&home, args, true, format).await,
         TestnetCommand::Pause(args) => {
-            stop::pause(&args.select(&home)?.1, &mut line).map_err(failed_file)
+            let chosen = args.choose(&home).await?;
+            stop::pause(&chosen.nodes, &mut line).map_err(failed_file)?;
+            chosen.done("pause", format);
+            Ok(())
         }
         TestnetCommand::Resume(args) => {
-            stop::resume(&args.select(&home)?.1, &mut line).map_err(failed_file)
+            let chosen = args.choose(&home).await?;
+            stop::resume(&chosen.nodes, &mut line).map_err(failed_file)?;
+            chosen.done("resume", format);
+            Ok(())
         }
+        TestnetCommand::Env(args) => env::run(&home, &args, format),
+        TestnetCommand::Export(command) => export::run(&home, command, format),
         TestnetCommand::Fault(command) => fault::run(&home, command, format).await,
         TestnetCommand::Heal(args) => fault::heal(&home, &args, format).await,
         TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
@@ -274,10 +266,16 @@ async fn down(home: &Home, args: DownArgs) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn start(home: &Home, args: &StartArgs, stop_first: bool) -> Result<(), Failed> {
+async fn start(
+    home: &Home,
+    args: StartArgs,
+    stop_first: bool,
+    format: Format,
+) -> Result<(), Failed> {
     args.faults.faults()?; // refused here rather than by each node
     let interrupt = Interrupt::expect()?;
-    let (testnet, nodes) = args.nodes.select(home)?;
+    let chosen = args.nodes.choose(home).await?;
+    let (testnet, nodes) = (&chosen.testnet, chosen.nodes.clone());
     let launcher = Launcher { node_arguments: args.faults.to_arguments(), ..launcher()? };
     let _lock = testnet.lock(launcher.lock_limit()).await.map_err(failed_open)?;
     if stop_first {
@@ -293,53 +291,24 @@ async fn start(home: &Home, args: &StartArgs, stop_first: bool) -> Result<(), Fa
             }
         }
     }
-    start::start(&testnet, &launcher, nodes, interrupt.comes(), &mut line)
+    start::start(testnet, &launcher, nodes, interrupt.comes(), &mut line)
         .await
-        .map_err(|error| failed_start(&error))
-}
-
-async fn wipe(home: &Home, args: &Nodes, format: Format) -> Result<(), Failed> {
-    let (testnet, nodes) = args.select(home)?;
-    let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
-    stop::wipe(&nodes, &mut line).await.map_err(failed_file)?;
-    show::wiped(&testnet, &nodes, format);
+        .map_err(|error| failed_start(&error))?;
+    chosen.done(if stop_first { "restart" } else { "start" }, format);
     Ok(())
 }
 
-async fn logs(home: &Home, args: LogsArgs) -> Result<(), Failed> {
-    let testnet = args.testnet.open(home)?;
-    let nodes = testnet.select(&args.nodes).map_err(failed_open)?;
-    let several = nodes.len() > 1;
-    let mut logs = Logs::of(&nodes);
-    let mut lines = logs.read().map_err(failed_file)?;
-    let wanted = args.lines.unwrap_or(if args.follow { 20 } else { usize::MAX });
-    lines.drain(..lines.len().saturating_sub(wanted));
-    loop {
-        for line in &lines {
-            if several {
-                anstream::println!("{:<3} | {}", line.node, line.text);
-            } else {
-                anstream::println!("{}", line.text);
-            }
-        }
-        if !args.follow {
-            return Ok(());
-        }
-        lines = logs.next().await.map_err(failed_file)?;
-    }
+async fn wipe(home: &Home, args: Nodes, format: Format) -> Result<(), Failed> {
+    let chosen = args.choose(home).await?;
+    let _lock = chosen.testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
+    stop::wipe(&chosen.nodes, &mut line).await.map_err(failed_file)?;
+    show::wiped(&chosen, format);
+    Ok(())
 }
 
 impl Named {
     fn open(&self, home: &Home) -> Result<Testnet, Failed> {
         Testnet::open(home, self.name.as_deref()).map_err(failed_open)
-    }
-}
-
-impl Nodes {
-    fn select(&self, home: &Home) -> Result<(Testnet, Vec<atoll_testnet::Node>), Failed> {
-        let testnet = self.testnet.open(home)?;
-        let nodes = testnet.select(&self.which.nodes).map_err(failed_open)?;
-        Ok((testnet, nodes))
     }
 }
 

@@ -33,6 +33,29 @@ impl Clock for SystemClock {
     }
 }
 
+/// The machine's clocks, with a wall clock that somebody has set wrong.
+#[derive(Default)]
+pub struct SkewedClock {
+    ahead_ms: AtomicI64,
+}
+
+impl SkewedClock {
+    /// The wall clock shows so much more than the machine's from now on; negative: less, zero: the same.
+    pub fn set_ahead(&self, ms: i64) {
+        self.ahead_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SkewedClock {
+    fn now(&self) -> Instant {
+        SystemClock.now()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        SystemClock.wall_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
+    }
+}
+
 /// A wall clock that starts where it is told, follows the runtime's time, and can be made to jump and to drift.
 pub struct SimulatedClock {
     started: Instant,
@@ -75,5 +98,27 @@ impl Clock for SimulatedClock {
         let drifted = since / 1000 * self.drift_ppm.load(Ordering::Relaxed) / 1000;
         let off = since + drifted + self.jumped_ms.load(Ordering::Relaxed);
         self.wall_ms_at_start.saturating_add_signed(off)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that was set wrong is off by so much, either way, and right again when it is set right.
+    #[test]
+    fn a_clock_that_was_set_wrong() {
+        let clock = SkewedClock::default();
+        for ahead_ms in [3_600_000, -3_600_000, 0] {
+            clock.set_ahead(ahead_ms);
+            let before = SystemClock.wall_ms();
+            let shown = clock.wall_ms();
+            let after = SystemClock.wall_ms();
+            let right =
+                before.saturating_add_signed(ahead_ms)..=after.saturating_add_signed(ahead_ms);
+            assert!(right.contains(&shown), "{shown} is not in {right:?}");
+        }
+        clock.set_ahead(i64::MIN);
+        assert_eq!(clock.wall_ms(), 0);
     }
 }

@@ -5,8 +5,8 @@
 //! somebody changes the file, which is read again a few times a second. Times that a fault names are kept here, by the true
 //! clock.
 //!
-//! Each fault has a **seam** that obeys it: free space and held steps in [`crate::storage::faulty`], links at the socket
-//! ([`atoll_transport::link_faults`]). A list that asks for
+//! Each fault has a **seam** that obeys it: free space, slow syncs and held steps in [`crate::storage::faulty`], links at the
+//! socket ([`atoll_transport::link_faults`]), the wall clock in [`SkewedClock`]. A list that asks for
 //! more than there are seams for is refused as a whole, in `unbearable`: silence would look like a node that bore it.
 
 use std::{
@@ -22,15 +22,25 @@ use atoll_transport::{
 };
 use atoll_wire::{ErrorCode, Failure, FaultList, FaultsReport, FaultsRequest, Reply};
 
-use crate::{Clock, Node, node::failed, storage::faulty::Faults};
+use crate::{Clock, Node, SkewedClock, node::failed, storage::faulty::Faults};
 
 /// What a node was told to bear, and whoever obeys.
 pub struct StandingFaults {
     file: PathBuf,
     clock: Arc<dyn Clock>,
-    store: Arc<Faults>,
-    links: Arc<LinkFaults>,
+    seams: Seams,
     list: Mutex<FaultList>,
+}
+
+/// Whoever obeys.
+#[derive(Clone)]
+pub struct Seams {
+    /// The disk.
+    pub store: Arc<Faults>,
+    /// What is sent to other nodes.
+    pub links: Arc<LinkFaults>,
+    /// The clock that the node goes by.
+    pub clock: Arc<SkewedClock>,
 }
 
 impl StandingFaults {
@@ -42,10 +52,9 @@ impl StandingFaults {
     pub fn open(
         file: PathBuf,
         clock: Arc<dyn Clock>,
-        store: Arc<Faults>,
-        links: Arc<LinkFaults>,
+        seams: Seams,
     ) -> Result<Arc<StandingFaults>, String> {
-        let standing = StandingFaults { file, clock, store, links, list: Mutex::default() };
+        let standing = StandingFaults { file, clock, seams, list: Mutex::default() };
         standing.read()?;
         Ok(Arc::new(standing))
     }
@@ -106,23 +115,23 @@ impl StandingFaults {
     /// Tells every seam what is so now.
     fn obey(&self, list: FaultList) {
         let so = list.at(self.clock.wall_ms());
-        self.store.pretend_free(so.free_bytes);
-        self.store.hold(so.hold);
-        self.links.command(list.seed, &list.links); // which keeps their times by itself
+        let Seams { store, links, clock } = &self.seams;
+        store.pretend_free(so.free_bytes);
+        store.slow(Duration::from_millis(so.slow_ms.unwrap_or(0).into()));
+        store.hold(so.hold);
+        clock.set_ahead(so.clock_ahead_ms.unwrap_or(0));
+        links.command(list.seed, &list.links); // which keeps their times by itself
         *self.list.lock().expect("no panic holds it") = list;
     }
 }
 
 /// Refuses faults that have no seam.
 fn unbearable(list: &FaultList) -> Result<(), String> {
-    let asked = [
-        ("a slow disk", list.disk.is_some()),
-        ("a clock that is off", list.clock.is_some()),
-        ("an expired certificate", list.certificate.is_some()),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
+    match list.certificate {
         None => Ok(()),
-        Some((fault, _)) => Err(format!("this version of atoll cannot bear {fault} on purpose")),
+        Some(_) => Err("a node cannot pretend that its certificate has expired: let it expire, with `atoll testnet fault \
+                        certs expire`"
+            .into()),
     }
 }
 
@@ -161,11 +170,11 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 #[cfg(test)]
 mod tests {
     use atoll_ring::NodeId;
-    use atoll_wire::faults::{ClockFault, Step, When};
+    use atoll_wire::faults::{CertificateFault, ClockFault, Step, When};
 
     use super::*;
     use crate::{
-        SimulatedClock,
+        SimulatedClock, SystemClock,
         storage::{Room, Store as _, faulty::FaultyStore, memory::MemoryStore},
     };
 
@@ -173,6 +182,7 @@ mod tests {
     struct House {
         folder: tempfile::TempDir,
         clock: Arc<SimulatedClock>,
+        skewed: Arc<SkewedClock>,
         store: FaultyStore,
         faults: Arc<Faults>,
         standing: Arc<StandingFaults>,
@@ -187,10 +197,11 @@ mod tests {
             let store = FaultyStore::new(Arc::new(memory), faults.clone());
             let clock = Arc::new(SimulatedClock::starting_at(1000));
             let file = folder.path().join("faults.toml");
-            let links = Arc::new(LinkFaults::new(NodeId(1)));
-            let standing = StandingFaults::open(file, clock.clone(), faults.clone(), links);
+            let seams = seams(faults.clone());
+            let skewed = seams.clock.clone();
+            let standing = StandingFaults::open(file, clock.clone(), seams);
             let standing = standing.expect("nothing is there");
-            House { folder, clock, store, faults, standing }
+            House { folder, clock, skewed, store, faults, standing }
         }
 
         fn file(&self) -> PathBuf {
@@ -210,6 +221,10 @@ mod tests {
         fn held(&self) -> [bool; 4] {
             Step::ALL.map(|step| self.faults.holds(step))
         }
+    }
+
+    fn seams(store: Arc<Faults>) -> Seams {
+        Seams { store, links: Arc::new(LinkFaults::new(NodeId(1))), clock: Arc::default() }
     }
 
     fn list(text: &str) -> FaultList {
@@ -259,13 +274,31 @@ mod tests {
         house.standing.command(commanded.clone()).expect("can be borne");
         assert_eq!(house.free_bytes(), 7);
         assert_eq!(house.standing.report(), FaultsReport { list: commanded, wall_ms: 1000 });
-        let links = Arc::new(LinkFaults::new(NodeId(1)));
-        let again = StandingFaults::open(house.file(), house.clock.clone(), Faults::new(), links);
+        let seams = seams(Faults::new());
+        let again = StandingFaults::open(house.file(), house.clock.clone(), seams);
         let again = again.expect("written");
         assert_eq!(again.report(), house.standing.report());
         house.standing.command(FaultList::default()).expect("can be borne");
         assert_eq!(house.free_bytes(), 100);
         assert_eq!(fs::read_dir(house.folder.path()).expect("there").count(), 0);
+    }
+
+    /// The clock is off as long as the list says so, and faults keep their times by the true one all the same.
+    #[tokio::test]
+    async fn a_clock_is_off_while_the_list_says_so() {
+        let house = House::new();
+        let off = || {
+            let (shown, right) = (house.skewed.wall_ms(), SystemClock.wall_ms());
+            shown.abs_diff(right) > 3_000_000 // less than an hour, for a machine that is set meanwhile
+        };
+        assert!(!off());
+        for ahead in ["3600000", "-3600000"] {
+            house.standing.command(list(&format!("[clock]\nahead_ms = {ahead}"))).expect("borne");
+            assert!(off(), "{ahead}");
+            assert_eq!(house.standing.report().wall_ms, 1000);
+        }
+        house.standing.command(FaultList::default()).expect("borne");
+        assert!(!off());
     }
 
     /// A fault with times begins and ends by the clock, though nobody commands anything.
@@ -293,20 +326,18 @@ mod tests {
     async fn what_cannot_be_borne_is_refused() {
         let house = House::new();
         house.standing.command(list("free_bytes = 7")).expect("can be borne");
-        let off = FaultList {
-            clock: Some(ClockFault { ahead_ms: 5, when: None }),
-            ..FaultList::default()
-        };
+        let expired = CertificateFault { expired: true, when: None };
+        let expired = FaultList { certificate: Some(expired), ..FaultList::default() };
         let nonsense = FaultList {
             clock: Some(ClockFault { ahead_ms: 0, when: None }),
             ..FaultList::default()
         };
-        for (list, word) in [(off, "a clock that is off"), (nonsense, "not 0")] {
+        for (list, word) in [(expired, "certs expire"), (nonsense, "not 0")] {
             let failure = house.standing.command(list).expect_err("refused");
             assert_eq!(failure.code, ErrorCode::BadFaults);
             assert!(failure.detail.contains(word), "{}", failure.detail);
         }
-        assert!(!house.read("[clock]\nahead_ms = 5"));
+        assert!(!house.read("[certificate]\nexpired = true"));
         assert_eq!(house.standing.report().list, list("free_bytes = 7"));
         assert_eq!(house.free_bytes(), 7);
     }

@@ -38,7 +38,7 @@ pub mod run;
 pub mod storage;
 mod trace;
 
-pub use clock::{Clock, SimulatedClock, SystemClock};
+pub use clock::{Clock, SimulatedClock, SkewedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
 pub use faults::StandingFaults;
 pub use hints::HintLimits;

@@ -20,7 +20,8 @@ use atoll_transport::{
 use atoll_wire::Role;
 
 use crate::{
-    ConfigError, Node, NodeConfig, Parts, Past, StandingFaults, SystemClock,
+    Clock, ConfigError, Node, NodeConfig, Parts, Past, StandingFaults, SystemClock,
+    faults::Seams,
     membership::{MembershipLog as _, raft::RaftLog},
     storage::{
         Space, Store, StoreError,
@@ -136,15 +137,19 @@ pub async fn run(
     let directory = Directory::open(&config.data, first_view.cluster(), config.node, first_start)?;
     let engine = FjallStore::open(&directory.store())
         .map_err(|source| RunError::Engine { store: directory.store(), source })?;
-    let commanded = faults.clone();
-    let links = faults.is_some().then(|| Arc::new(LinkFaults::new(config.node)));
-    let (store, standing): (Arc<dyn Store>, _) = match (faults, &links) {
-        (Some(faults), Some(links)) => {
-            let standing = obey_file(directory.faults(), faults.clone(), links.clone())?;
-            (Arc::new(FaultyStore::new(Arc::new(engine), faults)), Some(standing))
+    let seams = faults.map(|store| Seams {
+        store,
+        links: Arc::new(LinkFaults::new(config.node)),
+        clock: Arc::default(),
+    });
+    let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) = match &seams {
+        None => (Arc::new(engine), Arc::new(SystemClock)),
+        Some(seams) => {
+            let store = FaultyStore::new(Arc::new(engine), seams.store.clone());
+            (Arc::new(store), seams.clock.clone())
         }
-        (None, _) | (_, None) => (Arc::new(engine), None),
     };
+    let standing = seams.clone().map(|seams| obey_file(directory.faults(), seams)).transpose()?;
     let (disk, writer) = Disk::on_thread(store.clone(), Some(directory.mark()?))
         .map_err(|error| storage_failed(store.clone(), error))?;
     let view = match stored_view(&*store)? {
@@ -156,9 +161,9 @@ pub async fn run(
         None => first_view,
     };
 
-    let bound = match links {
+    let bound = match &seams {
         None => Quic::bind(config.listen, &identity),
-        Some(links) => Quic::bind_with_faults(config.listen, &identity, links),
+        Some(seams) => Quic::bind_with_faults(config.listen, &identity, seams.links.clone()),
     };
     let quic = bound.map_err(|source| cannot_listen(&config, &directory, source))?;
     let peers = Peers::new(quic.clone(), Role::Node, Some(config.node));
@@ -174,7 +179,7 @@ pub async fn run(
         transport: peers.clone(),
         log: log.clone(),
         disk: disk.clone(),
-        clock: Arc::new(SystemClock),
+        clock,
         past: match directory.lost() {
             Some(why) => Past::Lost(why),
             None if directory.is_new() => Past::None,
@@ -188,8 +193,8 @@ pub async fn run(
     .await
     .map_err(|error| storage_failed(store.clone(), error))?;
     directory.settle()?;
-    if let Some(faults) = commanded {
-        node.obey(faults);
+    if let Some(seams) = seams {
+        node.obey(seams.store);
     }
     let following = standing.map(|standing| {
         node.allow_faults(standing.clone());
@@ -263,13 +268,9 @@ fn cannot_listen(config: &NodeConfig, directory: &Directory, source: io::Error) 
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
 /// Obeys the file of faults from now on.
-fn obey_file(
-    path: PathBuf,
-    store: Arc<Faults>,
-    links: Arc<LinkFaults>,
-) -> Result<Arc<StandingFaults>, RunError> {
+fn obey_file(path: PathBuf, seams: Seams) -> Result<Arc<StandingFaults>, RunError> {
     tracing::warn!(file = %path.display(), "may be broken on purpose");
-    StandingFaults::open(path.clone(), Arc::new(SystemClock), store, links)
+    StandingFaults::open(path.clone(), Arc::new(SystemClock), seams)
         .map_err(|reason| RunError::Faults { path, reason })
 }
 

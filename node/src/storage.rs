@@ -5,11 +5,13 @@
 //! [`faulty::FaultyStore`] breaks either on command. [`commit::Disk`] gathers writes, applies and syncs them together and
 //! only then lets them be acknowledged. [`record`] is one key's row with its checksum, [`meta`] one of the node's own,
 //! [`summary`] what is said of a record beside it, [`rows`] how rows are named, [`mark`] remembers the last commit outside
-//! the store, [`directory`] is what else lies in the data directory.
+//! the store, [`directory`] is what else lies in the data directory, and
+//! [`damage`] what may be done to it on purpose.
 
 use bytes::Bytes;
 
 pub mod commit;
+pub mod damage;
 pub mod directory;
 pub mod faulty;
 pub mod fjall;

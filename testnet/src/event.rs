@@ -78,6 +78,16 @@ pub enum Event {
         /// Which node.
         node: NodeId,
     },
+    /// The certificate of a node has expired, as asked.
+    CertificateExpired {
+        /// Which node.
+        node: NodeId,
+    },
+    /// The certificate of a node is good again.
+    CertificateRenewed {
+        /// Which node.
+        node: NodeId,
+    },
     /// There was nothing to stop, kill, pause or resume.
     NotRunning {
         /// Which node.

@@ -1,8 +1,8 @@
 //! What is broken on purpose in a testnet: read from its nodes, changed, and put back.
 //!
 //! Each node keeps a list of its own ([`FaultList`]). A node that runs is asked and told over the wire, and its answer means
-//! that it is so; of one that does not run, or is paused, the file in its data directory is read and written, and takes
-//! effect when it runs. There is no third way: whoever can be reached by neither is an error.
+//! that it is so; of one that does not run, is paused, or has a certificate that has expired, the file in its data directory is read
+//! and written, and takes effect when the node reads it. There is no third way: whoever can be reached by neither is an error.
 //!
 //! [`change`] is all or nothing as far as the nodes allow it: everything is read and checked before anything is written, and
 //! if some cannot be told the others get back what they had. [`links`] says what a wish means for the links of each node.
@@ -14,6 +14,7 @@ use atoll_wire::{ErrorCode, FaultList, FaultListError, FaultsRequest, Reply, Req
 use tokio::task::JoinSet;
 
 use crate::{
+    certificates,
     files::{self, FileError},
     node::{Condition, Node},
     probe::{Probe, ProbeError},
@@ -44,6 +45,8 @@ pub enum Place {
     FileOfStopped,
     /// The node is paused: it takes effect when it goes on.
     FileOfPaused,
+    /// The node runs, and nobody can speak to it: its certificate has expired. It reads its file a few times a second.
+    FileOfExpired,
 }
 
 /// Why nothing is broken, or not all that should be.
@@ -181,9 +184,9 @@ async fn tell(testnet: &Testnet, lists: Vec<(Node, FaultList)>) -> Result<Told, 
     let probe = Probe::open(testnet)?;
     let mut telling = JoinSet::new();
     for (node, list) in lists {
-        let probe = probe.clone();
+        let (probe, testnet) = (probe.clone(), testnet.clone());
         telling.spawn(async move {
-            let outcome = tell_one(&node, list, &probe).await;
+            let outcome = tell_one(&testnet, &node, list, &probe).await;
             (node, outcome)
         });
     }
@@ -192,8 +195,13 @@ async fn tell(testnet: &Testnet, lists: Vec<(Node, FaultList)>) -> Result<Told, 
     Ok(told)
 }
 
-async fn tell_one(node: &Node, list: FaultList, probe: &Probe) -> Result<Standing, String> {
-    let place = place(node).map_err(|error| error.to_string())?;
+async fn tell_one(
+    testnet: &Testnet,
+    node: &Node,
+    list: FaultList,
+    probe: &Probe,
+) -> Result<Standing, String> {
+    let place = place(testnet, node).map_err(|error| error.to_string())?;
     if place != Place::InForce {
         write_file(node, &list).map_err(|error| error.to_string())?;
         return Ok(Standing { node: node.id, list, place });
@@ -209,7 +217,7 @@ async fn tell_one(node: &Node, list: FaultList, probe: &Probe) -> Result<Standin
 async fn read_one(testnet: &Testnet, node: &Node, probe: &Probe) -> Result<Standing, FaultError> {
     let not_allowed =
         || FaultError::NotAllowed { testnet: testnet.name().to_owned(), node: node.id };
-    let place = place(node)?;
+    let place = place(testnet, node)?;
     if place != Place::InForce {
         // nobody would obey the file
         if !testnet.asked().allow_faults {
@@ -228,8 +236,11 @@ async fn read_one(testnet: &Testnet, node: &Node, probe: &Probe) -> Result<Stand
     }
 }
 
-fn place(node: &Node) -> Result<Place, FileError> {
+fn place(testnet: &Testnet, node: &Node) -> Result<Place, FileError> {
     Ok(match node.condition()? {
+        Condition::Running(_) if certificates::has_expired(testnet, node).unwrap_or(false) => {
+            Place::FileOfExpired
+        }
         Condition::Running(_) => Place::InForce,
         Condition::Paused(_) => Place::FileOfPaused,
         Condition::Stopped | Condition::Dead => Place::FileOfStopped,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $ATOLL_HOME            default $XDG_STATE_HOME/atoll, else ~/.local/state/atoll
-//! ├── current            name of the testnet started last
+//! ├── current            name of the testnet started last; `ATOLL_TESTNET` speaks louder
 //! └── testnets
 //!     ├── dev            a folder with everything of that testnet
 //!     └── big ─▶ /data   made with --dir: a link to where it lives
@@ -19,6 +19,8 @@ use crate::{files, files::FileError};
 #[derive(Clone, Debug)]
 pub struct Home {
     folder: PathBuf,
+    /// The testnet that is meant where none is named.
+    meant: Option<String>,
 }
 
 /// Why a name leads nowhere. Each text ends with the mend.
@@ -91,7 +93,8 @@ impl Home {
             .or_else(|| set("XDG_STATE_HOME").map(|state| state.join("atoll")))
             .or_else(|| set("HOME").map(|home| home.join(".local/state/atoll")))
             .ok_or(HomeError::Nowhere)?;
-        Home::at(&folder)
+        let meant = env::var("ATOLL_TESTNET").ok().filter(|name| !name.is_empty());
+        Ok(Home { meant, ..Home::at(&folder)? })
     }
 
     /// A home in this folder, which need not exist yet.
@@ -101,7 +104,7 @@ impl Home {
     pub fn at(folder: &Path) -> Result<Home, HomeError> {
         // nodes are recognised by the absolute path of their configuration
         let folder = std::path::absolute(folder).map_err(FileError::of("find", folder))?;
-        Ok(Home { folder })
+        Ok(Home { folder, meant: None })
     }
 
     /// Where it is. It need not exist yet.
@@ -128,14 +131,19 @@ impl Home {
         }
     }
 
-    /// The testnet that is meant: the one named, else the one started last, else the only one.
+    /// The testnet that `ATOLL_TESTNET` names for whoever names none; it need not exist.
+    pub fn meant(&self) -> Option<&str> {
+        self.meant.as_deref()
+    }
+
+    /// The testnet that is meant: the one named, else that of `ATOLL_TESTNET`, else the one started last, else the only one.
     ///
     /// # Errors
     /// See [`HomeError`].
     pub fn pick(&self, name: Option<&str>) -> Result<String, HomeError> {
         let names = self.names()?;
         let known = |name: &String| names.contains(name);
-        match name.map(str::to_owned) {
+        match name.or(self.meant()).map(str::to_owned) {
             Some(name) if known(&name) => Ok(name),
             Some(name) if !names.is_empty() => Err(HomeError::Unknown { name, names }),
             Some(_) => Err(HomeError::NoneKnown),

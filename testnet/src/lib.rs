@@ -6,8 +6,8 @@
 //!
 //! Read [`up`](up()) first; it calls everything else in the order of time. [`asked`] is what a user can choose and is
 //! written down for good, [`ports`] where the nodes listen, `papers` what they need in writing, [`start`] and [`stop`]
-//! their processes. [`grow`] adds and retires nodes of a testnet that runs. [`process`] is why a stale pid is never killed. [`home`] turns names into folders and is what
-//! the other commands ask for the profile of a cluster. Progress is told as [`Event`]s; whoever calls prints.
+//! their processes; [`select`] is which nodes a command means. [`grow`] adds and retires nodes of a testnet that runs. [`process`] is why a stale pid is never killed. [`home`] turns names into folders and is what
+//! the other commands ask for the profile of a cluster, [`export`] the way out to real hosts. Progress is told as [`Event`]s; whoever calls prints.
 //!
 //! [`Settling`] is the odd one out: it asks the nodes of any cluster what they hold when a load is over, for the judges of its
 //! history.
@@ -18,9 +18,11 @@
 use atoll_papers::files;
 
 pub mod asked;
+pub mod certificates;
 mod claim;
 mod down;
 mod event;
+pub mod export;
 pub mod faults;
 mod greet;
 pub mod grow;
@@ -33,6 +35,7 @@ mod poll;
 pub mod ports;
 mod probe;
 pub mod process;
+pub mod select;
 mod settle;
 pub mod start;
 pub mod status;
@@ -54,6 +57,7 @@ pub use node::{Condition, Node};
 pub use papers::PapersError;
 pub use ports::NoPorts;
 pub use probe::{Probe, ProbeError};
+pub use select::{Chance, SelectError, Selection, Selector, Selectors};
 pub use settle::{SettleError, Settled, Settling};
 pub use start::{Launcher, StartError};
 pub use status::{NodeReport, State, status};

@@ -2,14 +2,19 @@
 //!
 //! Every line of a node begins with its time, so lines of several nodes can be put in order. A line without a time (a
 //! panic, a refused configuration) stays behind the line before it.
+//!
+//! [`Logs::read`] orders what has come since the last look. Whoever follows for long may see a line of one node, and with the
+//! next look an earlier one of another. A [`TimeLine`] holds lines back for a moment, so that this does not happen.
 
 use std::{
     fs,
     io::{self, Read as _, Seek as _, SeekFrom},
     path::PathBuf,
+    time::Duration,
 };
 
 use atoll_ring::NodeId;
+use tokio::time::Instant;
 
 use crate::{files::FileError, node::Node, poll};
 
@@ -18,8 +23,21 @@ use crate::{files::FileError, node::Node, poll};
 pub struct Line {
     /// Whose.
     pub node: NodeId,
+    /// When: its own time, or that of the line before it; empty if there is none.
+    pub time: String,
     /// Without its end.
     pub text: String,
+}
+
+impl Line {
+    /// The text without the time it begins with.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        match time_of(&self.text) {
+            Some(time) => self.text.split_once(time).map_or("", |(_, words)| words.trim_start()),
+            None => &self.text,
+        }
+    }
 }
 
 /// Reads the logs of some nodes from where it has stopped.
@@ -32,8 +50,13 @@ impl Logs {
     /// From the beginning of each log.
     #[must_use]
     pub fn of(nodes: &[Node]) -> Logs {
-        let tail =
-            |node: &Node| Tail { node: node.id, path: node.log(), read: 0, rest: Vec::new() };
+        let tail = |node: &Node| Tail {
+            node: node.id,
+            path: node.log(),
+            read: 0,
+            rest: Vec::new(),
+            time: String::new(),
+        };
         Logs { tails: nodes.iter().map(tail).collect() }
     }
 
@@ -44,16 +67,16 @@ impl Logs {
     pub fn read(&mut self) -> Result<Vec<Line>, FileError> {
         let mut lines = Vec::new();
         for tail in &mut self.tails {
-            let mut time = String::new();
-            for text in tail.read().map_err(FileError::of("read", &tail.path))? {
+            let texts = tail.read().map_err(FileError::of("read", &tail.path))?;
+            for text in texts {
                 if let Some(own) = time_of(&text) {
-                    own.clone_into(&mut time);
+                    own.clone_into(&mut tail.time);
                 }
-                lines.push((time.clone(), Line { node: tail.node, text }));
+                lines.push(Line { node: tail.node, time: tail.time.clone(), text });
             }
         }
-        lines.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(lines.into_iter().map(|(_, line)| line).collect())
+        lines.sort_by(|a, b| a.time.cmp(&b.time));
+        Ok(lines)
     }
 
     /// Waits for more lines.
@@ -78,7 +101,58 @@ struct Tail {
     read: u64,
     /// The beginning of a line whose end has not come yet.
     rest: Vec<u8>,
+    /// Of the last line that had one.
+    time: String,
 }
+
+/// Lines in the order of their times, also while more are coming.
+#[derive(Debug)]
+pub struct TimeLine {
+    logs: Logs,
+    /// By time, each with the moment at which it was seen.
+    held: Vec<(Instant, Line)>,
+}
+
+impl TimeLine {
+    /// Of these logs.
+    #[must_use]
+    pub fn of(logs: Logs) -> TimeLine {
+        TimeLine { logs, held: Vec::new() }
+    }
+
+    /// Waits for more lines, and for those that might come before them.
+    ///
+    /// # Errors
+    /// As [`Logs::read`].
+    pub async fn next(&mut self) -> Result<Vec<Line>, FileError> {
+        loop {
+            let now = Instant::now();
+            let read = self.logs.read()?;
+            self.hold(read, now);
+            let due = self.due(now);
+            if !due.is_empty() {
+                return Ok(due);
+            }
+            poll::pause().await;
+        }
+    }
+
+    fn hold(&mut self, lines: Vec<Line>, now: Instant) {
+        self.held.extend(lines.into_iter().map(|line| (now, line)));
+        self.held.sort_by(|(_, a), (_, b)| a.time.cmp(&b.time));
+    }
+
+    /// The last line that was held for long enough, and all before it.
+    fn due(&mut self, now: Instant) -> Vec<Line> {
+        let is_due = |(seen, _): &(Instant, Line)| now >= *seen + HELD_FOR;
+        let count = self.held.iter().rposition(is_due).map_or(0, |last| last + 1);
+        self.held.drain(..count).map(|(_, line)| line).collect()
+    }
+}
+
+/// How long a line is held back. A node writes a line at once when it has taken its time, and all logs are read within
+/// milliseconds; a node that was paused between the two is the only one to come later, and then it comes as it comes.
+const HELD_FOR: Duration = Duration::from_millis(300);
 
 impl Tail {
     fn read(&mut self) -> io::Result<Vec<String>> {
@@ -155,5 +229,40 @@ mod tests {
         check(&mut logs, &[]);
         fs::write(nodes[0].log(), "again\n").unwrap();
         check(&mut logs, &["n1 again"]);
+    }
+
+    /// A line that is seen late is put before later ones that are still held, and nothing waits for longer than it must.
+    #[test]
+    fn a_time_line_holds_back() {
+        let mut line = TimeLine::of(Logs::of(&[]));
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let said = |node, time: &str| Line {
+            node: NodeId(node),
+            time: time.to_owned(),
+            text: format!("{time} of n{node}"),
+        };
+        let due = |line: &mut TimeLine, ms| -> Vec<String> {
+            line.due(at(ms)).into_iter().map(|line| line.text).collect()
+        };
+        line.hold(vec![said(1, "02"), said(1, "04")], at(0));
+        line.hold(vec![said(2, "01"), said(2, "03")], at(200));
+        assert!(due(&mut line, 299).is_empty());
+        line.hold(vec![said(3, "05")], at(299));
+        assert_eq!(due(&mut line, 300), ["01 of n2", "02 of n1", "03 of n2", "04 of n1"]);
+        assert!(due(&mut line, 598).is_empty());
+        assert_eq!(due(&mut line, 599), ["05 of n3"]);
+    }
+
+    /// A line without its time, coloured or not; one without a time is all words.
+    #[test]
+    fn words_of_a_line() {
+        let words = |text: &str| {
+            let line = Line { node: NodeId(1), time: String::new(), text: text.to_owned() };
+            line.words().to_owned()
+        };
+        assert_eq!(words("2026-11-21T02:00:01.000000Z  INFO ready"), "INFO ready");
+        assert_eq!(words("thread panicked"), "thread panicked");
+        assert_eq!(words("  because"), "  because");
     }
 }

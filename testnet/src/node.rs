@@ -66,6 +66,12 @@ impl Node {
         self.folder.join("log")
     }
 
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// Its configuration, which is also the mark of its process.
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.join("node.toml")
@@ -125,7 +131,7 @@ impl Node {
 
     /// Removes the data of a node that nobody has used yet: a first start that was cut short can leave half a store.
     pub(crate) fn begin_anew(&self) -> Result<(), FileError> {
-        files::remove(&self.folder.join("data"))?;
+        files::remove(&self.data())?;
         files::remove(&self.was_ready())
     }
 
@@ -136,7 +142,7 @@ impl Node {
 
     /// Removes all that the node has stored, as if its disk had been exchanged. Its papers stay, and what it shall bear.
     pub(crate) fn wipe(&self) -> Result<(), FileError> {
-        let data = self.folder.join("data");
+        let data = self.data();
         let entries = match fs::read_dir(&data) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(FileError::of("read", &data))?,

@@ -95,7 +95,7 @@ pub(crate) fn seeds(testnet: &Testnet) -> Result<(), FileError> {
 }
 
 /// For a testnet that is never stopped a year is long; a stopped one gets new certificates anyway.
-const VALID: Duration = Duration::from_secs(365 * 86_400);
+pub(crate) const VALID: Duration = Duration::from_secs(365 * 86_400);
 
 #[cfg(test)]
 mod tests {

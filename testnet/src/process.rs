@@ -143,11 +143,17 @@ impl Seen {
         Seen::from_ps(&String::from_utf8_lossy(&output.stdout))
     }
 
-    /// `PID (NAME) STATE …`; the start is the 22nd field. The name may contain anything, also `)`.
+    /// `PID (NAME) STATE …`; the number of threads is the 20th field, the start the 22nd. The name may contain anything, also
+    /// `)`.
+    ///
+    /// The state is that of the first thread. It may be over while another one is in the kernel still, for an fsync: until that
+    /// is over, too, the process has its files and their locks.
     fn from_stat(stat: &str) -> Option<Seen> {
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        let started = fields.nth(22 - 4)?.to_owned();
+        let threads: u32 = fields.nth(20 - 4)?.parse().ok()?;
+        let state = if state == 'Z' && threads > 1 { 'D' } else { state };
+        let started = fields.nth(22 - 21)?.to_owned();
         Some(Seen { started, state, command: Vec::new() })
     }
 
@@ -262,6 +268,11 @@ mod tests {
         let seen = Seen::from_stat(stat).unwrap();
         assert_eq!((seen.state, seen.started.as_str()), ('S', "98127"));
         assert_eq!(Seen::from_stat("77 (a) S 1 77"), None);
+        // killed, and a thread of it has still something to do in the kernel: not gone yet
+        for (threads, state) in [("9", 'D'), ("1", 'Z')] {
+            let stat = stat.replace(") S ", ") Z ").replace(" 0 9 0 ", &format!(" 0 {threads} 0 "));
+            assert_eq!(Seen::from_stat(&stat).unwrap().state, state);
+        }
 
         let line = "Ss+  Fri Nov 21 02:01:00 2026 /bin/atoll node run --config /x/n1/node.toml\n";
         let seen = Seen::from_ps(line).unwrap();

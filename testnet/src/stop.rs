@@ -86,19 +86,27 @@ pub async fn kill(nodes: &[Node], hear: Hear<'_>) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Takes the disks of these nodes away: kills those that run, and removes what they have stored. The testnet's lock must be
-/// held, or one of them may be started meanwhile.
+/// Kills those of these nodes that run or are paused; who does not run is no news.
 ///
 /// # Errors
-/// As [`stop`], and files that cannot be removed.
-pub async fn wipe(nodes: &[Node], hear: Hear<'_>) -> Result<(), FileError> {
+/// As [`stop`].
+pub async fn kill_running(nodes: &[Node], hear: Hear<'_>) -> Result<(), FileError> {
     let mut running = Vec::new();
     for node in nodes {
         if let Condition::Running(_) | Condition::Paused(_) = node.condition()? {
             running.push(node.clone());
         }
     }
-    kill(&running, hear).await?;
+    kill(&running, hear).await
+}
+
+/// Takes the disks of these nodes away: kills those that run, and removes what they have stored. The testnet's lock must be
+/// held, or one of them may be started meanwhile.
+///
+/// # Errors
+/// As [`stop`], and files that cannot be removed.
+pub async fn wipe(nodes: &[Node], hear: Hear<'_>) -> Result<(), FileError> {
+    kill_running(nodes, hear).await?;
     for node in nodes {
         node.wipe()?;
         hear(Event::Wiped { node: node.id });

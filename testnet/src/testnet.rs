@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use atoll_ring::NodeId;
+use atoll_ring::{Member, NodeId};
 
 use crate::{
     asked::{Asked, AskedError},
@@ -152,6 +152,13 @@ impl Testnet {
     #[must_use]
     pub fn profile(&self) -> PathBuf {
         self.folder.join(PROFILE)
+    }
+
+    /// All its nodes, as members of a first view.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let mut members = self.grown.everybody(&self.asked);
+        members.retain(|member| !self.grown.gone.contains(&member.id));
+        members
     }
 
     /// All its nodes.

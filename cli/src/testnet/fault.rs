@@ -20,18 +20,20 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{
     Named, launcher,
     say::{failed_file, failed_open},
+    which,
 };
 use crate::{
     exit::{Exit, Failed},
     output::Format,
 };
 
+mod nodes;
 mod table;
 mod words;
 
 use words::{Bits, Delay, Group, Odds, Span};
 
-/// Break links between nodes, on purpose
+/// Break links between nodes, disks, clocks and certificates, on purpose
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -41,8 +43,11 @@ Examples:
   atoll testnet fault minority --for 30s             heals by itself
   atoll testnet fault slow n1 n2 40ms±10ms           +- is as good as ±; one node: all its links
   atoll testnet fault flaky 5% --for 5s --every 20s  five bad seconds, each twenty
+  atoll testnet fault disk slow n2 200ms             each fsync; or: disk full n2
+  atoll testnet fault clock n1 +1h                   or -5m
+  atoll testnet fault certs expire n1                and nobody accepts it any more
   atoll testnet fault ls
-  atoll testnet heal
+  atoll testnet heal                                 links; heal --all: disks, clocks and certificates too
 
 Only what nodes send to nodes is touched; clients reach every node as before. Each node keeps its faults and their
 times by itself, over restarts too. A later cut replaces all earlier ones, a later slow, flaky and so on the one
@@ -50,7 +55,7 @@ of the same links; different faults of a link add up.")]
 pub enum FaultCommand {
     /// Groups of nodes that do not hear each other; nodes that are not named are one group more
     Partition {
-        /// Nodes of one side, such as n1,n2
+        /// Nodes of one side, such as n1,n2 or zone:z1 or minority
         #[arg(value_name = "NODES", required = true)]
         groups: Vec<Group>,
         #[command(flatten)]
@@ -103,6 +108,14 @@ pub enum FaultCommand {
     },
     /// The latencies of three regions: zones if there are three, else nodes in turn; all nodes must be ready
     Wan3(How),
+    /// A disk is full or slow
+    #[command(subcommand)]
+    Disk(nodes::DiskCommand),
+    /// The wall clock of a node is off
+    Clock(nodes::ClockArgs),
+    /// Certificates expire, and are renewed
+    #[command(subcommand)]
+    Certs(nodes::CertsCommand),
     /// What is broken on purpose
     Ls(Named),
     /// Take the faults of all links away
@@ -161,8 +174,16 @@ pub enum OneWay {
 pub async fn run(home: &Home, command: FaultCommand, format: Format) -> Result<(), Failed> {
     match command {
         FaultCommand::Partition { groups, how } => {
-            let groups = groups.into_iter().map(|group| group.0).collect();
-            break_links(home, LinkWish::Partition(groups), "partition", &how, format).await
+            let testnet = how.testnet.open(home)?;
+            let mut sides = Vec::new();
+            for Group(words) in groups {
+                let nodes = match words {
+                    None => Vec::new(),
+                    Some(words) => which::choose_words(&testnet, vec![words]).await?,
+                };
+                sides.push(nodes.iter().map(|node| node.id).collect());
+            }
+            break_links(home, LinkWish::Partition(sides), "partition", &how, format).await
         }
         FaultCommand::Isolate { node, oneway, how } => {
             let way = oneway.map(|way| match way {
@@ -207,6 +228,9 @@ pub async fn run(home: &Home, command: FaultCommand, format: Format) -> Result<(
             all_ready(&how.testnet.open(home)?).await?;
             break_links(home, LinkWish::Wan3, "wan3", &how, format).await
         }
+        FaultCommand::Disk(command) => nodes::disk(home, command, format).await,
+        FaultCommand::Clock(args) => nodes::clock(home, args, format).await,
+        FaultCommand::Certs(command) => nodes::certs(home, command, format).await,
         FaultCommand::Ls(named) => ls(&named.open(home)?, format).await,
         FaultCommand::Heal(args) => heal(home, &args, format).await,
     }
@@ -216,6 +240,9 @@ pub async fn run(home: &Home, command: FaultCommand, format: Format) -> Result<(
 pub async fn heal(home: &Home, args: &HealArgs, format: Format) -> Result<(), Failed> {
     let testnet = args.testnet.open(home)?;
     let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
+    if args.all {
+        nodes::renew_expired(&testnet).await?;
+    }
     let nodes = testnet.nodes();
     let healed = faults::change(&testnet, &nodes, |_, list| match args.all {
         true => *list = FaultList::default(),
@@ -229,7 +256,7 @@ pub async fn heal(home: &Home, args: &HealArgs, format: Format) -> Result<(), Fa
 async fn ls(testnet: &Testnet, format: Format) -> Result<(), Failed> {
     let nodes = testnet.nodes();
     let standing = faults::read(testnet, &nodes).await.map_err(failed_fault)?;
-    table::ls(testnet, &standing, now_ms(), format);
+    table::ls(testnet, &standing, &nodes::expired(testnet)?, now_ms(), format);
     Ok(())
 }
 

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use atoll_testnet::{Condition, Home, NodeReport, State, Testnet};
 use serde::Serialize;
 
-use super::say::{failed_file, failed_home, failed_open};
+use super::{
+    say::{failed_file, failed_home, failed_open},
+    which::Chosen,
+};
 use crate::{
     exit::{Exit, Failed},
     output::{self, Format},
@@ -148,18 +151,21 @@ struct Wiped {
     schema: &'static str,
     name: String,
     nodes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
     next: String,
 }
 
 /// What to do after `atoll testnet wipe`.
-pub fn wiped(testnet: &Testnet, nodes: &[atoll_testnet::Node], format: Format) {
-    let names: Vec<String> = nodes.iter().map(|node| node.id.to_string()).collect();
-    let next = format!("atoll testnet restart {} --name {}", names.join(" "), testnet.name());
+pub fn wiped(chosen: &Chosen, format: Format) {
+    let name = chosen.testnet.name().to_owned();
+    let next = format!("atoll testnet restart {} --name {name}", chosen.names());
     match format {
         Format::Json => output::json(&Wiped {
             schema: "atoll.testnet-wipe/v1",
-            name: testnet.name().to_owned(),
-            nodes: names,
+            name,
+            nodes: chosen.list(),
+            seed: chosen.seed,
             next,
         }),
         Format::Table | Format::Plain => anstream::eprintln!("next: {next}"),

@@ -21,7 +21,7 @@ use crate::{
 /// Runs the command.
 pub async fn run(home: &Home, args: UpArgs, format: Format) -> Result<(), Failed> {
     let wish = Wish {
-        name: args.name,
+        name: args.name.or_else(|| home.meant().map(str::to_owned)),
         nodes: args.nodes,
         zones: args.zones,
         replicas: args.replicas,

@@ -5,8 +5,10 @@
 
 mod buckets;
 mod cluster;
+mod damage;
 mod dump;
 mod explain;
+mod export;
 mod failing_disk;
 mod faults;
 mod files;
@@ -17,8 +19,10 @@ mod kills;
 mod kinds;
 mod links;
 mod lost;
+mod node_faults;
 mod outage;
 mod refusals;
 mod repair;
+mod selectors;
 mod start;
 mod testnet;

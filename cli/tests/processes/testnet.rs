@@ -79,6 +79,7 @@ impl Testnet {
             .args(arguments)
             .env("ATOLL_HOME", self.home.path())
             .env_remove("ATOLL_CLUSTER")
+            .env_remove("ATOLL_TESTNET")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -12,6 +12,9 @@
 //! visible and may or may not outlive the process. From then on the disk stays broken: every write and sync fails. Reads
 //! go on.
 //!
+//! **A slow disk.** Each sync takes so much longer, in the thread that syncs, which is the writer's of `commit` and no other:
+//! reads and all that is answered without a disk go on as fast as before. A disk that is healed meanwhile is fast at once.
+//!
 //! **What is not simulated.** fjall has threads of its own that flush and merge tables. Their errors arise inside the
 //! engine, below this seam; it reports them with a later write or sync, which is where we would see them.
 
@@ -20,9 +23,10 @@ use std::{
     fmt,
     num::NonZeroU64,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Condvar, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 pub use atoll_wire::faults::Step;
@@ -45,6 +49,8 @@ pub struct Faults {
     broken: OnceLock<StoreError>,
     free_bytes: Mutex<Option<u64>>,
     held: Mutex<BTreeSet<Step>>,
+    slow: Mutex<Duration>,
+    slow_changed: Condvar,
 }
 
 /// What can fail.
@@ -86,6 +92,22 @@ impl Faults {
     /// So many bytes are free, whatever the file system says; `None`: what it says.
     pub fn pretend_free(&self, bytes: Option<u64>) {
         *self.free_bytes.lock().expect("no panic holds it") = bytes;
+    }
+
+    /// Each sync takes so much longer; zero: as long as it takes.
+    pub fn slow(&self, by: Duration) {
+        *self.slow.lock().expect("no panic holds it") = by;
+        self.slow_changed.notify_all();
+    }
+
+    /// Takes the time that a slow disk takes, or until it is another one.
+    fn linger(&self) {
+        let slow = self.slow.lock().expect("no panic holds it");
+        let by = *slow;
+        let same = |now: &mut Duration| *now == by;
+        if !by.is_zero() {
+            drop(self.slow_changed.wait_timeout_while(slow, by, same).expect("no panic holds it"));
+        }
     }
 
     /// These steps wait until told otherwise.
@@ -160,6 +182,7 @@ impl Store for FaultyStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        self.faults.linger();
         self.faults.meet(Deed::Sync)?;
         self.store.sync()
     }
@@ -221,6 +244,26 @@ mod tests {
                 assert_eq!(holds("n-th"), deed == Deed::Sync, "{deed} {n}");
             }
         }
+    }
+
+    /// A slow disk holds up who syncs and nobody else, and no longer than it is slow.
+    #[test]
+    fn a_slow_disk_is_fast_again_at_once() {
+        let faults = Faults::new();
+        let store = FaultyStore::new(Arc::new(MemoryStore::new()), faults.clone());
+        faults.slow(Duration::from_millis(1));
+        store.apply(&row("a")).and_then(|()| store.sync()).expect("whole");
+        faults.slow(Duration::from_secs(86_400));
+        std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| store.apply(&row("b")).and_then(|()| store.sync()));
+            while store.get(Space::Data, b"b").expect("whole").is_none() {
+                std::thread::yield_now();
+            }
+            assert_eq!(faults.count(Deed::Sync), 1, "the second one lingers");
+            faults.slow(Duration::ZERO); // before or after it began to linger
+            assert_eq!(syncing.join().expect("no panic"), Ok(()));
+        });
+        assert_eq!(faults.count(Deed::Sync), 2);
     }
 
     /// Faults may be commanded while the store is in use.

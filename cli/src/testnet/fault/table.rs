@@ -13,6 +13,7 @@ use atoll_testnet::{
 use atoll_wire::faults::{LinkFault, When};
 use serde::Serialize;
 
+use super::nodes::Broken;
 use crate::output::{self, Format};
 
 #[derive(Serialize)]
@@ -41,8 +42,15 @@ struct Line {
 }
 
 /// `atoll testnet fault ls`.
-pub fn ls(testnet: &Testnet, standing: &[Standing], now_ms: u64, format: Format) {
-    let faults: Vec<Line> = standing.iter().flat_map(|one| lines(one, now_ms)).collect();
+pub fn ls(
+    testnet: &Testnet,
+    standing: &[Standing],
+    expired: &[NodeId],
+    now_ms: u64,
+    format: Format,
+) {
+    let of_list = standing.iter().flat_map(|one| lines(one, now_ms));
+    let faults: Vec<Line> = of_list.chain(expired.iter().copied().map(expired_line)).collect();
     match format {
         Format::Json => output::json(&Listed {
             schema: "atoll.testnet-faults/v1",
@@ -58,6 +66,20 @@ pub fn ls(testnet: &Testnet, standing: &[Standing], now_ms: u64, format: Format)
     }
 }
 
+/// A certificate that has expired: for everybody, and until it is renewed.
+fn expired_line(node: NodeId) -> Line {
+    Line {
+        from: node.to_string(),
+        to: None,
+        fault: "certificate".to_owned(),
+        what: "expired".to_owned(),
+        state: "now",
+        since_ms: None,
+        until_ms: None,
+        every_ms: None,
+    }
+}
+
 /// Everything on the list of one node that is not over.
 fn lines(standing: &Standing, now_ms: u64) -> Vec<Line> {
     let Standing { node, list, place } = standing;
@@ -69,8 +91,11 @@ fn lines(standing: &Standing, now_ms: u64) -> Vec<Line> {
         state: match place {
             Place::FileOfStopped => "when started",
             Place::FileOfPaused => "when resumed",
-            Place::InForce if when.is_none_or(|when| when.is_at(now_ms)) => "now",
-            Place::InForce => "later",
+            // it reads its file: as good as told
+            Place::InForce | Place::FileOfExpired if when.is_none_or(|when| when.is_at(now_ms)) => {
+                "now"
+            }
+            Place::InForce | Place::FileOfExpired => "later",
         },
         since_ms: when.map(|when| when.from_ms),
         until_ms: when.and_then(|when| when.until_ms),
@@ -218,6 +243,29 @@ pub fn broken(
     }
 }
 
+/// What was just broken in nodes.
+pub fn broken_nodes(testnet: &Testnet, broken: &Broken, told: &[Standing], format: Format) {
+    let Broken { fault, what, when } = broken;
+    let next = format!("atoll testnet heal --all --name {}", testnet.name());
+    match format {
+        Format::Json => output::json(&Changed {
+            schema: "atoll.testnet-fault/v1",
+            name: testnet.name().to_owned(),
+            fault: format!("{fault}: {what}"),
+            links: Vec::new(),
+            until_ms: when.and_then(|when| when.until_ms),
+            every_ms: when.and_then(|when| when.every_ms),
+            nodes: nodes(told),
+            next,
+        }),
+        Format::Table | Format::Plain => {
+            anstream::eprintln!("  {fault}: {what}{}", lasting(*when));
+            say_nodes(told);
+            anstream::eprintln!("next: atoll testnet fault ls; {next}");
+        }
+    }
+}
+
 fn lasting(when: Option<When>) -> String {
     let Some(When { from_ms, until_ms: Some(until), every_ms }) = when else {
         return String::new();
@@ -265,12 +313,13 @@ fn takes_effect(place: Place) -> &'static str {
         Place::InForce => "now",
         Place::FileOfStopped => "when started",
         Place::FileOfPaused => "when resumed",
+        Place::FileOfExpired => "within a second",
     }
 }
 
 /// Where it is in force, and where it will be.
 fn say_nodes(told: &[Standing]) {
-    for place in [Place::InForce, Place::FileOfStopped, Place::FileOfPaused] {
+    for place in [Place::InForce, Place::FileOfExpired, Place::FileOfStopped, Place::FileOfPaused] {
         let there = told.iter().filter(|standing| standing.place == place);
         let names: Vec<String> = there.map(|standing| standing.node.to_string()).collect();
         if names.is_empty() {
@@ -280,6 +329,9 @@ fn say_nodes(told: &[Standing]) {
             Place::InForce => "in force on",
             Place::FileOfStopped => "not running, takes effect when started:",
             Place::FileOfPaused => "paused, takes effect when resumed:",
+            Place::FileOfExpired => {
+                "its certificate has expired, it reads its file within a second:"
+            }
         };
         anstream::eprintln!("  {says} {}", names.join(", "));
     }

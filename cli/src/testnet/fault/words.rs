@@ -2,12 +2,12 @@
 
 use std::{str::FromStr, time::Duration};
 
-use atoll_client::NodeId;
+use atoll_testnet::{Selectors, select::NoSelector};
 use atoll_wire::faults::Chance;
 
-/// Nodes of one side: `n1,n2`. May be empty here; a partition refuses that.
+/// Nodes of one side: `n1,n2`, `minority`. May be empty here; a partition refuses that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group(pub Vec<NodeId>);
+pub struct Group(pub Option<Selectors>);
 
 /// `40ms`, `40ms±10ms`, `40ms+-10`: the unit of the second may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +35,9 @@ impl FromStr for Group {
 
     fn from_str(text: &str) -> Result<Group, String> {
         if text.trim().is_empty() {
-            return Ok(Group(Vec::new()));
+            return Ok(Group(None));
         }
-        let node = |word: &str| {
-            word.trim().parse().map_err(|error| format!("{word:?}: {error}; such as n1,n2"))
-        };
-        text.split(',').map(node).collect::<Result<_, _>>().map(Group)
+        text.parse().map(|words| Group(Some(words))).map_err(|error: NoSelector| error.to_string())
     }
 }
 
@@ -162,8 +159,8 @@ mod tests {
             assert_eq!(bits(bad), None, "{bad:?}");
         }
         let group = |text: &str| text.parse().ok().map(|group: Group| group.0);
-        assert_eq!(group("n1,2"), Some(vec![NodeId(1), NodeId(2)]));
-        assert_eq!(group(""), Some(vec![]));
+        assert_eq!(group("n1,2"), Some("n1,n2".parse().ok()));
+        assert_eq!(group(""), Some(None));
         assert_eq!(group("n1,"), None);
         let span = |text: &str| text.parse().ok().map(|span: Span| span.0.as_millis());
         assert_eq!(span("1m30s"), Some(90_000));
