@@ -29,6 +29,7 @@ pub mod membership;
 mod memory;
 mod moves;
 pub mod node;
+mod pace;
 pub mod recovery;
 mod repair;
 mod replica;

@@ -42,6 +42,7 @@ use crate::{
     },
     memory::Memory,
     moves::{self, Moves},
+    pace::Pace,
     repair::{
         self, Repair, quarantine,
         scrub::{self, Scrubbed},
@@ -131,6 +132,7 @@ pub struct Node {
     liveness: Liveness,
     hedge: Hedge,
     measured: Measurements,
+    pace: Pace,
     traces: Traces,
     repair: Repair,
     moves: Moves,
@@ -219,6 +221,7 @@ impl Node {
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             measured: Measurements::default(),
+            pace: Pace::default(),
             traces: Traces::default(),
             repair,
             moves: Moves::default(),
@@ -421,6 +424,10 @@ impl Node {
 
     pub(crate) fn measured(&self) -> &Measurements {
         &self.measured
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     pub(crate) fn traces(&self) -> &Traces {
