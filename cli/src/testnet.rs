@@ -19,6 +19,7 @@ mod grow;
 mod judge;
 mod say;
 mod show;
+mod status;
 mod up;
 
 use say::{failed_file, failed_home, failed_open, failed_start, line};
@@ -40,6 +41,7 @@ Examples:
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
   atoll testnet add                          one node more, while it serves
   atoll testnet decommission n2              one node less; it gives away what it owns first
+  atoll testnet status --watch               how they are and hear each other, every second
   atoll testnet logs -f                      all nodes, as one story
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
   atoll testnet down                         ends all nodes; data is kept
@@ -56,11 +58,8 @@ pub enum TestnetCommand {
     Decommission(grow::DecommissionArgs),
     /// All testnets
     Ls,
-    /// The processes on this machine: who runs, is ready, paused, stopped or dead; exits 5 unless all are ready
-    #[command(after_help = "\
-`atoll testnet status` shows the processes on this machine, `atoll status` how each node is,
-`atoll cluster status` who is a member and what moves.")]
-    Status(Named),
+    /// How the nodes are and hear each other, in a line each; exits 5 if something is wrong
+    Status(status::StatusArgs),
     /// What the nodes have said
     Logs(LogsArgs),
     /// End nodes with SIGKILL, as a power cut would
@@ -216,7 +215,7 @@ pub async fn run(
         TestnetCommand::Add(args) => grow::add(&home, args, format).await,
         TestnetCommand::Decommission(args) => grow::decommission(&home, args, format).await,
         TestnetCommand::Ls => show::ls(&home, format),
-        TestnetCommand::Status(named) => show::status(&named.open(&home)?, format).await,
+        TestnetCommand::Status(args) => status::run(args, &home, format).await,
         TestnetCommand::Logs(args) => logs(&home, args).await,
         TestnetCommand::Kill(args) => {
             let (_, nodes) = args.select(&home)?;
