@@ -21,6 +21,7 @@ mod say;
 mod show;
 mod status;
 mod up;
+mod watch;
 
 use say::{failed_file, failed_home, failed_open, failed_start, line};
 use up::Interrupt;
@@ -42,6 +43,7 @@ Examples:
   atoll testnet add                          one node more, while it serves
   atoll testnet decommission n2              one node less; it gives away what it owns first
   atoll testnet status --watch               how they are and hear each other, every second
+  atoll testnet watch                        the ring, the links and the load, with keys to break and mend
   atoll testnet logs -f                      all nodes, as one story
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
   atoll testnet down                         ends all nodes; data is kept
@@ -60,6 +62,8 @@ pub enum TestnetCommand {
     Ls,
     /// How the nodes are and hear each other, in a line each; exits 5 if something is wrong
     Status(status::StatusArgs),
+    /// The same and more, full-screen and as it changes: the ring, the links, the load; with keys to break and mend
+    Watch(watch::WatchArgs),
     /// What the nodes have said
     Logs(LogsArgs),
     /// End nodes with SIGKILL, as a power cut would
@@ -216,6 +220,7 @@ pub async fn run(
         TestnetCommand::Decommission(args) => grow::decommission(&home, args, format).await,
         TestnetCommand::Ls => show::ls(&home, format),
         TestnetCommand::Status(args) => status::run(args, &home, format).await,
+        TestnetCommand::Watch(args) => watch::run(args, &home, format).await,
         TestnetCommand::Logs(args) => logs(&home, args).await,
         TestnetCommand::Kill(args) => {
             let (_, nodes) = args.select(&home)?;

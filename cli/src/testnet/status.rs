@@ -32,7 +32,7 @@ NET         ok, slow (a round trip of 20 ms or more) or cut, and from whom; betw
 
 Exits 0 if all nodes are ready, none is cut off from another, in doubt or read-only; else 5.
 `atoll testnet status` shows the processes on this machine, `atoll status` how each node is,
-`atoll cluster status` who is a member and what moves.")]
+`atoll cluster status` who is a member and what moves, `atoll testnet watch` all of it as it changes.")]
 pub struct StatusArgs {
     /// Look again every second until Ctrl-C
     #[arg(long)]

@@ -21,3 +21,4 @@ mod refusals;
 mod repair;
 mod start;
 mod testnet;
+mod watch;
