@@ -125,6 +125,8 @@ fn exit_of(code: ErrorCode) -> Exit {
         | ErrorCode::BadOperation
         | ErrorCode::KeepsItsValue
         | ErrorCode::BadPage
+        | ErrorCode::FaultsNotAllowed
+        | ErrorCode::BadFaults
         | ErrorCode::BadBucket
         | ErrorCode::RingRejected => Exit::Refused,
         ErrorCode::TooManySiblings
@@ -229,6 +231,7 @@ fn mend_of(failure: &Failure, asked: Asked) -> Option<String> {
             "atoll get KEY reads every kind; --bucket names another bucket, atoll bucket list shows their kinds".into()
         }
         ErrorCode::BadPage => "the listing once more without --page".into(),
+        ErrorCode::FaultsNotAllowed => "start the node with --allow-faults".into(),
         ErrorCode::BucketExists => "another name; atoll bucket list shows those that are taken".into(),
         ErrorCode::BucketDropped => "atoll bucket list shows those there are".into(),
         ErrorCode::TooManyBuckets => {
@@ -269,6 +272,7 @@ fn mend_of(failure: &Failure, asked: Asked) -> Option<String> {
         | ErrorCode::CounterOverflow
         | ErrorCode::KeepsItsValue
         | ErrorCode::BadBucket
+        | ErrorCode::BadFaults
         | ErrorCode::SessionNotSatisfied => return None,
         ErrorCode::NothingThere => return None, // and nothing need be done
     };

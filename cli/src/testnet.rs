@@ -15,6 +15,7 @@ use crate::{
     output::Format,
 };
 
+mod fault;
 mod grow;
 mod judge;
 mod say;
@@ -39,6 +40,8 @@ Examples:
   atoll testnet restart n2 --allow-faults --fail-sync 7
                                              its disk will fail, and it will stop with exit code 10
   atoll testnet wipe n2                      its disk is lost; restart it, and the others repair it
+  atoll testnet fault partition n1,n2 n3,n4,n5
+                                             two sides; needs up --allow-faults; healed by: testnet heal
   atoll testnet pause n3 n4                  they keep their sockets and say nothing
   atoll testnet add                          one node more, while it serves
   atoll testnet decommission n2              one node less; it gives away what it owns first
@@ -86,6 +89,10 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     Pause(Nodes),
     /// Let paused nodes go on
     Resume(Nodes),
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
+    /// Take the faults of all links away; with --all everything that is broken on purpose
+    Heal(fault::HealArgs),
     /// Judge the history of a load: was anything lost?
     Judge(judge::JudgeArgs),
 }
@@ -128,6 +135,10 @@ pub struct UpArgs {
     /// Stay in the foreground; on Ctrl-C end all nodes and remove the testnet
     #[arg(long)]
     ephemeral: bool,
+
+    /// Let the nodes be broken on purpose; kept by each later start, restart and add
+    #[arg(long)]
+    allow_faults: bool,
 }
 
 /// Which testnets to end.
@@ -241,6 +252,8 @@ pub async fn run(
         TestnetCommand::Resume(args) => {
             stop::resume(&args.select(&home)?.1, &mut line).map_err(failed_file)
         }
+        TestnetCommand::Fault(command) => fault::run(&home, command, format).await,
+        TestnetCommand::Heal(args) => fault::heal(&home, &args, format).await,
         TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
     }
 }

@@ -17,6 +17,7 @@ mod coordinate;
 mod doubt;
 mod dump;
 mod explain;
+pub mod faults;
 mod fence;
 mod headroom;
 mod hedge;
@@ -40,6 +41,7 @@ mod trace;
 
 pub use clock::{Clock, SimulatedClock, SystemClock};
 pub use config::{ConfigError, NodeConfig};
+pub use faults::StandingFaults;
 pub use hints::HintLimits;
 pub use hybrid::CLOCK_BOUND;
 pub use membership::{FixedMembers, LogStanding, MembershipLog, NotProposed};

@@ -28,6 +28,7 @@ use crate::{
     buckets::{self, Buckets},
     canary::{self, Canary},
     doubt::Doubt,
+    faults::StandingFaults,
     headroom::{self, Headroom},
     hedge::Hedge,
     hints::{self, HintLimits, Hints},
@@ -123,6 +124,8 @@ pub struct Node {
     clock: Arc<dyn Clock>,
     hybrid: HybridClock,
     certificate: Arc<CertificateState>,
+    /// Only if it may be broken on purpose.
+    standing_faults: OnceLock<Arc<StandingFaults>>,
     memory: Memory,
     buckets: Arc<Buckets>,
     headroom: Headroom,
@@ -231,6 +234,7 @@ impl Node {
             clock,
             hybrid: HybridClock::new(clock_bound),
             certificate,
+            standing_faults: OnceLock::new(),
             counts: Counts::default(),
             tasks: Mutex::default(),
         });
@@ -445,6 +449,16 @@ impl Node {
     /// Waits at some steps of moves when it is commanded to.
     pub fn obey(&self, faults: Arc<Faults>) {
         self.moves.obey(faults);
+    }
+
+    /// It may be broken on purpose, by whoever may command that. For the node's life.
+    pub fn allow_faults(&self, standing: Arc<StandingFaults>) {
+        let _ = self.standing_faults.set(standing);
+    }
+
+    /// What it was told to bear; none if it may not be broken.
+    pub(crate) fn standing_faults(&self) -> Option<&Arc<StandingFaults>> {
+        self.standing_faults.get()
     }
 
     /// Begins no comparisons with other owners until told otherwise. For tests that look at hints or reads alone.

@@ -14,13 +14,13 @@ use std::{
 
 use atoll_ring::{Epoch, NodeId, View};
 use atoll_transport::{
-    Identity, Peers, Quic, Renewal,
+    Identity, LinkFaults, Peers, Quic, Renewal,
     small_file::{self, VIEW_BYTES_MAX},
 };
 use atoll_wire::Role;
 
 use crate::{
-    ConfigError, Node, NodeConfig, Parts, Past, SystemClock,
+    ConfigError, Node, NodeConfig, Parts, Past, StandingFaults, SystemClock,
     membership::{MembershipLog as _, raft::RaftLog},
     storage::{
         Space, Store, StoreError,
@@ -111,8 +111,8 @@ pub enum RunError {
 
 /// Runs a node until `stop` resolves or its storage fails. `ready` is called when it accepts requests.
 ///
-/// With `faults` it may be broken on purpose, by whoever holds them and by the file that [`Directory::faults`] names. It
-/// then stops with the same error, after the same steps, as if its disk had failed.
+/// With `faults` it may be broken on purpose, by whoever holds them, by the file that [`Directory::faults`] names, and by
+/// operators. It then stops with the same error, after the same steps, as if its disk had failed.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -137,12 +137,13 @@ pub async fn run(
     let engine = FjallStore::open(&directory.store())
         .map_err(|source| RunError::Engine { store: directory.store(), source })?;
     let commanded = faults.clone();
-    let (store, following): (Arc<dyn Store>, _) = match faults {
-        None => (Arc::new(engine), None),
-        Some(faults) => {
-            let following = follow(faults.clone(), directory.faults())?;
-            (Arc::new(FaultyStore::new(Arc::new(engine), faults)), Some(following))
+    let links = faults.is_some().then(|| Arc::new(LinkFaults::new(config.node)));
+    let (store, standing): (Arc<dyn Store>, _) = match (faults, &links) {
+        (Some(faults), Some(links)) => {
+            let standing = obey_file(directory.faults(), faults.clone(), links.clone())?;
+            (Arc::new(FaultyStore::new(Arc::new(engine), faults)), Some(standing))
         }
+        (None, _) | (_, None) => (Arc::new(engine), None),
     };
     let (disk, writer) = Disk::on_thread(store.clone(), Some(directory.mark()?))
         .map_err(|error| storage_failed(store.clone(), error))?;
@@ -155,8 +156,11 @@ pub async fn run(
         None => first_view,
     };
 
-    let quic = Quic::bind(config.listen, &identity)
-        .map_err(|source| cannot_listen(&config, &directory, source))?;
+    let bound = match links {
+        None => Quic::bind(config.listen, &identity),
+        Some(links) => Quic::bind_with_faults(config.listen, &identity, links),
+    };
+    let quic = bound.map_err(|source| cannot_listen(&config, &directory, source))?;
     let peers = Peers::new(quic.clone(), Role::Node, Some(config.node));
     let members: Vec<_> = view.members().iter().map(|member| (member.id, member.address)).collect();
     peers.set(&members);
@@ -187,6 +191,10 @@ pub async fn run(
     if let Some(faults) = commanded {
         node.obey(faults);
     }
+    let following = standing.map(|standing| {
+        node.allow_faults(standing.clone());
+        tokio::spawn(async move { standing.follow().await })
+    });
     let serving = tokio::spawn({
         let (quic, node) = (quic.clone(), node.clone());
         async move { quic.serve(node).await }
@@ -254,26 +262,15 @@ fn cannot_listen(config: &NodeConfig, directory: &Directory, source: io::Error) 
 /// need for their way. A little more than once around the earth.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
 
-/// How often the file of faults is read. Sooner than the disk is looked at, which is what it speaks of.
-const FOLLOW_EVERY: Duration = Duration::from_millis(250);
-
-/// Obeys the file of faults from now on. The task runs until it is aborted.
-fn follow(faults: Arc<Faults>, path: PathBuf) -> Result<tokio::task::JoinHandle<()>, RunError> {
+/// Obeys the file of faults from now on.
+fn obey_file(
+    path: PathBuf,
+    store: Arc<Faults>,
+    links: Arc<LinkFaults>,
+) -> Result<Arc<StandingFaults>, RunError> {
     tracing::warn!(file = %path.display(), "may be broken on purpose");
-    faults.read(&path).map_err(|reason| RunError::Faults { path: path.clone(), reason })?;
-    Ok(tokio::spawn(async move {
-        let mut complaint = None;
-        loop {
-            tokio::time::sleep(FOLLOW_EVERY).await;
-            let now = faults.read(&path).err();
-            if let Some(reason) = &now
-                && now != complaint
-            {
-                tracing::error!(reason, "the list of faults is not understood and not obeyed");
-            }
-            complaint = now;
-        }
-    }))
+    StandingFaults::open(path.clone(), Arc::new(SystemClock), store, links)
+        .map_err(|reason| RunError::Faults { path, reason })
 }
 
 /// The end of a store that failed. After an error the engine may wait for ever for its own threads when it is dropped; the

@@ -132,6 +132,7 @@ fn place_in(reply: &mut Reply) -> Option<&mut Option<Box<Trace>>> {
         | Reply::RepairStatus(_)
         | Reply::RepairRun(_)
         | Reply::Dumped(_)
+        | Reply::Faults(_)
         | Reply::Proposed(_)
         | Reply::Moves(_)
         | Reply::BucketChanged(_)

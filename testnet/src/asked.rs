@@ -39,6 +39,8 @@ pub struct Wish {
     pub folder: Option<PathBuf>,
     /// Stays in the foreground and is removed at its end.
     pub ephemeral: bool,
+    /// Its nodes may be broken on purpose, from now on.
+    pub allow_faults: bool,
 }
 
 /// What a testnet is.
@@ -65,6 +67,9 @@ pub struct Asked {
     pub first_port: u16,
     /// Whether it is removed at its end.
     pub ephemeral: bool,
+    /// Whether its nodes may be broken on purpose. The one thing that a later `up` may change, from no to yes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_faults: bool,
 }
 
 /// Why a wish cannot be met. Nothing was changed.
@@ -190,6 +195,7 @@ impl Wish {
             base_port,
             first_port: base_port,
             ephemeral: self.ephemeral,
+            allow_faults: self.allow_faults,
         };
         asked.check_numbers()?;
         let (_, warnings) = asked.view()?;
@@ -344,7 +350,11 @@ mod tests {
         assert!(Asked::load(folder.path()).unwrap().is_none());
         let asked = settled(&Wish::default());
         asked.save(folder.path()).unwrap();
-        assert_eq!(Asked::load(folder.path()).unwrap(), Some(asked));
+        assert_eq!(Asked::load(folder.path()).unwrap(), Some(asked.clone()));
+        let faulty = settled(&Wish { allow_faults: true, ..Wish::default() });
+        faulty.save(folder.path()).unwrap();
+        assert_eq!(Asked::load(folder.path()).unwrap(), Some(faulty));
+        asked.save(folder.path()).unwrap();
         let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
         let expected = "\
 # What this testnet was made with. Written once; a changed line does not move any data.

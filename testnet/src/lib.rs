@@ -12,7 +12,8 @@
 //! [`Settling`] is the odd one out: it asks the nodes of any cluster what they hold when a load is over, for the judges of its
 //! history.
 //!
-//! What is absent: nothing here reads or writes data of nodes behind their backs, and no fault is injected below the level of processes.
+//! [`faults`] breaks what nodes let be broken, by telling them. What is absent: nothing here reads or writes data of nodes
+//! behind their backs.
 
 use atoll_papers::files;
 
@@ -20,6 +21,7 @@ pub mod asked;
 mod claim;
 mod down;
 mod event;
+pub mod faults;
 mod greet;
 pub mod grow;
 pub mod grown;
@@ -44,6 +46,7 @@ pub use atoll_papers::FileError;
 pub use claim::ClaimError;
 pub use down::down;
 pub use event::{Event, Hear};
+pub use faults::{FaultError, LinkWish};
 pub use greet::Greeting;
 pub use grow::AddError;
 pub use grown::{Added, Grown};

@@ -131,7 +131,12 @@ impl Node {
         files::remove(&self.was_ready())
     }
 
-    /// Removes all that the node has stored, as if its disk had been exchanged. Its papers stay.
+    /// What shall go wrong on it, if it allows faults.
+    pub(crate) fn faults(&self) -> PathBuf {
+        self.folder.join("data").join(FAULTS)
+    }
+
+    /// Removes all that the node has stored, as if its disk had been exchanged. Its papers stay, and what it shall bear.
     pub(crate) fn wipe(&self) -> Result<(), FileError> {
         let data = self.folder.join("data");
         let entries = match fs::read_dir(&data) {
@@ -139,7 +144,10 @@ impl Node {
             entries => entries.map_err(FileError::of("read", &data))?,
         };
         for entry in entries {
-            files::remove(&entry.map_err(FileError::of("read", &data))?.path())?;
+            let path = entry.map_err(FileError::of("read", &data))?.path();
+            if path != self.faults() {
+                files::remove(&path)?;
+            }
         }
         Ok(())
     }
@@ -152,3 +160,6 @@ impl Node {
         self.folder.join("was-ready")
     }
 }
+
+/// In the data directory, and no data.
+const FAULTS: &str = "faults.toml";

@@ -58,6 +58,17 @@ impl Probe {
         status(&self.dial(node).await?).await
     }
 
+    /// What a node answers to an operator, or why it does not within `limit`.
+    pub(crate) async fn request(
+        &self,
+        node: &Node,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Reply, String> {
+        let asked = async { call(&self.dial(node).await?, &request).await };
+        timeout(limit, asked).await.unwrap_or_else(|_| Err("no answer".into()))
+    }
+
     /// A connection to ask more than once. It takes as long as it takes.
     pub(crate) async fn dial(&self, node: &Node) -> Result<Link, String> {
         let link = self
@@ -118,6 +129,7 @@ impl Probe {
 pub(crate) async fn status(link: &Link) -> Result<NodeStatus, String> {
     match call(link, &Request::Status(StatusQuery {})).await? {
         Reply::Status(status) => Ok(*status),
+        Reply::Failed(failure) => Err(failure.to_string()),
         _ => Err("answered nonsense".into()),
     }
 }
@@ -129,6 +141,7 @@ pub(crate) async fn view(link: &Link) -> Result<View, String> {
             Ok(Update::View(view)) => Ok(*view),
             Ok(Update::Entries(_)) | Err(_) => Err("answered nonsense".into()),
         },
+        Reply::Failed(failure) => Err(failure.to_string()),
         _ => Err("answered nonsense".into()),
     }
 }
@@ -143,7 +156,6 @@ async fn call(link: &Link, request: &Request) -> Result<Reply, String> {
         role: Role::Operator,
     };
     match link.call(Lane::Control, &envelope, request).await {
-        Ok((_, Reply::Failed(failure))) => Err(failure.to_string()),
         Ok((_, reply)) => Ok(reply),
         Err(error) => Err(error.to_string()),
     }

@@ -37,6 +37,7 @@ pub struct Launcher {
     /// The program, called as `PROGRAM node run --config FILE [--first-start] [ARGUMENTS]`.
     pub program: PathBuf,
     /// What is added to the command line of each node. Only for this start: another `up` or `start` knows nothing of it.
+    /// Of a testnet that allows faults each node is told so without this.
     pub node_arguments: Vec<String>,
     /// How long a node may take to answer. Default 20 s: a big data directory is read at start.
     pub ready_limit: Duration,
@@ -161,8 +162,12 @@ impl Launcher {
         self.ready_limit.max(self.stop_limit) + Duration::from_secs(5)
     }
 
+    fn allows_faults(&self) -> bool {
+        self.node_arguments.iter().any(|argument| argument == ALLOW_FAULTS)
+    }
+
     /// Starts the process of a node. It outlives us: in a process group of its own no Ctrl-C reaches it.
-    pub(crate) fn spawn(&self, node: &Node) -> Result<Starting, StartError> {
+    pub(crate) fn spawn(&self, testnet: &Testnet, node: &Node) -> Result<Starting, StartError> {
         let path = node.log();
         let log = OpenOptions::new().append(true).create(true).open(&path);
         let log = log.map_err(FileError::of("open", &path))?;
@@ -172,6 +177,9 @@ impl Launcher {
         command.args(["node", "run", "--config"]).arg(node.config());
         if node.is_first_start() {
             command.arg("--first-start");
+        }
+        if testnet.asked().allow_faults && !self.allows_faults() {
+            command.arg(ALLOW_FAULTS);
         }
         command.args(&self.node_arguments);
         command
@@ -254,7 +262,7 @@ pub(crate) async fn start_all(
                 waits.spawn(answering(node, probe.clone(), limit));
             }
             Condition::Stopped | Condition::Dead => {
-                let starting = launcher.spawn(&node)?;
+                let starting = launcher.spawn(testnet, &node)?;
                 started.push(node);
                 changed += 1;
                 waits.spawn(starting.ready(probe.clone(), limit));
@@ -265,7 +273,7 @@ pub(crate) async fn start_all(
         match wait.expect("waiting does not panic")? {
             Waited::Ready(node, after) => hear(Event::Ready { node: node.id, after }),
             Waited::Ended(node) => {
-                let starting = launcher.spawn(&node)?;
+                let starting = launcher.spawn(testnet, &node)?;
                 started.push(node);
                 changed += 1;
                 waits.spawn(starting.ready(probe.clone(), limit));
@@ -339,6 +347,9 @@ fn ended(status: ExitStatus) -> String {
         (None, None) => format!("ended: {status}"),
     }
 }
+
+/// Without it a node cannot be broken on purpose.
+const ALLOW_FAULTS: &str = "--allow-faults";
 
 /// How long nodes that answer may take to find each other. Only a courtesy to the next command: past it we go on.
 const HEARD_LIMIT: Duration = Duration::from_secs(3);

@@ -118,6 +118,12 @@ impl Testnet {
         Ok(self.grown.save(&self.folder)?)
     }
 
+    /// From now on its nodes may be broken on purpose.
+    pub(crate) fn allow_faults(&mut self) -> Result<(), FileError> {
+        self.asked.allow_faults = true;
+        self.asked.save(&self.folder)
+    }
+
     /// Who came and went since it was made.
     #[must_use]
     pub fn grown(&self) -> &Grown {

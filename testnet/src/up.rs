@@ -61,6 +61,12 @@ pub enum UpError {
         /// Which one.
         port: u16,
     },
+    /// Its nodes run, and were told that they may not be broken.
+    #[error("testnet {name} runs, and its nodes were started without --allow-faults")]
+    RunsWithoutFaults {
+        /// The testnet.
+        name: String,
+    },
     /// Certificates, configurations.
     #[error(transparent)]
     Papers(#[from] PapersError),
@@ -94,7 +100,15 @@ pub async fn up(
     hear: Hear<'_>,
 ) -> Result<Up, UpError> {
     let (mut testnet, lock, is_new) = find_or_make(home, wish, hear).await?;
-    if !is_new && !any_runs(&testnet)? {
+    let runs = !is_new && any_runs(&testnet)?;
+    if wish.allow_faults && !testnet.asked().allow_faults {
+        if runs {
+            // those that run have been told otherwise, and would bear nothing
+            return Err(UpError::RunsWithoutFaults { name: testnet.name().to_owned() });
+        }
+        testnet.allow_faults()?;
+    }
+    if !is_new && !runs {
         check_ports(&testnet)?;
         papers::issue(&testnet)?;
     }

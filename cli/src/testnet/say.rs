@@ -88,6 +88,9 @@ pub fn failed_up(error: UpError) -> Failed {
         UpError::PortTaken { port, .. } => Failed::new(Exit::Other, what).mend(format!(
             "find out who has it and end it (ss -ulnp 'sport = :{port}'), or take another --name"
         )),
+        UpError::RunsWithoutFaults { name } => Failed::new(Exit::Refused, what).mend(format!(
+            "atoll testnet down {name}, then up with --allow-faults: its data is kept"
+        )),
         UpError::Greeting { .. } => {
             Failed::new(Exit::Other, what).mend("what the nodes say: atoll testnet logs")
         }

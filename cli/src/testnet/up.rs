@@ -29,6 +29,7 @@ pub async fn run(home: &Home, args: UpArgs, format: Format) -> Result<(), Failed
         base_port: args.base_port,
         folder: args.dir,
         ephemeral: args.ephemeral,
+        allow_faults: args.allow_faults,
     };
     let launcher = launcher()?;
     // both from the beginning: between the start and the stay no Ctrl-C gets lost

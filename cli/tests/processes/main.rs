@@ -15,6 +15,7 @@ mod growth_under_kills;
 mod judged;
 mod kills;
 mod kinds;
+mod links;
 mod lost;
 mod outage;
 mod refusals;

@@ -29,15 +29,26 @@ impl Testnet {
 
     /// Starts nodes whose processes have these variables set.
     pub fn up_with(nodes: u32, base_port: u16, environment: &[(&str, &str)]) -> Testnet {
-        Testnet::make(nodes, base_port, 1024, environment)
+        Testnet::make(nodes, base_port, 1024, environment, &[])
+    }
+
+    /// Starts nodes that may be broken on purpose.
+    pub fn up_with_faults(nodes: u32, base_port: u16) -> Testnet {
+        Testnet::make(nodes, base_port, 1024, &[], &["--allow-faults"])
     }
 
     /// Starts nodes of a ring in few parts, which changes sooner.
     pub fn up_with_partitions(nodes: u32, base_port: u16, partitions: u32) -> Testnet {
-        Testnet::make(nodes, base_port, partitions, &[])
+        Testnet::make(nodes, base_port, partitions, &[], &[])
     }
 
-    fn make(nodes: u32, base_port: u16, partitions: u32, environment: &[(&str, &str)]) -> Testnet {
+    fn make(
+        nodes: u32,
+        base_port: u16,
+        partitions: u32,
+        environment: &[(&str, &str)],
+        options: &[&str],
+    ) -> Testnet {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let testnet = Testnet {
             home: tempfile::tempdir().expect("a directory"),
@@ -45,7 +56,7 @@ impl Testnet {
         };
         let (nodes, replicas) = (nodes.to_string(), nodes.min(3).to_string());
         let (base_port, partitions) = (base_port.to_string(), partitions.to_string());
-        testnet.ok(&[
+        let up = [
             "testnet",
             "up",
             "--nodes",
@@ -56,7 +67,8 @@ impl Testnet {
             &base_port,
             "--partitions",
             &partitions,
-        ]);
+        ];
+        testnet.ok(&[&up[..], options].concat());
         testnet
     }
 

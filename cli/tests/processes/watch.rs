@@ -90,10 +90,12 @@ fn watch_needs_a_terminal() {
 /// and another starts it again.
 #[test]
 fn watch_gives_the_terminal_back() {
-    let testnet = Testnet::up(1, 33_400);
+    let testnet = Testnet::up(2, 33_400);
 
     let mut typed = Terminal::open(&testnet);
     typed.sees("healthy");
+    typed.types("c");
+    typed.sees("was started without --allow-faults");
     typed.types("k");
     typed.sees("n1 killed");
     typed.sees("dead");
@@ -117,6 +119,25 @@ fn watch_gives_the_terminal_back() {
     testnet.ok(&["testnet", "down", "--remove"]);
     removed.sees("the testnet dev was removed");
     removed.ends_with(2);
+}
+
+/// A key cuts a node off from the others, the screen shows it when they notice, and another key heals it.
+#[test]
+fn keys_cut_and_heal() {
+    let testnet = Testnet::up_with_faults(3, 33_500);
+    let mut watching = Terminal::open(&testnet);
+    watching.sees("healthy");
+    watching.types("2c");
+    watching.sees("n2 is cut off from all other nodes");
+    watching.sees("cut from all");
+    let ran = testnet.run(&["testnet", "status", "-o", "plain"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.stdout.lines().all(|line| line.contains("cut from ")), "{}", ran.stdout);
+    watching.types("h");
+    watching.sees("the links of n2 are whole again");
+    watching.sees("healthy");
+    watching.types("q");
+    watching.ends_with(0);
 }
 
 /// A terminal of its own with `atoll testnet watch` in it, before and after which its settings are printed.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use atoll_ring::NodeId;
 use atoll_wire::{
-    Dump, Dumped, DumpedRow, PartitionRepair, RepairQuery, RepairRun, Reply, Request,
+    Dump, Dumped, DumpedRow, FaultList, FaultsReport, FaultsRequest, PartitionRepair, RepairQuery,
+    RepairRun, Reply, Request,
 };
 use bytes::Bytes;
 
@@ -47,6 +48,25 @@ impl Client {
         match self.send(&Bytes::new(), &run, &options).await? {
             (_, Reply::RepairRun(started)) => Ok(started.partitions),
             (node, _) => Err(nonsense(node, "no start")),
+        }
+    }
+
+    /// What goes wrong on a node on purpose; with a list, from now on that and nothing else. When it is answered it is in
+    /// force, and the node keeps it over restarts. Only a node that was started with `--allow-faults` takes it.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn faults(
+        &self,
+        node: NodeId,
+        list: Option<FaultList>,
+        timeout: Duration,
+    ) -> Result<FaultsReport, RequestError> {
+        let options = Options { timeout: Some(timeout), via: Some(node), ..Options::default() };
+        let request = Request::Faults(FaultsRequest { list: list.map(Box::new) });
+        match self.send(&Bytes::new(), &request, &options).await? {
+            (_, Reply::Faults(report)) => Ok(*report),
+            (node, _) => Err(nonsense(node, "no faults")),
         }
     }
 

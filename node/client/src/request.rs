@@ -359,6 +359,7 @@ impl Client {
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)
+            | Request::Faults(_)
             | Request::Replicate(_)
             | Request::Fetch(_)
             | Request::Recall(_)
@@ -549,6 +550,8 @@ pub(crate) fn only_there(code: ErrorCode) -> bool {
         | ErrorCode::KeepsItsValue
         | ErrorCode::NothingThere
         | ErrorCode::BadPage
+        | ErrorCode::FaultsNotAllowed
+        | ErrorCode::BadFaults
         | ErrorCode::BadBucket
         | ErrorCode::BucketExists
         | ErrorCode::BucketDropped

@@ -21,7 +21,7 @@ use crate::{
     },
     dump,
     explain::explain,
-    fence,
+    faults, fence,
     membership::{self, catch_up},
     moves, repair, replica,
     trace::{Traced, Tracing},
@@ -83,6 +83,7 @@ impl Handler for Node {
                 | Request::Status(_)
                 | Request::Recall(_)
                 | Request::Raft(_)
+                | Request::Faults(_)
                 | Request::Propose(_)
                 | Request::Moves(_)
                 | Request::Buckets(_)
@@ -177,6 +178,7 @@ impl Handler for Node {
             Request::Moves(_) => return Answer::Now(Reply::Moves(moves::report(&self))),
             Request::Copy(copy) => return moves::send_page(&self, caller, copy),
             Request::Covered(asked) => return moves::covers(&self, caller, asked),
+            Request::Faults(asked) => return Answer::Now(faults::answer(&self, asked)),
             Request::Dump(request) => return Answer::Now(dump::dump(&self, request)),
             Request::RepairStatus(_) => {
                 return Answer::Now(Reply::RepairStatus(self.repair.report(&self)));
@@ -253,6 +255,7 @@ impl Node {
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)
+            | Request::Faults(_)
             | Request::Propose(_)
             | Request::Raft(_)
             | Request::Moves(_)

@@ -5,7 +5,7 @@
 //! DATA/unsettled      from the moment an empty directory is taken until it has an identity
 //! DATA/lock           held by the process that uses the directory
 //! DATA/durable-mark   the last commit that was fsynced, kept outside the engine's journal; see `mark`
-//! DATA/faults.toml    what shall go wrong, for a node that was started with --allow-faults; see `faulty`
+//! DATA/faults.toml    what shall go wrong, for a node that was started with --allow-faults; see `faults`
 //! DATA/store/         the engine's
 //! ```
 //!
@@ -262,7 +262,8 @@ impl Directory {
 const UNSETTLED: &str = "unsettled";
 
 /// What may lie in a directory without an identity; anything else is somebody's. See [`set_aside`] for the last.
-const OURS: [&str; 6] = ["lock", "identity.new", "durable-mark", "store", UNSETTLED, "faults.toml"];
+const OURS: [&str; 7] =
+    ["lock", "identity.new", "durable-mark", "store", UNSETTLED, "faults.toml", "faults.toml.new"];
 const ASIDE: &str = "store.aside-";
 
 fn has_files_of_others(path: &Path) -> bool {

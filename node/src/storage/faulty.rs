@@ -17,17 +17,16 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, io,
+    fmt,
     num::NonZeroU64,
-    path::Path,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+pub use atoll_wire::faults::Step;
 use bytes::Bytes;
-use serde::Deserialize;
 
 use super::{Room, Space, Store, StoreError, Write};
 
@@ -46,20 +45,6 @@ pub struct Faults {
     broken: OnceLock<StoreError>,
     free_bytes: Mutex<Option<u64>>,
     held: Mutex<BTreeSet<Step>>,
-}
-
-/// Where a node can be made to wait while partitions move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Step {
-    /// Before the first page of a partition is asked for.
-    Copy,
-    /// Before each page.
-    Page,
-    /// When a partition is copied, before it says so.
-    Done,
-    /// Before each page of rows that are handed over to an owner.
-    Clean,
 }
 
 /// What can fail.
@@ -111,34 +96,6 @@ impl Faults {
     /// Whether a step waits.
     pub fn holds(&self, step: Step) -> bool {
         self.held.lock().expect("no panic holds it").contains(&step)
-    }
-
-    /// Reads the commands that may change while a node runs. A file that is not there commands nothing.
-    ///
-    /// ```toml
-    /// free_bytes = 1000000        # so many bytes are free, whatever the file system says
-    /// hold = ["copy", "page", "done", "clean"]        # moves wait at these steps
-    /// ```
-    ///
-    /// # Errors
-    /// It cannot be read or says something else, and the commands stay what they were. A fault that is not understood is
-    /// an error: silence would look like a node that bore it.
-    pub fn read(&self, file: &Path) -> Result<(), String> {
-        #[derive(Default, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Document {
-            free_bytes: Option<u64>,
-            #[serde(default)]
-            hold: Vec<Step>,
-        }
-        let document: Document = match std::fs::read_to_string(file) {
-            Ok(text) => toml::from_str(&text).map_err(|error| error.to_string())?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Document::default(),
-            Err(error) => return Err(error.to_string()),
-        };
-        self.pretend_free(document.free_bytes);
-        self.hold(document.hold);
-        Ok(())
     }
 
     /// Counts one more try of a deed, and fails it if that was commanded or the disk is broken.
@@ -275,49 +232,5 @@ mod tests {
         faults.fail_next(Deed::Sync);
         store.apply(&row("b")).expect("whole");
         assert_eq!(store.sync(), Err(StoreError("fsync 2 failed, on command".into())));
-    }
-
-    /// The file says which steps wait, as long as it does; a step that nobody knows changes nothing and is reported.
-    #[test]
-    fn steps_wait_while_the_file_says_so() {
-        let folder = tempfile::tempdir().expect("a directory");
-        let file = folder.path().join("faults.toml");
-        let faults = Faults::new();
-        let read = |text: &str| {
-            std::fs::write(&file, text).expect("writable");
-            let outcome = faults.read(&file).is_ok();
-            let steps = [Step::Copy, Step::Page, Step::Done, Step::Clean];
-            (steps.map(|step| faults.holds(step)), outcome)
-        };
-        assert_eq!(read("hold = [\"copy\", \"done\"]"), ([true, false, true, false], true));
-        assert_eq!(read("hold = [\"copy\", \"dine\"]"), ([true, false, true, false], false));
-        assert_eq!(read("hold = [\"page\", \"clean\"]"), ([false, true, false, true], true));
-        assert_eq!(read(""), ([false; 4], true));
-    }
-
-    /// The file says how much is free, as long as it is there; nonsense changes nothing and is reported.
-    #[test]
-    fn free_space_is_what_the_file_says() {
-        let folder = tempfile::tempdir().expect("a directory");
-        let file = folder.path().join("faults.toml");
-        let memory = MemoryStore::new();
-        memory.set_room(Some(Room { free_bytes: 100, total_bytes: 1000 }));
-        let faults = Faults::new();
-        let store = FaultyStore::new(Arc::new(memory), faults.clone());
-        let read = |text: Option<&str>| {
-            match text {
-                Some(text) => std::fs::write(&file, text).expect("writable"),
-                None => std::fs::remove_file(&file).expect("there"),
-            }
-            let outcome = faults.read(&file);
-            (store.room().expect("told").free_bytes, outcome.is_ok())
-        };
-        assert_eq!(read(Some("free_bytes = 7")), (7, true));
-        assert_eq!(read(Some("free_bytes = -7")), (7, false));
-        assert_eq!(read(Some("fre_bytes = 8")), (7, false));
-        assert_eq!(read(Some("")), (100, true));
-        assert_eq!(read(Some("free_bytes = 0")), (0, true));
-        assert_eq!(read(None), (100, true));
-        assert_eq!(store.room().expect("told").total_bytes, 1000);
     }
 }

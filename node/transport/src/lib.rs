@@ -7,7 +7,7 @@
 //! Read [`link`] for the life of one connection (lanes, the table of waiting requests), [`serve`] for the accepting
 //! side, [`admission`] for how much anybody may hold there, [`peers`] for connections that are kept up, [`tls`] for every
 //! setting of QUIC and TLS and why it is set, [`identity`] and [`authority`] for certificates, and [`renewal`] for one that
-//! is replaced while its node runs. This crate is the only one that knows quinn and rustls.
+//! is replaced while its node runs. [`link_faults`] is for links that are broken on purpose. This crate is the only one that knows quinn and rustls.
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -17,9 +17,11 @@ use atoll_wire::{Envelope, FrameError, Lane, Reply, Request, Roles};
 pub mod admission;
 pub mod authority;
 pub mod chance;
+mod faulty_socket;
 pub mod identity;
 mod lane;
 pub mod link;
+pub mod link_faults;
 pub mod memory;
 pub mod peers;
 pub mod renewal;
@@ -31,6 +33,7 @@ mod validity;
 pub use authority::{Authority, AuthorityError};
 pub use identity::{Identity, IdentityError, IdentityFiles};
 pub use link::{CloseReason, Link};
+pub use link_faults::LinkFaults;
 pub use peers::Peers;
 pub use renewal::{CertificateState, Renewal};
 pub use tls::{DialError, Expect, Quic};

@@ -320,6 +320,7 @@ fn may_repeat(envelope: &Envelope, request: &Request) -> bool {
             | Request::RepairStatus(_)
             | Request::RepairRun(_)
             | Request::Dump(_)
+            | Request::Faults(_)
             | Request::Propose(_)
             | Request::Raft(_) => false,
         }

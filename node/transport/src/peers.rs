@@ -79,6 +79,7 @@ impl Peers {
 
     /// Keeps up connections to exactly these.
     pub fn set(self: &Arc<Self>, peers: &[(NodeId, SocketAddr)]) {
+        self.quic.follow(peers);
         let mut slots = self.slots.lock().expect("no panic holds it");
         slots.retain(|node, slot| {
             let stays = peers.contains(&(*node, slot.address));

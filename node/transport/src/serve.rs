@@ -390,6 +390,7 @@ impl Guest {
             | Kind::Many
             | Kind::Replicate
             | Kind::BucketChange
+            | Kind::Faults
             | Kind::Propose
             | Kind::Raft => Effect::Unknown,
         };

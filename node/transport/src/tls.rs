@@ -19,12 +19,14 @@ use std::{
 
 use atoll_ring::NodeId;
 use atoll_wire::{ALPN, Role};
+use quinn::Runtime as _;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{
-    Handler, Identity, IdentityError, Link,
+    Handler, Identity, IdentityError, Link, LinkFaults,
     admission::Class,
+    faulty_socket::FaultySocket,
     identity::{node_name, role_name},
     serve,
 };
@@ -34,6 +36,8 @@ use crate::{
 pub struct Quic {
     endpoint: quinn::Endpoint,
     listens: bool,
+    /// Only in a node that may be broken on purpose.
+    faults: Option<Arc<LinkFaults>>,
     authority: CertificateDer<'static>,
     dials_as: Arc<RwLock<DialsAs>>,
 }
@@ -81,13 +85,26 @@ impl Quic {
     /// # Errors
     /// The address is taken, or the identity does not fit together.
     pub fn bind(address: SocketAddr, identity: &Identity) -> Result<Self, std::io::Error> {
-        Self::open(address, identity, true)
+        Self::open(address, identity, true, None)
+    }
+
+    /// The same for a node whose links may be broken on purpose.
+    ///
+    /// # Errors
+    /// As [`Quic::bind`].
+    pub fn bind_with_faults(
+        address: SocketAddr,
+        identity: &Identity,
+        faults: Arc<LinkFaults>,
+    ) -> Result<Self, std::io::Error> {
+        Self::open(address, identity, true, Some(faults))
     }
 
     fn open(
         address: SocketAddr,
         identity: &Identity,
         listens: bool,
+        faults: Option<Arc<LinkFaults>>,
     ) -> Result<Self, std::io::Error> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
@@ -105,16 +122,22 @@ impl Quic {
             );
         }
         let (server, config) = configs(identity).map_err(std::io::Error::other)?;
-        let endpoint = quinn::Endpoint::new(
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let mut socket = runtime.wrap_udp_socket(socket.into())?;
+        if let Some(faults) = &faults {
+            socket = Arc::new(FaultySocket::new(socket, faults.clone()));
+        }
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config(identity),
             listens.then_some(server),
-            socket.into(),
-            Arc::new(quinn::TokioRuntime),
+            socket,
+            runtime,
         )?;
         let dials_as = DialsAs { config, expires: identity.expires() };
         Ok(Quic {
             endpoint,
             listens,
+            faults,
             authority: identity.authority.clone(),
             dials_as: Arc::new(RwLock::new(dials_as)),
         })
@@ -162,7 +185,14 @@ impl Quic {
             (false, true) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             (false, false) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        Self::open(SocketAddr::new(ip, 0), identity, false)
+        Self::open(SocketAddr::new(ip, 0), identity, false, None)
+    }
+
+    /// These are the nodes of the cluster, and where they are: the faults of links are about them.
+    pub(crate) fn follow(&self, members: &[(NodeId, SocketAddr)]) {
+        if let Some(faults) = &self.faults {
+            faults.follow(members);
+        }
     }
 
     /// Where we listen.

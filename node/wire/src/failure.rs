@@ -81,6 +81,10 @@ codes! {
     NothingThere = 23, "nothing there";
     /// This is no page of that listing.
     BadPage = 24, "bad page";
+    /// The node may not be broken on purpose: it was started without `--allow-faults`.
+    FaultsNotAllowed = 25, "faults not allowed";
+    /// Such faults cannot be borne; the text says which, and why.
+    BadFaults = 26, "bad faults";
     /// Such a bucket cannot be; the text says which rule it breaks.
     BadBucket = 30, "bad bucket";
     /// The bucket's name stands for something else already.
@@ -233,6 +237,8 @@ mod tests {
             (22, "a maximum is never taken back"),
             (23, "nothing there"),
             (24, "bad page"),
+            (25, "faults not allowed"),
+            (26, "bad faults"),
             (30, "bad bucket"),
             (31, "bucket exists"),
             (32, "bucket dropped"),

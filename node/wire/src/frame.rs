@@ -48,6 +48,8 @@ pub enum Kind {
     RepairRun,
     /// See [`crate::Dump`].
     Dump,
+    /// See [`crate::FaultsRequest`].
+    Faults,
     /// See [`crate::Propose`].
     Propose,
     /// See [`crate::MovesQuery`].
@@ -90,7 +92,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 27] = [
         Kind::Hello,
         Kind::Ping,
         Kind::View,
@@ -98,6 +100,7 @@ impl Kind {
         Kind::RepairStatus,
         Kind::RepairRun,
         Kind::Dump,
+        Kind::Faults,
         Kind::Propose,
         Kind::Moves,
         Kind::Write,
@@ -135,6 +138,7 @@ impl Kind {
             Kind::Write => 16,
             Kind::BucketChange => 10,
             Kind::Buckets => 11,
+            Kind::Faults => 12,
             Kind::Get => 17,
             Kind::Many => 19,
             Kind::List => 20,
@@ -173,7 +177,7 @@ impl Kind {
                 COMPARE_TAIL_BYTES_MAX
             }
             (Kind::Propose, true) | (Kind::Moves | Kind::Copy, false) => 0,
-            (Kind::Hello | Kind::Ping | Kind::Status | Kind::Explain, _) => 0,
+            (Kind::Hello | Kind::Ping | Kind::Status | Kind::Explain | Kind::Faults, _) => 0,
             (Kind::RepairRun | Kind::Recall, _) => 0,
             (Kind::View | Kind::RepairStatus | Kind::Dump, false) => 0,
             (Kind::Write | Kind::Replicate, true) | (Kind::Get | Kind::Fetch, false) => 0,
@@ -339,6 +343,7 @@ impl Frame {
             Kind::RepairStatus => self.body(Request::RepairStatus)?,
             Kind::RepairRun => self.body(Request::RepairRun)?,
             Kind::Dump => self.body(Request::Dump)?,
+            Kind::Faults => self.body(Request::Faults)?,
             Kind::Moves => self.body(Request::Moves)?,
             Kind::BucketChange => self.body(|asked| {
                 Request::BucketChange(crate::BucketChange { registry: tail, ..asked })
@@ -417,6 +422,7 @@ impl Frame {
                 Reply::RepairStatus(crate::RepairReport { partitions: tail })
             })?,
             Kind::RepairRun => self.body(Reply::RepairRun)?,
+            Kind::Faults => self.body(|report| Reply::Faults(Box::new(report)))?,
             Kind::Dump => {
                 self.body(|dumped| Reply::Dumped(crate::Dumped { rows: tail, ..dumped }))?
             }
@@ -489,6 +495,7 @@ pub fn encode_request(
         Request::RepairStatus(body) => encode(Kind::RepairStatus, 0, id, &(envelope, body), &none),
         Request::RepairRun(body) => encode(Kind::RepairRun, 0, id, &(envelope, body), &none),
         Request::Dump(body) => encode(Kind::Dump, 0, id, &(envelope, body), &none),
+        Request::Faults(body) => encode(Kind::Faults, 0, id, &(envelope, body), &none),
         Request::Moves(body) => encode(Kind::Moves, 0, id, &(envelope, body), &none),
         Request::BucketChange(body) => {
             encode(Kind::BucketChange, 0, id, &(envelope, body), &body.registry)
@@ -559,6 +566,7 @@ pub fn encode_reply(
         (Kind::Dump, Reply::Dumped(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.rows)
         }
+        (Kind::Faults, Reply::Faults(body)) => encode(kind, FLAG_REPLY, id, &(epoch, body), &none),
         (Kind::Moves, Reply::Moves(body)) => {
             encode(kind, FLAG_REPLY, id, &(epoch, body), &body.moves)
         }
@@ -608,6 +616,7 @@ pub fn encode_reply(
             | Kind::CompareRoots
             | Kind::Compare
             | Kind::Entries
+            | Kind::Faults
             | Kind::Propose
             | Kind::Moves
             | Kind::BucketChange

@@ -3,7 +3,8 @@
 //! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
 //! anything may be, [`bucket`] what names stand for, [`membership`] changes of the ring, [`explain`] what would
-//! happen to a request, [`trace`] what did, [`tails`] the long lists, [`times`] how long things took. Nothing here waits or touches a socket.
+//! happen to a request, [`trace`] what did, [`tails`] the long lists, [`times`] how long things took, [`faults`] what shall go
+//! wrong on purpose. Nothing here waits or touches a socket.
 //!
 //! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
 //! A new field is a new kind or a new version of [`ALPN`].
@@ -11,6 +12,7 @@
 pub mod bucket;
 pub mod explain;
 pub mod failure;
+pub mod faults;
 pub mod frame;
 pub mod keys;
 pub mod limits;
@@ -27,6 +29,7 @@ pub mod trace;
 pub use bucket::BucketId;
 pub use explain::{Expected, Explain, Explained, Health, Measured, Replica};
 pub use failure::{Effect, ErrorCode, Failure};
+pub use faults::{FaultList, FaultListError, FaultsReport, FaultsRequest};
 pub use frame::{Frame, FrameError, Kind};
 pub use keys::{List, Listed, PageError, PageToken, Scan, Scanned, ScannedRow};
 pub use many::{Ask, Many, ManyReply, One};

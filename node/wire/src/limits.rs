@@ -85,5 +85,21 @@ pub const BUCKETS_MAX: usize = 1024;
 /// cannot see each other may each create as many; a join is never refused below this.
 pub const REGISTRY_ENTRIES_MAX: usize = 8 * BUCKETS_MAX;
 
+/// Most faults of links that one node may be told to bear: a few for each of 64 nodes. With the longest numbers and names they
+/// still fit in a header.
+pub const FAULT_LINKS_MAX: usize = 256;
+
+/// Longest name of a fault, in bytes.
+pub const FAULT_NAME_BYTES_MAX: usize = 16;
+
+/// Longest delay that a fault may bring, in milliseconds. A connection counts as dead after five seconds of silence.
+pub const FAULT_DELAY_MS_MAX: u32 = 10_000;
+
+/// Latest time a fault may name, in milliseconds since 1970: some 9,000 years from now.
+pub const FAULT_TIME_MS_MAX: u64 = 1 << 48;
+
+/// How far a fault may set a clock off, in milliseconds: ten years.
+pub const FAULT_CLOCK_MS_MAX: u64 = 3652 * 86_400_000;
+
 /// Largest tail of a frame that carries a registry: as many definitions with names of the longest.
 pub const REGISTRY_TAIL_BYTES_MAX: usize = 2 << 20;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BucketId, Commit, Covering, Dumped, Explained, Failure, Listed, ManyReply, MovesReport,
-    Proposed, RaftReply, RepairReport, Role, Roots, Scanned, Times, Trace,
+    BucketId, Commit, Covering, Dumped, Explained, Failure, FaultsReport, Listed, ManyReply,
+    MovesReport, Proposed, RaftReply, RepairReport, Role, Roots, Scanned, Times, Trace,
 };
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
@@ -46,6 +46,8 @@ pub enum Reply {
     RepairRun(RepairStarted),
     /// To a dump.
     Dumped(Dumped),
+    /// To a question about faults, or a command.
+    Faults(Box<FaultsReport>),
     /// To a proposal.
     Proposed(Proposed),
     /// To a query for moves.

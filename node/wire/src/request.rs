@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BucketId, Copy, Covered, Explain, Kind, List, Many, MovesQuery, Propose, Raft, Role, Scan,
+    BucketId, Copy, Covered, Explain, FaultsRequest, Kind, List, Many, MovesQuery, Propose, Raft,
+    Role, Scan,
     bucket::{Alteration, Creation},
 };
 
@@ -61,6 +62,8 @@ pub enum Request {
     RepairRun(RepairRun),
     /// Give me your raw states.
     Dump(Dump),
+    /// What goes wrong on you, on purpose; or what shall?
+    Faults(FaultsRequest),
     /// Change the ring.
     Propose(Propose),
     /// How do your moves go?
@@ -105,6 +108,7 @@ impl Request {
             Request::RepairStatus(_) => Kind::RepairStatus,
             Request::RepairRun(_) => Kind::RepairRun,
             Request::Dump(_) => Kind::Dump,
+            Request::Faults(_) => Kind::Faults,
             Request::Propose(_) => Kind::Propose,
             Request::Moves(_) => Kind::Moves,
             Request::BucketChange(_) => Kind::BucketChange,

@@ -38,7 +38,7 @@ impl Role {
     /// | change of buckets: alter, drop | no | no | yes |
     /// | change of buckets: join | yes | no | no |
     /// | propose, moves | yes | no | yes |
-    /// | repair status, repair run, dump | no | no | yes |
+    /// | repair status, repair run, dump, faults | no | no | yes |
     /// | ping, replicate, fetch, recall, compare roots, compare, entries, raft, copy, covered, scan | yes | no | no |
     pub fn may_send(self, kind: Kind) -> bool {
         match kind {
@@ -52,7 +52,7 @@ impl Role {
                 Role::Node | Role::Operator => true,
                 Role::Client => false,
             },
-            Kind::RepairStatus | Kind::RepairRun | Kind::Dump => match self {
+            Kind::RepairStatus | Kind::RepairRun | Kind::Dump | Kind::Faults => match self {
                 Role::Operator => true,
                 Role::Node | Role::Client => false,
             },
@@ -153,6 +153,7 @@ mod tests {
             (Kind::RepairStatus, [false, false, true]),
             (Kind::RepairRun, [false, false, true]),
             (Kind::Dump, [false, false, true]),
+            (Kind::Faults, [false, false, true]),
             (Kind::Recall, [true, false, false]),
             (Kind::CompareRoots, [true, false, false]),
             (Kind::Compare, [true, false, false]),

@@ -1,18 +1,19 @@
 //! Frames that are well formed come back as they were; frames that are not are refused, whoever wrote them.
 
 use atoll_antientropy::Kind as ValueKind;
-use atoll_ring::{Epoch, Level, Quorum, QuorumRequest};
+use atoll_ring::{Epoch, Level, NodeId, Quorum, QuorumRequest};
 use atoll_wire::{
     Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
     CompareRoots, Copy, Covered, Covering, Deed, Differing, Dump, Dumped, DumpedRow, Effect,
-    Entries, Envelope, ErrorCode, Explain, Explained, Failure, Fetch, Fetched, Found, Frame,
-    FrameError, Get, Health, Hello, Kind, Lane, List, Listed, Many, ManyReply, Measured,
-    MovesQuery, MovesReport, NodeStatus, Outcome, PartitionRepair, PeerStatus, Ping, Pong, Propose,
-    Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport,
-    RepairRun, RepairStarted, Replica, ReplicaReport, Replicate, Replicated, Reply, Request, Role,
-    Roots, Scan, Scanned, StatusQuery, Step, Stored, Times, Trace, Unmatched, ViewQuery, ViewReply,
-    Welcome, Write,
+    Entries, Envelope, ErrorCode, Explain, Explained, Failure, FaultList, FaultsReport,
+    FaultsRequest, Fetch, Fetched, Found, Frame, FrameError, Get, Health, Hello, Kind, Lane, List,
+    Listed, Many, ManyReply, Measured, MovesQuery, MovesReport, NodeStatus, Outcome,
+    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled,
+    Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replica, ReplicaReport,
+    Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Step, Stored,
+    Times, Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     bucket::{Alteration, Creation, Properties, Property},
+    faults::{CertificateFault, Chance, ClockFault, DiskFault, LinkFault, When},
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{
         COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, KEYS_TAIL_BYTES_MAX,
@@ -613,6 +614,8 @@ fn of_repair() -> BoxedStrategy<Request> {
         (any::<(u16, bool)>(), bytes()).prop_map(|((partition, hints), after)| {
             Request::Dump(Dump { partition, hints, after })
         }),
+        option::of(faults())
+            .prop_map(|list| Request::Faults(FaultsRequest { list: list.map(Box::new) })),
         any::<u32>().prop_map(|node| Request::Recall(Recall { node })),
         bytes().prop_map(|roots| Request::CompareRoots(CompareRoots { roots })),
         (place(), bytes()).prop_map(|((partition, n, level), hashes)| {
@@ -623,6 +626,53 @@ fn of_repair() -> BoxedStrategy<Request> {
         }),
     ]
     .boxed()
+}
+
+/// Any list, whether it could be obeyed or not.
+fn faults() -> BoxedStrategy<FaultList> {
+    let when = || {
+        let times = any::<(u64, Option<u64>, Option<u64>)>();
+        option::of(times.prop_map(|(from_ms, until_ms, every_ms)| When {
+            from_ms,
+            until_ms,
+            every_ms,
+        }))
+    };
+    let chance = || (0..1_000_001u32).prop_map(Chance::of_million);
+    let chances = (chance(), chance(), chance());
+    let numbers = any::<(u32, bool, Option<u32>, Option<u32>, Option<u64>)>();
+    let link = (numbers, "[a-z]{0,20}", chances, when()).prop_map(
+        |((peer, cut, delay_ms, jitter_ms, bandwidth_bits), name, chances, when)| LinkFault {
+            peer: NodeId(peer),
+            name,
+            cut,
+            drop: chances.0,
+            delay_ms,
+            jitter_ms,
+            duplicate: chances.1,
+            reorder: chances.2,
+            bandwidth_bits,
+            when,
+        },
+    );
+    let disk = (any::<u32>(), when()).prop_map(|(slow_ms, when)| DiskFault { slow_ms, when });
+    let clock = (any::<i64>(), when()).prop_map(|(ahead_ms, when)| ClockFault { ahead_ms, when });
+    let certificate =
+        (any::<bool>(), when()).prop_map(|(expired, when)| CertificateFault { expired, when });
+    let rest = (option::of(disk), option::of(clock), option::of(certificate));
+    let hold = vec(select(atoll_wire::faults::Step::ALL.to_vec()), 0..5);
+    (any::<(u32, Option<u64>)>(), when(), hold, vec(link, 0..4), rest)
+        .prop_map(|((seed, free_bytes), free_bytes_when, hold, links, rest)| FaultList {
+            seed,
+            free_bytes,
+            free_bytes_when,
+            hold,
+            links,
+            disk: rest.0,
+            clock: rest.1,
+            certificate: rest.2,
+        })
+        .boxed()
 }
 
 fn commit() -> impl Strategy<Value = Commit> {
@@ -891,6 +941,10 @@ fn about_repair() -> BoxedStrategy<(Kind, Reply)> {
         )),
         (any::<bool>(), bytes())
             .prop_map(|(more, rows)| (Kind::Dump, Reply::Dumped(Dumped { more, rows }))),
+        (faults(), any::<u64>()).prop_map(|(list, wall_ms)| (
+            Kind::Faults,
+            Reply::Faults(Box::new(FaultsReport { list, wall_ms }))
+        )),
         recalled.prop_map(of(Kind::Recall)),
         differing().prop_map(of(Kind::CompareRoots)),
         differing().prop_map(of(Kind::Compare)),

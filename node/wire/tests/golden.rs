@@ -13,18 +13,19 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Once};
 
 use atoll_antientropy::Digest;
-use atoll_ring::{Epoch, Level, Quorum, QuorumRequest};
+use atoll_ring::{Epoch, Level, NodeId, Quorum, QuorumRequest};
 use atoll_wire::{
     Ack, Ask, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit,
     Compare, CompareRoots, Copy, Covered, Covering, Deed, Differing, Dump, Dumped, DumpedRow,
-    Effect, Entries, Envelope, ErrorCode, Explain, Explained, Failure, Fetch, Fetched, Found,
-    Frame, Get, Health, Hello, Kind, Lane, List, Listed, Many, ManyReply, Measured, MoveReport,
-    MovesQuery, MovesReport, NodeStatus, One, Outcome, PartitionRepair, PeerStatus, Ping, Pong,
-    Propose, Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery,
-    RepairReport, RepairRun, RepairStarted, Replica, ReplicaReport, Replicate, Replicated, Reply,
-    Request, Role, Roots, Scan, Scanned, ScannedRow, StatusQuery, Step, Stored, Times, Trace,
-    Unmatched, ViewQuery, ViewReply, Welcome, Write,
+    Effect, Entries, Envelope, ErrorCode, Explain, Explained, Failure, FaultList, FaultsReport,
+    FaultsRequest, Fetch, Fetched, Found, Frame, Get, Health, Hello, Kind, Lane, List, Listed,
+    Many, ManyReply, Measured, MoveReport, MovesQuery, MovesReport, NodeStatus, One, Outcome,
+    PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled,
+    Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replica, ReplicaReport,
+    Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, ScannedRow, StatusQuery,
+    Step, Stored, Times, Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     bucket::{Creation, Properties},
+    faults::{CertificateFault, Chance, ClockFault, DiskFault, LinkFault, When},
     frame::{encode_reply, encode_request},
     times::TIMES_BUCKETS,
 };
@@ -86,6 +87,7 @@ fn words_keep_their_numbers() {
     check(&[Level::Count(2), Level::Quorum, Level::All]);
     check(&OUTCOMES);
     check(&Repair::ALL);
+    check(&atoll_wire::faults::Step::ALL);
 }
 
 /// Writes the files anew, once for all tests.
@@ -151,6 +153,33 @@ fn envelope() -> Envelope {
         bucket: BucketId(*b"sixteen of these"),
         trace: true,
         role: Role::Operator,
+    }
+}
+
+fn faults() -> FaultList {
+    let chance = |millionths| Chance::of_million(millionths);
+    let when = |from_ms| Some(When { from_ms, until_ms: Some(from_ms + 7), every_ms: Some(9) });
+    FaultList {
+        seed: 77,
+        free_bytes: Some(1_000_001),
+        free_bytes_when: when(1_790_000_000_000),
+        hold: atoll_wire::faults::Step::ALL.to_vec(),
+        links: vec![
+            LinkFault { cut: true, ..LinkFault::to(NodeId(4), "partition") },
+            LinkFault {
+                drop: chance(50_000),
+                delay_ms: Some(40),
+                jitter_ms: Some(10),
+                duplicate: chance(20_000),
+                reorder: chance(1_000_000),
+                bandwidth_bits: Some(1_000_000),
+                when: when(1_790_000_000_100),
+                ..LinkFault::to(NodeId(5), "slow")
+            },
+        ],
+        disk: Some(DiskFault { slow_ms: 20, when: when(1_790_000_000_200) }),
+        clock: Some(ClockFault { ahead_ms: -3_600_000, when: when(1_790_000_000_300) }),
+        certificate: Some(CertificateFault { expired: true, when: when(1_790_000_000_400) }),
     }
 }
 
@@ -252,6 +281,7 @@ fn requests() -> Vec<Request> {
         }),
         Request::Buckets(BucketsQuery { have: 0x6162_6364_6566_6768 }),
         Request::Explain(Explain { key, quorum }),
+        Request::Faults(FaultsRequest { list: Some(Box::new(faults())) }),
     ]
 }
 
@@ -378,6 +408,10 @@ fn replies() -> Vec<(Kind, Reply)> {
             }),
         ),
         (Kind::Explain, Reply::Explained(Box::new(explained()))),
+        (
+            Kind::Faults,
+            Reply::Faults(Box::new(FaultsReport { list: faults(), wall_ms: 1_790_000_000_123 })),
+        ),
     ]
 }
 

@@ -1,13 +1,20 @@
-//! What a key does to the selected node: what `testnet kill`, `pause`, `resume` and `start` do, told in one line.
+//! What a key does to the selected node: what `testnet kill`, `pause`, `resume`, `start`,
+//! `fault isolate` and `heal` do, told in one line.
 
 use atoll_client::NodeId;
-use atoll_testnet::{Condition, Event, Node, Testnet, start, stop};
+use atoll_testnet::{
+    Condition, Event, FaultError, LinkWish, Node, Testnet,
+    faults::{self, Standing, links},
+    start, stop,
+};
+use atoll_wire::FaultList;
 use tokio::task::JoinSet;
 
 use super::keys::Deed;
 use crate::{
-    exit::{Exit, Failed},
+    exit::Failed,
     testnet::{
+        fault::failed_fault,
         launcher,
         say::{self, failed_file, failed_open, failed_start},
         status::Tone,
@@ -56,19 +63,53 @@ async fn perform(deed: Deed, testnet: &Testnet, node: NodeId) -> Result<String, 
     let mut hear = |event: Event| told.push(plain(&say::words(&event)));
     match (deed, condition) {
         (Deed::Kill, _) => stop::kill(&nodes, &mut hear).await.map_err(failed_file)?,
-        (Deed::Pause, Condition::Paused(_)) | (Deed::Heal, Condition::Paused(_)) => {
+        (Deed::Pause | Deed::Heal, Condition::Paused(_)) => {
             stop::resume(&nodes, &mut hear).map_err(failed_file)?;
         }
         (Deed::Pause, _) => stop::pause(&nodes, &mut hear).map_err(failed_file)?,
-        (Deed::Cut, _) => return Err(cannot_cut()),
+        (Deed::Cut, _) => return cut(testnet, node).await,
         (Deed::Heal, Condition::Stopped | Condition::Dead) => {
             start_again(testnet, node, &mut hear).await?;
         }
-        (Deed::Heal, Condition::Running(_)) => {
-            return Ok(format!("{} runs: there is nothing to heal", node.id));
-        }
+        (Deed::Heal, Condition::Running(_)) => {}
     }
-    Ok(told.join("; "))
+    if deed == Deed::Heal && mend_links(testnet, node.id).await? {
+        told.push(format!("the links of {} are whole again", node.id));
+    }
+    Ok(match told.is_empty() {
+        true => format!("{} runs, and its links are whole: there is nothing to heal", node.id),
+        false => told.join("; "),
+    })
+}
+
+/// Cuts a node off as `fault isolate` does, but leaves earlier cuts: who cuts one node after the other wants both.
+async fn cut(testnet: &Testnet, node: &Node) -> Result<String, Failed> {
+    let known = testnet.nodes().into_iter().map(|node| (node.id, node.zone));
+    let plan = LinkWish::Isolate(node.id, None)
+        .plan(&known.collect::<Vec<links::Named>>(), None)
+        .map_err(|error| failed_fault(error.into()))?;
+    let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
+    let put = |at: NodeId, list: &mut FaultList| {
+        for rule in plan.rules.get(&at).into_iter().flatten() {
+            list.links.retain(|old| (old.peer, &old.name) != (rule.peer, &rule.name));
+            list.links.push(rule.clone());
+        }
+    };
+    change(testnet, put).await.map_err(failed_fault)?;
+    Ok(format!("{} is cut off from all other nodes; clients reach it as before", node.id))
+}
+
+/// Takes away every fault of the links of a node, on both sides; whether there was one.
+async fn mend_links(testnet: &Testnet, node: NodeId) -> Result<bool, Failed> {
+    let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
+    let clear = |at: NodeId, list: &mut FaultList| {
+        list.links.retain(|rule| at != node && rule.peer != node);
+    };
+    match change(testnet, clear).await {
+        Ok(changed) => Ok(!changed.is_empty()),
+        Err(FaultError::NotAllowed { .. }) => Ok(false), // then there is none
+        Err(error) => Err(failed_fault(error)),
+    }
 }
 
 async fn start_again(
@@ -85,9 +126,12 @@ async fn start_again(
         .map_err(|error| failed_start(&error))
 }
 
-fn cannot_cut() -> Failed {
-    Failed::new(Exit::Refused, "this testnet was started without faults")
-        .mend("atoll testnet up --allow-faults")
+/// Changes the lists of all nodes; those that are other than before.
+async fn change(
+    testnet: &Testnet,
+    edit: impl Fn(NodeId, &mut FaultList),
+) -> Result<Vec<Standing>, FaultError> {
+    faults::change(testnet, &testnet.nodes(), edit).await
 }
 
 /// An error where there is room for one line only.

@@ -51,6 +51,7 @@ async fn every_lane_carries_every_kind() {
                 Kind::Fetch => matches!(reply, Reply::Fetched(_)),
                 Kind::RepairStatus => matches!(reply, Reply::RepairStatus(_)),
                 Kind::RepairRun => matches!(reply, Reply::RepairRun(_)),
+                Kind::Faults => matches!(reply, Reply::Faults(_)),
                 Kind::Dump => matches!(reply, Reply::Dumped(_)),
                 Kind::Recall => matches!(reply, Reply::Recalled(_)),
                 Kind::CompareRoots | Kind::Compare => matches!(reply, Reply::Differing(_)),

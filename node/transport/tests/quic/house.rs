@@ -18,11 +18,11 @@ use atoll_transport::{
 use atoll_wire::{
     Ack, BucketChange, BucketChanged, BucketId, Buckets, BucketsQuery, Change, Commit, Compare,
     CompareRoots, Copy, Covered, Covering, Differing, Dump, Dumped, Entries, Envelope, Explain,
-    Explained, Fetch, Fetched, Found, Get, Hello, Kind, Lane, List, Listed, Many, ManyReply,
-    MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall,
-    Recalled, Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replicate,
-    Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Stored, Unmatched,
-    ViewQuery, ViewReply, Write,
+    Explained, FaultList, FaultsReport, FaultsRequest, Fetch, Fetched, Found, Get, Hello, Kind,
+    Lane, List, Listed, Many, ManyReply, MovesQuery, MovesReport, NodeStatus, Ping, Pong, Propose,
+    Proposed, Raft, RaftReply, Recall, Recalled, Receipt, Repair, RepairQuery, RepairReport,
+    RepairRun, RepairStarted, Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned,
+    StatusQuery, Stored, Unmatched, ViewQuery, ViewReply, Write,
     bucket::{Creation, Properties},
 };
 use bytes::Bytes;
@@ -182,6 +182,9 @@ impl Host {
             }),
             Request::RepairStatus(_) => Reply::RepairStatus(RepairReport::of(&[])),
             Request::RepairRun(_) => Reply::RepairRun(RepairStarted { partitions: 0 }),
+            Request::Faults(_) => {
+                Reply::Faults(Box::new(FaultsReport { list: FaultList::default(), wall_ms: 0 }))
+            }
             Request::Dump(_) => Reply::Dumped(Dumped::of(&[], false)),
             Request::Recall(_) => Reply::Recalled(Recalled {
                 vouches: true,
@@ -290,7 +293,11 @@ pub fn serve(papers: &Papers, id: u32) -> Server {
 
 /// Starts a host that shows this certificate, whatever it says.
 pub fn serve_as(identity: &Identity, id: u32) -> Server {
-    let quic = Quic::bind(loopback(), identity).unwrap();
+    serve_on(Quic::bind(loopback(), identity).unwrap(), id)
+}
+
+/// Starts a host behind a socket.
+pub fn serve_on(quic: Quic, id: u32) -> Server {
     let (host, address) = (Host::new(id), quic.address().unwrap());
     let (accepting, handler) = (quic.clone(), host.clone());
     tokio::spawn(async move { accepting.serve(handler).await });
@@ -367,6 +374,7 @@ pub fn of_kind(kind: Kind) -> Request {
         Kind::Fetch => fetch("3"),
         Kind::RepairStatus => Request::RepairStatus(RepairQuery {}),
         Kind::RepairRun => Request::RepairRun(RepairRun { partition: None, accept_loss: false }),
+        Kind::Faults => Request::Faults(FaultsRequest { list: None }),
         Kind::Dump => Request::Dump(Dump { partition: 0, hints: false, after: Bytes::new() }),
         Kind::Recall => Request::Recall(Recall { node: 9 }),
         Kind::CompareRoots => {

@@ -10,6 +10,7 @@ mod forged;
 mod garbage;
 mod hostile;
 mod house;
+mod link_faults;
 mod peers;
 mod raw;
 mod renewal;

@@ -13,8 +13,8 @@ use atoll_wire::{
     Covered, Dumped, DumpedRow, Explained, Kind, MoveReport, MovesReport, NodeStatus,
     PartitionRepair, RepairReport,
     limits::{
-        COMPARE_TAIL_BYTES_MAX, DUMP_ROWS_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX,
-        VIEW_TAIL_BYTES_MAX,
+        COMPARE_TAIL_BYTES_MAX, DUMP_ROWS_MAX, DUMP_TAIL_BYTES_MAX, FAULT_LINKS_MAX,
+        HEADER_BYTES_MAX, VIEW_TAIL_BYTES_MAX,
     },
 };
 use bytes::Bytes;
@@ -141,6 +141,12 @@ fn frames() -> Entries {
         ),
         named("frame-status-of-peers-of-zeros", peers_of_zeros()),
         named("frame-explain-of-places-of-zeros", places_of_zeros()),
+        named("frame-faults-of-links-of-zeros", links_of_zeros()),
+        named("frame-faults-with-a-chance-that-is-no-number", {
+            let no_number = f64::NAN.to_le_bytes();
+            link_with_drop(&no_number)
+        }),
+        named("frame-faults-with-a-chance-above-1", link_with_drop(&1.5f64.to_le_bytes())),
         named("frame-text-that-is-no-text", {
             let header = [&[0u8, 0, 0, 0, 200][..], &[0xc0; 200]].concat();
             frame(Kind::Status.number(), 1, &header, &[])
@@ -151,6 +157,7 @@ fn frames() -> Entries {
             ("get", Kind::Get, 1),
             ("status", Kind::Status, 1),
             ("explain", Kind::Explain, 1),
+            ("faults", Kind::Faults, 1),
             ("failed", Kind::Write, 3),
         ] {
             let header = [&[1u8][..], &huge.repeat(40)].concat();
@@ -507,6 +514,28 @@ fn places_of_zeros() -> Vec<u8> {
     let count = postcard::to_stdvec(&places).expect("in memory");
     frame(Kind::Explain.number(), 1, &[head, &count, &vec![0; places * 7]].concat(), &[])
 }
+
+/// One link more than is read, of ten bytes each.
+fn links_of_zeros() -> Vec<u8> {
+    let links = FAULT_LINKS_MAX + 1;
+    let count = postcard::to_stdvec(&links).expect("in memory");
+    let rest = vec![0; links * LINK_BYTES + 4];
+    frame(Kind::Faults.number(), 1, &[&NO_FAULTS_BEFORE_LINKS, &count[..], &rest].concat(), &[])
+}
+
+/// A list with one link, whose chance of loss has these bytes.
+fn link_with_drop(chance: &[u8; 8]) -> Vec<u8> {
+    // peer, name, cut, and that there is a chance; behind it the other six that are not there, and the rest of the list
+    let link = [&[0, 0, 0, 1][..], chance, &[0; 6]].concat();
+    let header = [&NO_FAULTS_BEFORE_LINKS[..], &[1], &link, &[0; 4]].concat();
+    frame(Kind::Faults.number(), 1, &header, &[])
+}
+
+/// The epoch, then seed, free bytes, when, and hold.
+const NO_FAULTS_BEFORE_LINKS: [u8; 5] = [0; 5];
+
+/// A link that says nothing, as short as it is written.
+const LINK_BYTES: usize = 10;
 
 fn row(state: &'static [u8]) -> DumpedRow {
     DumpedRow {
