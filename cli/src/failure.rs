@@ -326,6 +326,8 @@ mod tests {
             (E::KeepsItsValue, 2, done),
             (E::NothingThere, 3, done),
             (E::BadPage, 2, told),
+            (E::FaultsNotAllowed, 2, told),
+            (E::BadFaults, 2, done),
             (E::BadBucket, 2, done),
             (E::BucketExists, 8, told),
             (E::BucketDropped, 2, told),

@@ -7,7 +7,7 @@
 //!
 //! Each fault has a **seam** that obeys it: free space and held steps in [`crate::storage::faulty`], links at the socket
 //! ([`atoll_transport::link_faults`]). A list that asks for
-//! more than there are seams for is refused as a whole, in [`unbearable`]: silence would look like a node that bore it.
+//! more than there are seams for is refused as a whole, in `unbearable`: silence would look like a node that bore it.
 
 use std::{
     fs, io,
@@ -83,7 +83,10 @@ impl StandingFaults {
             let detail = format!("cannot write {}: {error}", self.file.display());
             Failure::refused(ErrorCode::Internal, detail)
         })?;
-        tracing::warn!(links = list.links.len(), "broken on purpose, as an operator commands");
+        match list == FaultList::default() {
+            true => tracing::warn!("no longer broken on purpose, as an operator commands"),
+            false => tracing::warn!(links = list.links.len(), "broken on purpose, as commanded"),
+        }
         self.obey(list);
         Ok(())
     }

@@ -92,7 +92,9 @@ pub fn failed_up(error: UpError) -> Failed {
             "atoll testnet down {name}, then up with --allow-faults: its data is kept"
         )),
         UpError::Greeting { .. } => {
-            Failed::new(Exit::Other, what).mend("what the nodes say: atoll testnet logs")
+            Failed::new(Exit::Other, what).mend(
+                "what the nodes say: atoll testnet logs; what is broken on purpose: atoll testnet fault ls",
+            )
         }
         UpError::Papers(error) => failed_papers(&error),
         UpError::Interrupted => interrupted(),

@@ -75,8 +75,8 @@ fn faults_that_cannot_be_are_refused() {
             assert!(ran.stderr.contains(word), "{:?} does not speak of {word:?}", ran.stderr);
         }
     };
-    let whole = Testnet::up(1, 31_200);
-    refused(&whole, &["fault", "flaky", "5%"], &["n1 of testnet dev", "--allow-faults"]);
+    let whole = Testnet::up(2, 31_200);
+    refused(&whole, &["fault", "partition", "n1"], &["n1 of testnet dev", "--allow-faults"]);
     refused(&whole, &["fault", "ls"], &["--allow-faults"]);
     refused(&whole, &["up", "--allow-faults"], &["dev runs", "testnet down dev"]);
     whole.ok(&["testnet", "down"]);

@@ -23,8 +23,8 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::link_faults::{Fate, LinkFaults};
 
-/// Datagrams that wait for their time, on all links together. As many as a tenth of a second of the loopback at its
-/// fastest; what does not fit is lost, as in a router.
+/// Datagrams that wait for their time, on all links together: some twenty megabytes of them. What does not fit is lost, as in
+/// a router.
 const WAITING_MAX: usize = 16 << 10;
 
 /// A socket with faults.

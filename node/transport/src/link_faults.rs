@@ -5,7 +5,7 @@
 //! ([`LinkFaults::follow`]): a rule for a node that joins later waits for it. Only what goes to the address of a member is
 //! ever touched, so clients are not.
 //!
-//! [`line`] is the judge of one link, and pure: the rules, a seed, the number of the datagram and the time decide. The
+//! `line` is the judge of one link, and pure: the rules, a seed, the number of the datagram and the time decide. The
 //! socket (`faulty_socket`) only does what it says.
 
 use std::{

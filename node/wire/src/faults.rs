@@ -454,7 +454,7 @@ fn check_when(when: Option<When>) -> Result<(), FaultListError> {
     let Some(when) = when else { return Ok(()) };
     let times = [Some(when.from_ms), when.until_ms, when.every_ms];
     let fits = times.into_iter().flatten().all(|ms| ms <= FAULT_TIME_MS_MAX);
-    let lasts = when.until_ms.map(|until| until.checked_sub(when.from_ms).unwrap_or(0));
+    let lasts = when.until_ms.map(|until| until.saturating_sub(when.from_ms));
     let is_good = match (lasts, when.every_ms) {
         (None, None) => true,
         (None, Some(_)) => false,
