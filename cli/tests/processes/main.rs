@@ -26,3 +26,4 @@ mod repair;
 mod selectors;
 mod start;
 mod testnet;
+mod watch;
