@@ -20,6 +20,7 @@ mod grow;
 mod judge;
 mod say;
 mod show;
+mod torture;
 mod up;
 
 use say::{failed_file, failed_home, failed_open, failed_start, line};
@@ -45,6 +46,7 @@ Examples:
   atoll testnet decommission n2              one node less; it gives away what it owns first
   atoll testnet logs -f                      all nodes, as one story
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
+  atoll testnet torture --for 10m            everything at once, on a testnet of its own: is anything ever lost?
   atoll testnet down                         ends all nodes; data is kept
 
 They live under $ATOLL_HOME, default $XDG_STATE_HOME/atoll, else ~/.local/state/atoll.")]
@@ -92,6 +94,8 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     Heal(fault::HealArgs),
     /// Judge the history of a load: was anything lost?
     Judge(judge::JudgeArgs),
+    /// Break a testnet at random while a load runs, and judge what came of it
+    Torture(torture::TortureArgs),
 }
 
 /// What can be asked for once. A later `up` may repeat it and not contradict it.
@@ -251,6 +255,7 @@ pub async fn run(
         TestnetCommand::Fault(command) => fault::run(&home, command, format).await,
         TestnetCommand::Heal(args) => fault::heal(&home, &args, format).await,
         TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
+        TestnetCommand::Torture(args) => torture::run(&home, args, format).await,
     }
 }
 

@@ -189,14 +189,17 @@ impl Interrupt {
     }
 
     /// Waits for one of them.
-    pub fn comes(self) -> impl Future<Output = ()> {
-        let [mut interrupt, mut terminate, mut hangup] = self.signals;
-        async move {
-            tokio::select! { biased;
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
+    pub fn comes(mut self) -> impl Future<Output = ()> {
+        async move { self.next().await }
+    }
+
+    /// Waits for the next of them.
+    pub async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! { biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
 }

@@ -22,3 +22,4 @@ mod refusals;
 mod repair;
 mod start;
 mod testnet;
+mod torture;
