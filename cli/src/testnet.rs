@@ -1,7 +1,7 @@
 //! `atoll testnet`: clusters on this machine.
 //!
 //! This file is what can be typed and where it leads. [`up`] is the longest story and has its own file, [`which`] says whom
-//! a command means, [`damage`] is what is done to disks, [`env`] and [`export`] are the ways out, [`show`] holds the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
+//! a command means, [`damage`] is what is done to disks, [`mod@env`] and [`export`] are the ways out, [`show`] holds the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
 
 use std::path::PathBuf;
 
@@ -24,6 +24,7 @@ mod logs;
 mod say;
 mod show;
 mod status;
+mod torture;
 mod up;
 mod watch;
 mod which;
@@ -59,6 +60,7 @@ Examples:
   atoll testnet status --watch               how they are and hear each other, every second
   atoll testnet watch                        the ring, the links and the load, with keys to break and mend
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
+  atoll testnet torture --for 10m            everything at once, on a testnet of its own: is anything ever lost?
   atoll testnet down                         ends all nodes; data is kept
 
 They live under $ATOLL_HOME, default $XDG_STATE_HOME/atoll, else ~/.local/state/atoll.")]
@@ -114,6 +116,8 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     Heal(fault::HealArgs),
     /// Judge the history of a load: was anything lost?
     Judge(judge::JudgeArgs),
+    /// Break a testnet at random while a load runs, and judge what came of it
+    Torture(torture::TortureArgs),
 }
 
 /// What can be asked for once. A later `up` may repeat it and not contradict it.
@@ -247,6 +251,7 @@ pub async fn run(
         TestnetCommand::Fault(command) => fault::run(&home, command, format).await,
         TestnetCommand::Heal(args) => fault::heal(&home, &args, format).await,
         TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
+        TestnetCommand::Torture(args) => torture::run(&home, args, format).await,
     }
 }
 

@@ -26,4 +26,5 @@ mod repair;
 mod selectors;
 mod start;
 mod testnet;
+mod torture;
 mod watch;
