@@ -1,6 +1,6 @@
 //! `atoll testnet up`: progress on stderr, then what a person wants to know and type next.
 
-use std::{env, future::Future, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use atoll_client::NodeId;
 use atoll_testnet::{Greeting, Home, Testnet, Up, Wish};
@@ -189,8 +189,8 @@ impl Interrupt {
     }
 
     /// Waits for one of them.
-    pub fn comes(mut self) -> impl Future<Output = ()> {
-        async move { self.next().await }
+    pub async fn comes(mut self) {
+        self.next().await;
     }
 
     /// Waits for the next of them.
