@@ -99,7 +99,7 @@ impl Drawing<'_> {
         loop {
             let pause = match self.chance.below(4) {
                 0 => self.chance.below(300),
-                _ => self.chance.between(300, 4000),
+                _ => self.chance.between(500, 7000),
             };
             self.now += pause;
             let kind = self.kind()?;
