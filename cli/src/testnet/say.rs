@@ -44,9 +44,7 @@ pub fn line(event: Event) {
         Event::Killed { node } => anstream::eprintln!("  {node:<3} killed"),
         Event::Wiped { node } => anstream::eprintln!("  {node:<3} wiped: its data is gone"),
         Event::CertificateExpired { node } => {
-            anstream::eprintln!(
-                "  {node:<3} is shown to others with a certificate that has expired"
-            );
+            anstream::eprintln!("  {node:<3} shows a certificate that has expired");
         }
         Event::CertificateRenewed { node } => {
             anstream::eprintln!("  {node:<3} has a certificate that is good");
