@@ -1,8 +1,8 @@
 //! Certificates that expire, and are good again.
 //!
 //! Nothing is pretended. The testnet's authority signs the node's certificate anew, for some seconds; the node finds it and
-//! shows it, as it finds any renewed one; then it is over, and what comes of it comes by itself: peers and clients end their
-//! connections with the node and accept no new ones.
+//! shows it, as it finds any renewed one; then it is over, and what comes of it comes by itself: peers and clients accept no new
+//! connection with the node. One that began with a former certificate goes on to the end of that one, as ever.
 
 use std::{
     path::PathBuf,

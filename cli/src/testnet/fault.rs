@@ -45,7 +45,7 @@ Examples:
   atoll testnet fault flaky 5% --for 5s --every 20s  five bad seconds, each twenty
   atoll testnet fault disk slow n2 200ms             each fsync; or: disk full n2
   atoll testnet fault clock n1 +1h                   or -5m
-  atoll testnet fault certs expire n1                and nobody accepts it any more
+  atoll testnet fault certs expire n1                and no new connection is accepted
   atoll testnet fault ls
   atoll testnet heal                                 links; heal --all: disks, clocks and certificates too
 

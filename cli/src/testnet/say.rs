@@ -49,7 +49,7 @@ pub fn words(event: &Event) -> String {
         Event::Killed { node } => format!("  {node:<3} killed"),
         Event::Wiped { node } => format!("  {node:<3} wiped: its data is gone"),
         Event::CertificateExpired { node } => {
-            format!("  {node:<3} is shown to others with a certificate that has expired")
+            format!("  {node:<3} shows a certificate that has expired")
         }
         Event::CertificateRenewed { node } => {
             format!("  {node:<3} has a certificate that is good")

@@ -87,13 +87,14 @@ pub struct ClockArgs {
 /// What becomes of certificates.
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {
-    /// Let them expire: after some seconds nobody accepts the nodes any more, until they are renewed
+    /// Let them expire: after some seconds nobody opens a connection with the nodes any more, until they are renewed
     #[command(after_help = "\
 Example:
   atoll testnet fault certs expire n1 && atoll testnet fault certs renew n1
 
-The certificate is signed anew for some seconds and then is over, as any would be: connections with the node end and new
-ones are refused, those of operators too. `heal --all` renews as well.")]
+The certificate is signed anew for some seconds and then is over, as any would be: connections with the node are refused,
+those of operators too. One that began with the certificate before it goes on to the end of that one; it ends when either
+side restarts. `heal --all` renews as well.")]
     Expire(CertsArgs),
     /// Sign them again, good for a year; a node that runs takes its new one within seconds
     Renew(CertsArgs),
