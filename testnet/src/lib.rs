@@ -10,7 +10,7 @@
 //! the other commands ask for the profile of a cluster, [`export`] the way out to real hosts. Progress is told as [`Event`]s; whoever calls prints.
 //!
 //! [`Settling`] is the odd one out: it asks the nodes of any cluster what they hold when a load is over, for the judges of its
-//! history.
+//! history. [`story`] is what a timeline of commands says that will come of them, and whether it did; the program tells it.
 //!
 //! [`faults`] breaks what nodes let be broken, by telling them. What is absent: nothing here reads or writes data of nodes
 //! behind their backs.
@@ -40,6 +40,7 @@ mod settle;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod story;
 mod testnet;
 mod up;
 
