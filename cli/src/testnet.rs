@@ -1,7 +1,7 @@
 //! `atoll testnet`: clusters on this machine.
 //!
 //! This file is what can be typed and where it leads. [`up`] is the longest story and has its own file, [`which`] says whom
-//! a command means, [`damage`] is what is done to disks, [`env`] and [`export`] are the ways out, [`show`] holds the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
+//! a command means, [`damage`] is what is done to disks, [`env`] and [`export`] are the ways out, [`story`] tells what all this does, [`show`] holds the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
 
 use std::path::PathBuf;
 
@@ -23,6 +23,7 @@ mod judge;
 mod logs;
 mod say;
 mod show;
+mod story;
 mod up;
 mod which;
 
@@ -55,6 +56,7 @@ Examples:
   eval \"$(atoll testnet env)\"                where everything is, for scripts
   atoll testnet export compose DIR           the same cluster in containers; systemd: on real hosts
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
+  atoll testnet tour                         what it does when nodes die, told and shown
   atoll testnet down                         ends all nodes; data is kept
 
 They live under $ATOLL_HOME, default $XDG_STATE_HOME/atoll, else ~/.local/state/atoll.")]
@@ -111,6 +113,10 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     Heal(fault::HealArgs),
     /// Judge the history of a load: was anything lost?
     Judge(judge::JudgeArgs),
+    /// What Atoll does when something breaks, told on real nodes: `story ls` shows what there is
+    Story(story::StoryArgs),
+    /// Four stories for a newcomer, in under three minutes
+    Tour(story::tour::TourArgs),
 }
 
 /// What can be asked for once. A later `up` may repeat it and not contradict it.
@@ -243,6 +249,8 @@ pub async fn run(
         TestnetCommand::Fault(command) => fault::run(&home, command, format).await,
         TestnetCommand::Heal(args) => fault::heal(&home, &args, format).await,
         TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
+        TestnetCommand::Story(args) => story::run(&home, args, format).await,
+        TestnetCommand::Tour(args) => story::tour::run(&home, args, format).await,
     }
 }
 

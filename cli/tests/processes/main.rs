@@ -25,4 +25,5 @@ mod refusals;
 mod repair;
 mod selectors;
 mod start;
+mod stories;
 mod testnet;
