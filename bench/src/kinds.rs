@@ -5,12 +5,14 @@
 //! with as many single reads, one after the other.
 //!
 //! Registers, counters and sets lie in buckets of this benchmark's own, which are created if they are not there and stay.
-//! Every counter's increment belongs to a session, as a user's would; every set has a hundred elements from the beginning on.
+//! Each key has one worker. A put replaces what its worker put before, so that no siblings pile up; every counter's increment
+//! belongs to a session, as a user's would; every set has a hundred elements from the beginning on.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use atoll_client::{
-    Client, Increment, Kind, Operation, Options, Profile, QuorumRequest, RequestError,
+    Client, ContextToken, Increment, KeyChange, Kind, Operation, Options, Profile, QuorumRequest,
+    RequestError,
     bucket::{Creation, Properties},
 };
 use bytes::Bytes;
@@ -143,13 +145,13 @@ async fn compare(
         created.map_err(|error| RunError::Bucket { name, error })?;
     }
     say(format!("writes {} keys of each kind", run.keys));
-    fill(run, client).await?;
+    let seen = Rc::new(RefCell::new(fill(run, client).await?));
     let mut rows: Vec<Row> = Change::ALL.iter().map(|change| Row::of(change.what())).collect();
     let mut reads = vec![Row::of("get, one by one"), Row::of("mget of 100")];
     for round in 0..run.rounds {
         for (change, row) in Change::ALL.into_iter().zip(&mut rows) {
             say(format!("round {} of {}: {}", round + 1, run.rounds, change.what()));
-            row.add(closed_loop(run, client, change, round).await);
+            row.add(closed_loop(run, client, &seen, change, round).await);
         }
         say(format!("round {} of {}: reads", round + 1, run.rounds));
         reads[0].add(singles(run, client, round).await);
@@ -204,45 +206,71 @@ fn lines(mut rows: Vec<Row>) -> Vec<Line> {
     rows.iter().map(line).collect()
 }
 
-/// Writes every key once: a set gets all its elements.
-async fn fill(run: &KindsRun, client: &Client) -> Result<(), RunError> {
+/// What was last seen of each register.
+type Seen = Vec<Option<ContextToken>>;
+
+/// Writes every key once, in place of what an earlier run has left: a set gets all its elements.
+async fn fill(run: &KindsRun, client: &Client) -> Result<Seen, RunError> {
     let mut dice = SmallRng::seed_from_u64(run.seed);
+    let mut seen = Seen::new();
+    let names: Vec<u32> = (0..run.keys).collect();
+    let failed = |number: u32, error| {
+        let key = String::from_utf8_lossy(&key(number)).into_owned();
+        RunError::Preload { key, error }
+    };
     for change in Change::ALL {
         let operation = match change {
             Change::Add => Operation::Add((0..ELEMENTS).map(element).collect()),
             Change::Put | Change::Increment => change.operation(&mut dice),
         };
-        let names: Vec<u32> = (0..run.keys).collect();
+        let options = options(run, change);
         for some in names.chunks(50) {
-            let changes: Vec<atoll_client::KeyChange> = some
-                .iter()
-                .map(|number| atoll_client::KeyChange {
-                    key: key(*number),
-                    operation: operation.clone(),
-                    context: None,
-                })
-                .collect();
-            let outcomes = client.change_many(&changes, &options(run, change)).await;
+            let mut changes = Vec::with_capacity(some.len());
+            let keys: Vec<Bytes> = some.iter().map(|number| key(*number)).collect();
+            let before = match change {
+                Change::Put => client.read_many(&keys, &options).await,
+                Change::Increment | Change::Add => Vec::new(),
+            };
+            let mut before = before.into_iter();
+            for (key, number) in keys.into_iter().zip(some) {
+                let read = before.next().transpose().map_err(|error| failed(*number, error))?;
+                let context = read.and_then(|read| read.context);
+                changes.push(KeyChange { key, operation: operation.clone(), context });
+            }
+            let outcomes = client.change_many(&changes, &options).await;
             for (number, outcome) in some.iter().zip(outcomes) {
-                outcome.map_err(|error| RunError::Preload {
-                    key: String::from_utf8_lossy(&key(*number)).into_owned(),
-                    error,
-                })?;
+                let stored = outcome.map_err(|error| failed(*number, error))?;
+                if let Change::Put = change {
+                    seen.push(Some(stored.context));
+                }
             }
         }
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// So many workers, each sending its next change when the last one is answered.
-async fn closed_loop(run: &KindsRun, client: &Arc<Client>, change: Change, round: u32) -> Slice {
+async fn closed_loop(
+    run: &KindsRun,
+    client: &Arc<Client>,
+    seen: &Rc<RefCell<Seen>>,
+    change: Change,
+    round: u32,
+) -> Slice {
     let began = Instant::now();
     let end = began + run.slice;
     let run = Rc::new(run.clone());
     let workers: Vec<_> = (0..run.concurrency)
         .map(|number| {
             let seed = run.seed ^ (u64::from(round) << 32) ^ u64::from(number + 1);
-            tokio::task::spawn_local(work(run.clone(), client.clone(), change, seed, end))
+            let worker = Worker {
+                run: run.clone(),
+                client: client.clone(),
+                seen: seen.clone(),
+                number,
+                dice: SmallRng::seed_from_u64(seed),
+            };
+            tokio::task::spawn_local(worker.work(change, end))
         })
         .collect();
     let (mut latency, mut done, mut failed) = (histogram(), 0u64, 0);
@@ -255,29 +283,49 @@ async fn closed_loop(run: &KindsRun, client: &Arc<Client>, change: Change, round
     Slice { per_second: done as f64 / began.elapsed().as_secs_f64(), latency, failed }
 }
 
-async fn work(
+/// One who writes keys that nobody else writes, unless there are fewer keys than workers.
+struct Worker {
     run: Rc<KindsRun>,
     client: Arc<Client>,
-    change: Change,
-    seed: u64,
-    end: Instant,
-) -> (Histogram<u64>, u64) {
-    let mut dice = SmallRng::seed_from_u64(seed);
-    let (mut latency, mut failed) = (histogram(), 0);
-    let options = options(&run, change);
-    let mut session = client.session().for_counting();
-    while Instant::now() < end {
-        let key = key(dice.random_range(0..run.keys));
-        let began = Instant::now();
-        let operation = change.operation(&mut dice);
-        let outcome: Result<_, RequestError> =
-            session.change(&key, &operation, None, &options).await;
-        match outcome {
-            Ok(_) => latency.saturating_record(micros(began)),
-            Err(_) => failed += 1,
+    seen: Rc<RefCell<Seen>>,
+    number: u32,
+    dice: SmallRng,
+}
+
+impl Worker {
+    async fn work(mut self, change: Change, end: Instant) -> (Histogram<u64>, u64) {
+        let (mut latency, mut failed) = (histogram(), 0);
+        let options = options(&self.run, change);
+        let client = self.client.clone();
+        let mut session = client.session().for_counting();
+        while Instant::now() < end {
+            let number = self.number_of_key();
+            let operation = change.operation(&mut self.dice);
+            let context = match change {
+                Change::Put => self.seen.borrow()[number as usize].clone(),
+                Change::Increment | Change::Add => None,
+            };
+            let began = Instant::now();
+            let outcome: Result<_, RequestError> =
+                session.change(&key(number), &operation, context.as_ref(), &options).await;
+            match outcome {
+                Ok(stored) => {
+                    latency.saturating_record(micros(began));
+                    if let Change::Put = change {
+                        self.seen.borrow_mut()[number as usize] = Some(stored.context);
+                    }
+                }
+                Err(_) => failed += 1,
+            }
         }
+        (latency, failed)
     }
-    (latency, failed)
+
+    fn number_of_key(&mut self) -> u32 {
+        let (keys, workers) = (self.run.keys, self.run.concurrency);
+        let mine = (keys.saturating_sub(self.number)).div_ceil(workers).max(1);
+        (self.dice.random_range(0..mine) * workers + self.number) % keys
+    }
 }
 
 /// A hundred keys at a time, one after the other.

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use atoll_client::{NodeId, NodeStatus};
+use atoll_wire::Times;
 use serde::Serialize;
 
 use crate::{
@@ -93,7 +94,30 @@ struct Status {
     writes: u64,
     reads: u64,
     hedges: u64,
+    /// How long the writes took that it coordinated; none = there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_ms: Option<Quantiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_ms: Option<Quantiles>,
+    /// Requests that too few owners answered, or not in time.
+    unmet: u64,
+    /// Reads in which an owner answered with less than was found.
+    reads_behind: u64,
     peers: Vec<Peer>,
+}
+
+/// Of all requests since the start, a quarter too long at most.
+#[derive(Serialize)]
+struct Quantiles {
+    p50: f64,
+    p99: f64,
+}
+
+impl Quantiles {
+    fn of(times: &Times) -> Option<Self> {
+        let ms = |so_many| Some(times.all_but_one_in(so_many)?.as_secs_f64() * 1000.0);
+        Some(Quantiles { p50: ms(2)?, p99: ms(100)? })
+    }
 }
 
 #[derive(Serialize)]
@@ -271,6 +295,10 @@ impl From<NodeStatus> for Status {
             writes: status.writes,
             reads: status.reads,
             hedges: status.hedges,
+            write_ms: Quantiles::of(&status.write_times),
+            read_ms: Quantiles::of(&status.read_times),
+            unmet: status.unmet,
+            reads_behind: status.reads_behind,
             peers: status
                 .peers
                 .into_iter()

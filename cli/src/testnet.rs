@@ -23,8 +23,10 @@ mod judge;
 mod logs;
 mod say;
 mod show;
+mod status;
 mod story;
 mod up;
+mod watch;
 mod which;
 
 use say::{failed_file, failed_home, failed_open, failed_start, line};
@@ -55,6 +57,8 @@ Examples:
   atoll testnet logs -f --merged             all nodes on one time line
   eval \"$(atoll testnet env)\"                where everything is, for scripts
   atoll testnet export compose DIR           the same cluster in containers; systemd: on real hosts
+  atoll testnet status --watch               how they are and hear each other, every second
+  atoll testnet watch                        the ring, the links and the load, with keys to break and mend
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
   atoll testnet tour                         what it does when nodes die, told and shown
   atoll testnet down                         ends all nodes; data is kept
@@ -71,11 +75,10 @@ pub enum TestnetCommand {
     Decommission(grow::DecommissionArgs),
     /// All testnets
     Ls,
-    /// The processes on this machine: who runs, is ready, paused, stopped or dead; exits 5 unless all are ready
-    #[command(after_help = "\
-`atoll testnet status` shows the processes on this machine, `atoll status` how each node is,
-`atoll cluster status` who is a member and what moves.")]
-    Status(Named),
+    /// How the nodes are and hear each other, in a line each; exits 5 if something is wrong
+    Status(status::StatusArgs),
+    /// The same and more, full-screen and as it changes: the ring, the links, the load; with keys to break and mend
+    Watch(watch::WatchArgs),
     /// What the nodes have said
     Logs(logs::LogsArgs),
     /// End nodes with SIGKILL, as a power cut would
@@ -210,7 +213,8 @@ pub async fn run(
         TestnetCommand::Add(args) => grow::add(&home, args, format).await,
         TestnetCommand::Decommission(args) => grow::decommission(&home, args, format).await,
         TestnetCommand::Ls => show::ls(&home, format),
-        TestnetCommand::Status(named) => show::status(&named.open(&home)?, format).await,
+        TestnetCommand::Status(args) => status::run(args, &home, format).await,
+        TestnetCommand::Watch(args) => watch::run(args, &home, format).await,
         TestnetCommand::Logs(args) => logs::run(&home, args, format).await,
         TestnetCommand::Kill(args) => {
             let chosen = args.choose(&home).await?;

@@ -30,6 +30,7 @@ pub mod membership;
 mod memory;
 mod moves;
 pub mod node;
+mod pace;
 pub mod recovery;
 mod repair;
 mod replica;

@@ -40,6 +40,8 @@ struct Peer {
     /// It has left a question unanswered for longer than anybody should wait; asked last until it is heard again.
     silent: bool,
     round_trip_micros: u32,
+    /// That one was measured while a connection was made, which takes longer: the next takes its place.
+    was_connecting: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -51,7 +53,7 @@ enum State {
 
 impl Peer {
     fn unknown() -> Self {
-        Peer { state: State::Unknown, silent: false, round_trip_micros: 0 }
+        Peer { state: State::Unknown, silent: false, round_trip_micros: 0, was_connecting: true }
     }
 }
 
@@ -131,9 +133,10 @@ impl Liveness {
         if let Some(round_trip) = round_trip {
             let micros = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX);
             peer.round_trip_micros = match peer.round_trip_micros {
-                0 => micros,
+                _ if peer.was_connecting => micros,
                 smoothed => smoothed - smoothed / 8 + micros / 8,
             };
+            peer.was_connecting = peer.state != State::Up;
         }
         if peer.state != State::Up {
             peer.state = State::Up;

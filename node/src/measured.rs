@@ -17,7 +17,10 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use atoll_ring::NodeId;
-use atoll_wire::{Ack, Measured};
+use atoll_wire::{
+    Ack, Measured,
+    times::{TIMES_BUCKETS, bucket, upper_edge},
+};
 
 /// Answers after which older ones count half.
 const SAMPLES_MAX: u16 = 1024;
@@ -73,16 +76,16 @@ impl Measurements {
     }
 }
 
-/// The latest times, four buckets to each doubling. Older ones fade: each time there are [`SAMPLES_MAX`] all count half.
+/// The latest times, in the buckets of [`atoll_wire::times`]. Older ones fade: each time there are [`SAMPLES_MAX`] all count half.
 pub(crate) struct Histogram {
-    /// How many took so long; see [`bucket`].
-    counts: [u16; BUCKETS],
+    /// How many took so long; see [`atoll_wire::times`].
+    counts: [u16; TIMES_BUCKETS],
     total: u16,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { counts: [0; BUCKETS], total: 0 }
+        Histogram { counts: [0; TIMES_BUCKETS], total: 0 }
     }
 }
 
@@ -105,7 +108,7 @@ impl Histogram {
     pub(crate) fn all_but_one_in(&self, so_many: u16) -> Option<Duration> {
         let may_exceed = self.total / so_many;
         let mut slower = 0;
-        for index in (0..BUCKETS).rev() {
+        for index in (0..TIMES_BUCKETS).rev() {
             slower += self.counts[index];
             if slower > may_exceed {
                 return Some(upper_edge(index));
@@ -115,34 +118,9 @@ impl Histogram {
     }
 }
 
-/// Four buckets to each doubling, from 1 µs to beyond a minute.
-const BUCKETS: usize = 4 * 27;
-
-fn bucket(time: Duration) -> usize {
-    let micros = time.as_micros().max(1);
-    let octave = micros.ilog2() as usize;
-    let quarter = (micros * 4) >> octave & 3; // the two bits below the leading one
-    (octave * 4 + quarter as usize).min(BUCKETS - 1)
-}
-
-fn upper_edge(bucket: usize) -> Duration {
-    let (octave, quarter) = (bucket / 4, bucket as u64 % 4);
-    Duration::from_nanos((1000 << octave) + (1000 << octave) / 4 * (quarter + 1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Edges and buckets fit each other over the whole range.
-    #[test]
-    fn every_time_lies_below_the_edge_of_its_bucket() {
-        for micros in (0..20_000).chain((0..60).map(|second| second * 1_000_000)) {
-            let time = Duration::from_micros(micros);
-            assert!(time <= upper_edge(bucket(time)), "{micros}");
-            assert!(bucket(time) == 0 || upper_edge(bucket(time) - 1) <= time, "{micros}");
-        }
-    }
 
     /// Whatever the times are, each quantile lies at or above the exact one and at most a quarter above it.
     #[test]

@@ -252,7 +252,7 @@ async fn turn<'a>(node: &Node, turns: &'a Semaphore, all: u32) -> SemaphorePermi
 }
 
 /// Whether clients have been served lately.
-fn is_busy(node: &Node) -> bool {
+pub(crate) fn is_busy(node: &Node) -> bool {
     node.repair().is_busy(node.clock().now())
 }
 

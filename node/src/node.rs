@@ -43,6 +43,7 @@ use crate::{
     },
     memory::Memory,
     moves::{self, Moves},
+    pace::Pace,
     repair::{
         self, Repair, quarantine,
         scrub::{self, Scrubbed},
@@ -134,6 +135,7 @@ pub struct Node {
     liveness: Liveness,
     hedge: Hedge,
     measured: Measurements,
+    pace: Pace,
     traces: Traces,
     repair: Repair,
     moves: Moves,
@@ -222,6 +224,7 @@ impl Node {
             liveness: Liveness::of(others.iter().copied()),
             hedge: Hedge::default(),
             measured: Measurements::default(),
+            pace: Pace::default(),
             traces: Traces::default(),
             repair,
             moves: Moves::default(),
@@ -425,6 +428,10 @@ impl Node {
 
     pub(crate) fn measured(&self) -> &Measurements {
         &self.measured
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     pub(crate) fn traces(&self) -> &Traces {

@@ -48,6 +48,12 @@ pub enum HomeError {
         /// Those there are.
         names: Vec<String>,
     },
+    /// There was one until now.
+    #[error("the testnet {name} was removed")]
+    Removed {
+        /// Its name.
+        name: String,
+    },
     /// A name that cannot be one.
     #[error(
         "{name:?} is no name for a testnet: use up to {NAME_BYTES_MAX} letters, digits, `-` and `_`, \

@@ -49,7 +49,9 @@ pub enum Condition {
 }
 
 impl Node {
-    pub(crate) fn new(testnet: &Path, member: Member) -> Node {
+    /// The node of a testnet in this folder that this member stands for. It need not exist.
+    #[must_use]
+    pub fn new(testnet: &Path, member: Member) -> Node {
         let folder = testnet.join(member.id.to_string());
         Node { id: member.id, address: member.address, zone: member.zone, folder }
     }

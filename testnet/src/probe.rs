@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use atoll_client::Profile;
-use atoll_ring::{ClusterId, Epoch};
-use atoll_transport::{Expect, Identity, IdentityError, Quic};
-use atoll_wire::{BucketId, Envelope, Lane, NodeStatus, Reply, Request, Role, StatusQuery};
+use atoll_ring::{ClusterId, Epoch, Update, View};
+use atoll_transport::{Expect, Identity, IdentityError, Link, Quic};
+use atoll_wire::{
+    BucketId, Envelope, Lane, NodeStatus, Reply, Request, Role, StatusQuery, ViewQuery,
+};
 use tokio::time::timeout;
 
 use crate::{node::Node, poll, testnet::Testnet};
@@ -53,11 +55,7 @@ impl Probe {
     }
 
     async fn ask_patiently(&self, node: &Node) -> Result<NodeStatus, String> {
-        match self.request_patiently(node, &Request::Status(StatusQuery {})).await? {
-            Reply::Status(status) => Ok(*status),
-            Reply::Failed(failure) => Err(failure.to_string()),
-            _ => Err("answered nonsense".into()),
-        }
+        status(&self.dial(node).await?).await
     }
 
     /// What a node answers to an operator, or why it does not within `limit`.
@@ -67,11 +65,12 @@ impl Probe {
         request: Request,
         limit: Duration,
     ) -> Result<Reply, String> {
-        let asked = self.request_patiently(node, &request);
+        let asked = async { call(&self.dial(node).await?, &request).await };
         timeout(limit, asked).await.unwrap_or_else(|_| Err("no answer".into()))
     }
 
-    async fn request_patiently(&self, node: &Node, request: &Request) -> Result<Reply, String> {
+    /// A connection to ask more than once. It takes as long as it takes.
+    pub(crate) async fn dial(&self, node: &Node) -> Result<Link, String> {
         let link = self
             .quic
             .dial(node.address, Expect::Node(node.id), Role::Operator, None)
@@ -80,18 +79,7 @@ impl Probe {
         if link.cluster() != self.cluster {
             return Err(format!("is of cluster {}, not {}", link.cluster(), self.cluster));
         }
-        let envelope = Envelope {
-            epoch: Epoch(0),
-            left_ms: 1000,
-            operation: rand::random(),
-            bucket: BucketId([0; 16]),
-            trace: false,
-            role: Role::Operator,
-        };
-        match link.call(Lane::Control, &envelope, request).await {
-            Ok((_, reply)) => Ok(reply),
-            Err(error) => Err(error.to_string()),
-        }
+        Ok(link)
     }
 
     /// Asks until the node serves, or for `limit`; then with its last excuse.
@@ -134,6 +122,42 @@ impl Probe {
         let Ok(status) = self.ask(node, LAST_PATIENCE).await else { return false };
         let up = |id: u32| status.peers.iter().any(|peer| peer.node == id && peer.up);
         others.iter().all(|other| other.id == node.id || up(other.id.0))
+    }
+}
+
+/// How the node at the other end is.
+pub(crate) async fn status(link: &Link) -> Result<NodeStatus, String> {
+    match call(link, &Request::Status(StatusQuery {})).await? {
+        Reply::Status(status) => Ok(*status),
+        Reply::Failed(failure) => Err(failure.to_string()),
+        _ => Err("answered nonsense".into()),
+    }
+}
+
+/// The ring as the node at the other end sees it.
+pub(crate) async fn view(link: &Link) -> Result<View, String> {
+    match call(link, &Request::View(ViewQuery { have: 0 })).await? {
+        Reply::View(reply) => match postcard::from_bytes(&reply.view) {
+            Ok(Update::View(view)) => Ok(*view),
+            Ok(Update::Entries(_)) | Err(_) => Err("answered nonsense".into()),
+        },
+        Reply::Failed(failure) => Err(failure.to_string()),
+        _ => Err("answered nonsense".into()),
+    }
+}
+
+async fn call(link: &Link, request: &Request) -> Result<Reply, String> {
+    let envelope = Envelope {
+        epoch: Epoch(0),
+        left_ms: 1000,
+        operation: 0, // no number: whoever only looks is no load that repair would make room for
+        bucket: BucketId([0; 16]),
+        trace: false,
+        role: Role::Operator,
+    };
+    match link.call(Lane::Control, &envelope, request).await {
+        Ok((_, reply)) => Ok(reply),
+        Err(error) => Err(error.to_string()),
     }
 }
 

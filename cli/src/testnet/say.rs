@@ -11,48 +11,51 @@ use crate::exit::{Exit, Failed};
 
 /// One line per event, on stderr: what a command prints on stdout is its result.
 pub fn line(event: Event) {
+    anstream::eprintln!("{}", words(&event));
+}
+
+/// An event as a line.
+pub fn words(event: &Event) -> String {
     match event {
-        Event::Warning(warning) => anstream::eprintln!("\x1b[33mwarning\x1b[0m: {warning}"),
+        Event::Warning(warning) => format!("\x1b[33mwarning\x1b[0m: {warning}"),
         Event::Created { folder, first_port, nodes } => {
-            let ports = match u32::from(first_port) + nodes - 1 {
-                last_port if nodes > 1 => format!("UDP ports {first_port} to {last_port}"),
+            let ports = match u32::from(*first_port) + nodes - 1 {
+                last_port if *nodes > 1 => format!("UDP ports {first_port} to {last_port}"),
                 _ => format!("UDP port {first_port}"),
             };
-            anstream::eprintln!("made {} with {ports}", folder.display());
+            format!("made {} with {ports}", folder.display())
         }
         Event::PortTaken { port } => {
-            anstream::eprintln!("  port {port} was taken meanwhile; trying the next ones");
+            format!("  port {port} was taken meanwhile; trying the next ones")
         }
         Event::Registered { node, address, zone } => {
-            anstream::eprintln!("  {node:<3} registered at {address}, zone {zone}");
+            format!("  {node:<3} registered at {address}, zone {zone}")
         }
         Event::Ready { node, after: Some(after) } => {
-            anstream::eprintln!("  {node:<3} \x1b[32mready\x1b[0m after {}", ms(after));
+            format!("  {node:<3} \x1b[32mready\x1b[0m after {}", ms(*after))
         }
         Event::Ready { node, after: None } => {
-            anstream::eprintln!("  {node:<3} \x1b[32mready\x1b[0m, ran already");
+            format!("  {node:<3} \x1b[32mready\x1b[0m, ran already")
         }
-        Event::Resumed { node } => anstream::eprintln!("  {node:<3} goes on"),
-        Event::NotPaused { node } => anstream::eprintln!("  {node:<3} was not paused"),
-        Event::Paused { node } => anstream::eprintln!("  {node:<3} paused"),
+        Event::Resumed { node } => format!("  {node:<3} goes on"),
+        Event::NotPaused { node } => format!("  {node:<3} was not paused"),
+        Event::Paused { node } => format!("  {node:<3} paused"),
         Event::Stopped { node, after } => {
-            anstream::eprintln!("  {node:<3} stopped after {}", ms(after));
+            format!("  {node:<3} stopped after {}", ms(*after))
         }
         Event::KilledAfterStop { node, after } => {
-            anstream::eprintln!("  {node:<3} killed: it did not end within {}", ms(after));
+            format!("  {node:<3} killed: it did not end within {}", ms(*after))
         }
-        Event::Killed { node } => anstream::eprintln!("  {node:<3} killed"),
-        Event::Wiped { node } => anstream::eprintln!("  {node:<3} wiped: its data is gone"),
+        Event::Killed { node } => format!("  {node:<3} killed"),
+        Event::Wiped { node } => format!("  {node:<3} wiped: its data is gone"),
         Event::CertificateExpired { node } => {
-            anstream::eprintln!(
-                "  {node:<3} is shown to others with a certificate that has expired"
-            );
+            format!("  {node:<3} is shown to others with a certificate that has expired")
         }
         Event::CertificateRenewed { node } => {
-            anstream::eprintln!("  {node:<3} has a certificate that is good");
+            format!("  {node:<3} has a certificate that is good")
         }
-        Event::NotRunning { node } => anstream::eprintln!("  {node:<3} was not running"),
-        Event::Removed { folder } => anstream::eprintln!("  removed {}", folder.display()),
+        Event::NotRunning { node } => format!("  {node:<3} was not running"),
+        Event::Removed { folder } => format!("  removed {}", folder.display()),
     }
 }
 
@@ -159,6 +162,7 @@ pub fn failed_home(error: HomeError) -> Failed {
         | HomeError::NoneKnown
         | HomeError::NoneCurrent { .. }
         | HomeError::Unknown { .. }
+        | HomeError::Removed { .. }
         | HomeError::BadName { .. }
         | HomeError::NoFile { .. } => Failed::new(Exit::Refused, error.to_string()),
     }

@@ -1,8 +1,8 @@
-//! Testnets and their nodes as tables and documents.
+//! All testnets, as a table and as a document; what to do after a wipe.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use atoll_testnet::{Condition, Home, NodeReport, State, Testnet};
+use atoll_testnet::{Condition, Home, Testnet};
 use serde::Serialize;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     which::Chosen,
 };
 use crate::{
-    exit::{Exit, Failed},
+    exit::Failed,
     output::{self, Format},
 };
 
@@ -91,62 +91,6 @@ fn running(testnet: &Testnet) -> Result<usize, Failed> {
 }
 
 #[derive(Serialize)]
-struct StatusDocument {
-    schema: &'static str,
-    name: String,
-    directory: PathBuf,
-    profile: PathBuf,
-    ready: bool,
-    nodes: Vec<NodeDocument>,
-}
-
-/// A node in JSON. What only the node itself can tell is absent unless it is ready.
-#[derive(Serialize)]
-pub struct NodeDocument {
-    node: String,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    address: String,
-    zone: String,
-    log: PathBuf,
-    #[serde(flatten)]
-    told: Option<Told>,
-}
-
-#[derive(Serialize)]
-struct Told {
-    epoch: u64,
-    keys: u64,
-    hints: u64,
-    incarnation: u32,
-    /// What it waits for before it serves.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    rising: String,
-    partitions_in_doubt: u32,
-    uptime_ms: u64,
-    resident_bytes: u64,
-}
-
-/// `atoll testnet status`.
-pub async fn status(testnet: &Testnet, format: Format) -> Result<(), Failed> {
-    let reports = atoll_testnet::status(testnet).await.map_err(failed_file)?;
-    let ready = reports.iter().all(|report| report.state == State::Ready);
-    match format {
-        Format::Json => output::json(&StatusDocument {
-            schema: "atoll.testnet-status/v1",
-            name: testnet.name().to_owned(),
-            directory: testnet.folder().to_owned(),
-            profile: testnet.profile(),
-            ready,
-            nodes: documents(&reports),
-        }),
-        Format::Table | Format::Plain => nodes(&reports, format),
-    }
-    if ready { Ok(()) } else { Err(Failed::silent(Exit::Degraded)) }
-}
-
-#[derive(Serialize)]
 struct Wiped {
     schema: &'static str,
     name: String,
@@ -170,56 +114,4 @@ pub fn wiped(chosen: &Chosen, format: Format) {
         }),
         Format::Table | Format::Plain => anstream::eprintln!("next: {next}"),
     }
-}
-
-/// The table of nodes.
-pub fn nodes(reports: &[NodeReport], format: Format) {
-    let rows: Vec<Vec<String>> = reports.iter().map(node_row).collect();
-    let headings =
-        ["NODE", "STATE", "PID", "ADDRESS", "ZONE", "EPOCH", "KEYS", "HINTS", "UPTIME", "RSS"];
-    output::rows(format, &headings, &rows);
-}
-
-/// The nodes in JSON.
-pub fn documents(reports: &[NodeReport]) -> Vec<NodeDocument> {
-    let document = |report: &NodeReport| NodeDocument {
-        node: report.node.id.to_string(),
-        state: report.state.word(),
-        pid: report.pid,
-        address: report.node.address.to_string(),
-        zone: report.node.zone.clone(),
-        log: report.node.log(),
-        told: report.status.as_ref().map(|status| Told {
-            epoch: status.epoch,
-            keys: status.keys,
-            hints: status.hints,
-            incarnation: status.incarnation,
-            rising: status.rising.clone(),
-            partitions_in_doubt: status.partitions_in_doubt,
-            uptime_ms: status.uptime_ms,
-            resident_bytes: status.resident_bytes,
-        }),
-    };
-    reports.iter().map(document).collect()
-}
-
-fn node_row(report: &NodeReport) -> Vec<String> {
-    let mut row = vec![
-        report.node.id.to_string(),
-        report.state.word().to_owned(),
-        report.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-        report.node.address.to_string(),
-        report.node.zone.clone(),
-    ];
-    match &report.status {
-        Some(status) => row.extend([
-            status.epoch.to_string(),
-            status.keys.to_string(),
-            status.hints.to_string(),
-            humantime::format_duration(Duration::from_secs(status.uptime_ms / 1000)).to_string(),
-            format!("{} MiB", status.resident_bytes.div_ceil(1 << 20)),
-        ]),
-        None => row.extend(std::iter::repeat_n("-".to_owned(), 5)),
-    }
-    row
 }

@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     UpArgs, launcher,
-    say::{failed_file, failed_open, failed_up, line, ms},
-    show,
+    say::{failed_open, failed_up, line, ms},
+    status,
 };
 use crate::{
     exit::{Exit, Failed},
@@ -37,20 +37,20 @@ pub async fn run(home: &Home, args: UpArgs, format: Format) -> Result<(), Failed
     let up = atoll_testnet::up(home, &launcher, &wish, during_start.comes(), &mut line)
         .await
         .map_err(failed_up)?;
-    let reports = atoll_testnet::status(&up.testnet).await.map_err(failed_file)?;
+    let look = atoll_testnet::look(&up.testnet).await.map_err(failed_open)?;
     match format {
         Format::Json => output::json(&Document {
             schema: "atoll.testnet-up/v1",
             name: up.testnet.name().to_owned(),
             directory: up.testnet.folder().to_owned(),
             profile: up.testnet.profile(),
-            nodes: show::documents(&reports),
+            nodes: status::documents(&look),
             greeting: up.greeting.as_ref().map(GreetingDocument::of),
         }),
-        Format::Plain => show::nodes(&reports, format),
+        Format::Plain => anstream::print!("{}", status::table(&look, format)),
         Format::Table => {
             headline(&up);
-            show::nodes(&reports, format);
+            anstream::print!("{}", status::table(&look, format));
             rest_of_banner(&up, wish.ephemeral);
         }
     }
@@ -139,7 +139,7 @@ struct Document {
     name: String,
     directory: PathBuf,
     profile: PathBuf,
-    nodes: Vec<show::NodeDocument>,
+    nodes: Vec<status::NodeDocument>,
     #[serde(skip_serializing_if = "Option::is_none")]
     greeting: Option<GreetingDocument>,
 }

@@ -27,3 +27,4 @@ mod selectors;
 mod start;
 mod stories;
 mod testnet;
+mod watch;

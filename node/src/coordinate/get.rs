@@ -50,9 +50,16 @@ mod reply;
 
 /// Reads a key from `r` of its owners.
 pub(crate) async fn get(node: Arc<Node>, get: Get, due: Due) -> Reply {
+    let began = node.clock().now();
     match try_get(&node, get, due).await {
-        Ok(found) => Reply::Found(found),
-        Err(failure) => crate::node::failed(failure),
+        Ok(found) => {
+            node.pace().read(node.clock().now() - began, &found);
+            Reply::Found(found)
+        }
+        Err(failure) => {
+            node.pace().missed(&failure);
+            crate::node::failed(failure)
+        }
     }
 }
 

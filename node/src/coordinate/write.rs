@@ -72,14 +72,21 @@ impl Change {
 
 /// Makes the change on `w` of the key's owners. Answers as soon as that is certain or has become impossible.
 pub(crate) async fn write(node: Arc<Node>, request: Write, due: Due) -> Reply {
+    let began = node.clock().now();
     let outcome = match Change::of(request, &node, due) {
         Ok(change) => try_write(&node, change, due).await,
         Err(failure) => Err(failure),
     };
     match outcome {
-        Ok(Answer::Stored(stored)) => Reply::Written(stored),
+        Ok(Answer::Stored(stored)) => {
+            node.pace().wrote(node.clock().now() - began);
+            Reply::Written(stored)
+        }
         Ok(Answer::Elsewhere(reply)) => reply,
-        Err(failure) => crate::node::failed(failure),
+        Err(failure) => {
+            node.pace().missed(&failure);
+            crate::node::failed(failure)
+        }
     }
 }
 

@@ -23,8 +23,11 @@ use tokio::time::Instant;
 use super::NotProposed;
 use crate::{Node, moves};
 
-/// Pause between two rounds while something moves, and while nothing does.
+/// Pause between two rounds while something moves, the same while clients are served, and while nothing moves. A round makes
+/// up to two views, and every view is checked, stored, synced and followed by every node: many small ones cost clients more
+/// than the copying does.
 const ROUND: Duration = Duration::from_millis(100);
+const ROUND_BUSY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_millis(500);
 
 /// How long a node may take to say how its moves go.
@@ -78,8 +81,13 @@ pub(crate) async fn watch(node: Arc<Node>) {
     let mut exchange = Exchange::default();
     loop {
         let view = node.view();
-        let is_busy = !view.moves().is_empty() || !view.wanted().is_empty();
-        tokio::time::sleep(if is_busy { ROUND } else { IDLE }).await;
+        let moves = !view.moves().is_empty() || !view.wanted().is_empty();
+        let pause = match (moves, moves::is_busy(&node)) {
+            (true, true) => ROUND_BUSY,
+            (true, false) => ROUND,
+            (false, _) => IDLE,
+        };
+        tokio::time::sleep(pause).await;
         note_absence(&node, &mut away);
         if !node.log().standing().leads {
             continue;

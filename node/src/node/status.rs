@@ -45,6 +45,10 @@ impl Node {
             writes: self.counts.writes.load(Ordering::Relaxed),
             reads: self.counts.reads.load(Ordering::Relaxed),
             hedges: self.hedge.sent(),
+            write_times: self.pace.write_times(),
+            read_times: self.pace.read_times(),
+            unmet: self.pace.unmet(),
+            reads_behind: self.pace.reads_behind(),
             peers: self.liveness.status(|peer| self.hints.count(peer)),
         }
     }

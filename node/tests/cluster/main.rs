@@ -25,6 +25,7 @@ mod kinds;
 mod list;
 mod many;
 mod moves;
+mod pace;
 mod quarantine;
 mod quorums;
 mod repair;

@@ -3,7 +3,8 @@
 //! Read in this order: [`frame`] is the envelope of bytes, [`request`] what may be asked, [`reply`] what may be
 //! answered, [`failure`] the numbers of everything that can go wrong, [`role`] who may ask what, [`limits`] how large
 //! anything may be, [`bucket`] what names stand for, [`membership`] changes of the ring, [`explain`] what would
-//! happen to a request, [`trace`] what did, [`tails`] the long lists, [`faults`] what shall go wrong on purpose. Nothing here waits or touches a socket.
+//! happen to a request, [`trace`] what did, [`tails`] the long lists, [`times`] how long things took, [`faults`] what shall go
+//! wrong on purpose. Nothing here waits or touches a socket.
 //!
 //! Message structs are frozen per protocol version, from the first release on: postcard does not survive an added field.
 //! A new field is a new kind or a new version of [`ALPN`].
@@ -22,6 +23,7 @@ pub mod reply;
 pub mod request;
 pub mod role;
 pub mod tails;
+pub mod times;
 pub mod trace;
 
 pub use bucket::BucketId;
@@ -47,6 +49,7 @@ pub use request::{
 };
 pub use role::{Role, Roles};
 pub use tails::{Dumped, DumpedRow, PartitionRepair, RepairReport};
+pub use times::Times;
 pub use trace::{Deed, Step, Trace};
 
 /// The protocol version in the TLS handshake. A peer that offers no common version is refused there.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BucketId, Commit, Covering, Dumped, Explained, Failure, FaultsReport, Listed, ManyReply,
-    MovesReport, Proposed, RaftReply, RepairReport, Role, Roots, Scanned, Trace,
+    MovesReport, Proposed, RaftReply, RepairReport, Role, Roots, Scanned, Times, Trace,
 };
 
 /// A dot as it travels: the actor's node and incarnation, and the counter.
@@ -205,6 +205,17 @@ pub struct NodeStatus {
     pub reads: u64,
     /// Questions put to one owner more because another was slower than usual, since the start.
     pub hedges: u64,
+    /// How long puts and deletes took that it has coordinated and answered as asked, from their arrival to the answer, since
+    /// the start.
+    pub write_times: Times,
+    /// How long gets took, likewise.
+    pub read_times: Times,
+    /// Requests that it has coordinated and could not answer as asked, because too few owners answered or time was over,
+    /// since the start.
+    pub unmet: u64,
+    /// Gets in which an owner answered with less than was found, since the start. Owners that were not needed for the answer
+    /// do not count, so a get with r = 1 never does.
+    pub reads_behind: u64,
     /// What it knows of the other nodes.
     pub peers: Vec<PeerStatus>,
 }

@@ -11,7 +11,7 @@ use atoll_wire::{
     PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled,
     Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replica, ReplicaReport,
     Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Step, Stored,
-    Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
+    Times, Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     bucket::{Alteration, Creation, Properties, Property},
     faults::{CertificateFault, Chance, ClockFault, DiskFault, LinkFault, When},
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
@@ -785,6 +785,11 @@ fn found() -> impl Strategy<Value = Found> {
     })
 }
 
+/// Times with counts in some of the buckets, drawn from one number.
+fn times(drawn: u64) -> Times {
+    Times::of(std::array::from_fn(|index| drawn.rotate_left(index as u32) & (drawn >> 32)))
+}
+
 fn status() -> BoxedStrategy<NodeStatus> {
     let peer = any::<(u32, bool, u32, u64, String)>().prop_map(|parts| {
         let (node, up, round_trip_micros, hints, reason) = parts;
@@ -792,7 +797,7 @@ fn status() -> BoxedStrategy<NodeStatus> {
     });
     let ids = any::<(u32, u32, u64, String, String, String)>();
     let of_repair = any::<(String, String, u32, i64, String)>();
-    (ids, of_repair, any::<[u64; 24]>(), vec(peer, 0..4))
+    (ids, of_repair, any::<[u64; 28]>(), vec(peer, 0..4))
         .prop_map(|(ids, of_repair, counts, peers)| NodeStatus {
             node: ids.0,
             incarnation: ids.1,
@@ -828,6 +833,10 @@ fn status() -> BoxedStrategy<NodeStatus> {
             writes: counts[9],
             reads: counts[10],
             hedges: counts[16],
+            write_times: times(counts[24]),
+            read_times: times(counts[25]),
+            unmet: counts[26],
+            reads_behind: counts[27],
             peers,
         })
         .boxed()

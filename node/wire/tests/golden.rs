@@ -23,10 +23,11 @@ use atoll_wire::{
     PartitionRepair, PeerStatus, Ping, Pong, Propose, Proposed, Raft, RaftReply, Recall, Recalled,
     Receipt, Repair, RepairQuery, RepairReport, RepairRun, RepairStarted, Replica, ReplicaReport,
     Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, ScannedRow, StatusQuery,
-    Step, Stored, Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
+    Step, Stored, Times, Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     bucket::{Creation, Properties},
     faults::{CertificateFault, Chance, ClockFault, DiskFault, LinkFault, When},
     frame::{encode_reply, encode_request},
+    times::TIMES_BUCKETS,
 };
 use bytes::Bytes;
 
@@ -607,6 +608,12 @@ fn explained() -> Explained {
     }
 }
 
+fn times(counts: &[(usize, u64)]) -> Times {
+    let mut all = [0; TIMES_BUCKETS];
+    counts.iter().for_each(|(bucket, count)| all[*bucket] = *count);
+    Times::of(all)
+}
+
 fn status() -> NodeStatus {
     NodeStatus {
         node: 1,
@@ -643,6 +650,10 @@ fn status() -> NodeStatus {
         writes: 13,
         reads: 14,
         hedges: 54_000_000,
+        write_times: times(&[(4, 300), (107, 1)]),
+        read_times: times(&[(0, 70_000)]),
+        unmet: 55,
+        reads_behind: 56_000,
         peers: vec![
             PeerStatus {
                 node: 15,

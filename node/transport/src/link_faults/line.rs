@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn bandwidth_spaces_datagrams() {
         let narrow = LinkFault { bandwidth_bits: Some(1_000_000), ..none() };
-        let fates = fates(&mut line(&[narrow.clone()]), 2000);
+        let fates = fates(&mut line(std::slice::from_ref(&narrow)), 2000);
         let arrivals: Vec<u64> = fates
             .iter()
             .filter_map(|fate| match fate {
