@@ -158,7 +158,7 @@ fn an_interrupted_story_mends_what_it_broke() {
         assert_eq!(child.wait().expect("it ended").code(), Some(130), "{rest:?}");
         assert!(own.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "{own:?}");
         told.nothing_is_left();
-        testnet.ok(&["testnet", "status"]);
+        until("all nodes are well", || testnet.run(&["testnet", "status"]).code == 0);
     }
 }
 
