@@ -22,6 +22,7 @@
 //!   Nodes       nodes.rs          what it cost the nodes, by their own counters
 //!   Report      report.rs         the document that comes out; in it schedule.rs, configuration.rs
 //!   kinds       kinds.rs          what values that merge cost, beside a plain put
+//!   TortureLoad torture.rs        no benchmark: a load of everything, recorded, while everything breaks
 //!   machine.rs, progress.rs       what we run on; what is shown meanwhile
 //! ```
 //!
@@ -52,6 +53,7 @@ mod report;
 mod schedule;
 mod session;
 mod settings;
+mod torture;
 mod visibility;
 mod worker;
 
@@ -75,4 +77,5 @@ pub use settings::{
     OUTSTANDING_MAX, OUTSTANDING_MAX_DEFAULT, OpenLoop, Pace, RATE_MAX, Run, SettingsError,
     Through,
 };
+pub use torture::{Note, Torture, TortureLoad, TortureReport};
 pub use visibility::{BUCKETS_PER_DECADE, FreshAfter};

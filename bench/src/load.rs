@@ -7,12 +7,10 @@
 //! An operation counts if it *began* within the measured time (in an open loop: should have begun), however long it takes; rates are such operations per
 //! second of that time. So neither a stall at the end nor one at the beginning is lost.
 
-use std::{
-    cell::Cell, future::pending, io, path::PathBuf, pin::Pin, rc::Rc, sync::Arc, time::Duration,
-};
+use std::{cell::Cell, io, path::PathBuf, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use atoll_client::{Client, ConnectError, Profile, QuorumRequest, RequestError};
-use atoll_ring::{Quorum, QuorumError};
+use atoll_ring::QuorumError;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::{
     task::{JoinSet, LocalSet},
@@ -24,7 +22,7 @@ use crate::{
     open::Open,
     operation::Chance,
     progress::{self, Progress},
-    record::Record,
+    record::{self, Record},
     report::Measured,
     worker::{Load, Window, Worker},
 };
@@ -121,17 +119,10 @@ async fn record_and_drive(
     let Some(file) = &run.history else {
         return LocalSet::new().run_until(drive(run, first_read, clients, None, stop)).await;
     };
-    let replicas = clients[0].view().bucket_n();
-    let quorum = Quorum::new(&run.quorum, replicas).map_err(RunError::Quorum)?;
     let failed = |error| RunError::History { file: file.clone(), error };
-    let (record, broken) = Record::create(file, quorum).map_err(failed)?;
+    let (record, broken) = Record::create(file).map_err(failed)?;
     let record = Rc::new(record);
-    let broken = async {
-        match broken.await {
-            Ok(error) => error,
-            Err(_) => pending().await, // it was written to its end
-        }
-    };
+    let broken = record::until_broken(broken);
     let driven = drive(run, first_read, clients, Some(record.clone()), stop);
     let local = LocalSet::new();
     let measured = tokio::select! { biased;

@@ -9,14 +9,19 @@
 use std::{
     cell::{Cell, RefCell},
     fs::File,
+    future::pending,
     io::{self, BufWriter, Write as _},
     path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
 };
 
-use atoll_check::{Effect, Event, Levels, Op, Reply, What, Written, write_event};
-use atoll_client::{Dot, Effect as Left, GetReply, RequestError, WriteReply};
+use atoll_check::{
+    Effect, Event, Levels, Op, Reply, What, Written,
+    history::kinds::{Answered, Asked, Told},
+    told, write_event,
+};
+use atoll_client::{Effect as Left, GetReply, ReadReply, RequestError, WriteReply};
 use atoll_ring::Quorum;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -24,8 +29,6 @@ use tokio::{sync::oneshot, time::Instant};
 pub(crate) struct Record {
     lines: RefCell<Option<SyncSender<Event>>>,
     thread: Cell<Option<JoinHandle<io::Result<()>>>>,
-    /// What the writes ask for, and their receipts must show.
-    quorum: Quorum,
     zero: Instant,
     last: Cell<Op>,
 }
@@ -35,10 +38,7 @@ impl Record {
     ///
     /// # Errors
     /// The file exists already or cannot be made.
-    pub fn create(
-        path: &Path,
-        quorum: Quorum,
-    ) -> io::Result<(Record, oneshot::Receiver<io::Error>)> {
+    pub fn create(path: &Path) -> io::Result<(Record, oneshot::Receiver<io::Error>)> {
         let file = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(path)?);
         let (lines, heard) = sync_channel(LINES_MAX);
         let (broken, is_broken) = oneshot::channel();
@@ -48,7 +48,6 @@ impl Record {
         let record = Record {
             lines: RefCell::new(Some(lines)),
             thread: Cell::new(Some(thread)),
-            quorum,
             zero: Instant::now(),
             last: Cell::new(0),
         };
@@ -64,8 +63,7 @@ impl Record {
         seen: Option<Op>,
         with: Levels,
     ) -> Op {
-        let op = self.last.get() + 1;
-        self.last.set(op);
+        let op = self.next_op();
         let key = String::from_utf8_lossy(key).into_owned();
         self.write(Event::Begin { op, at_us: self.now(), session, key, what, seen, with });
         op
@@ -77,7 +75,7 @@ impl Record {
                 values: found
                     .values
                     .iter()
-                    .map(|value| (Written::value(&value.bytes), dot(&value.dot)))
+                    .map(|value| (Written::value(&value.bytes), told::dot(&value.dot)))
                     .collect(),
                 context: found.context.is_some(),
             },
@@ -86,16 +84,72 @@ impl Record {
         self.write(Event::End { op, at_us: self.now(), reply });
     }
 
-    pub fn wrote(&self, op: Op, answer: &Result<WriteReply, RequestError>) {
+    /// The receipt must show what the quorum asks for.
+    pub fn wrote(&self, op: Op, answer: &Result<WriteReply, RequestError>, quorum: &Quorum) {
         let reply = match answer {
             Ok(stored) => Reply::Stored {
-                dot: dot(&stored.dot),
+                dot: told::dot(&stored.dot),
                 context: true,
-                untrue: stored.receipt.untrue_of_write(&self.quorum).map(str::to_owned),
+                untrue: stored.receipt.untrue_of_write(quorum).map(str::to_owned),
             },
             Err(error) => failed(error),
         };
         self.write(Event::End { op, at_us: self.now(), reply });
+    }
+
+    /// The number of an operation that is about to be sent: its value holds it.
+    pub fn next_op(&self) -> Op {
+        let op = self.last.get() + 1;
+        self.last.set(op);
+        op
+    }
+
+    /// How many operations have begun.
+    pub fn begun(&self) -> Op {
+        self.last.get()
+    }
+
+    /// The history goes on with lines of this format.
+    pub fn format(&self, format: u32) {
+        self.write(Event::Format(format));
+    }
+
+    /// Whoever this is works in a session.
+    pub fn in_session(&self, session: u32) {
+        self.write(Event::InSession { session });
+    }
+
+    /// Something was broken on purpose, or healed.
+    pub fn fault(&self, kind: Option<String>, says: String) {
+        self.write(Event::Fault { at_us: self.now(), kind, says });
+    }
+
+    /// An operation on a value that is no register is about to be sent; it has its number already.
+    pub fn asks(&self, asked: Asked) {
+        self.write(Event::Asked(Asked { at_us: self.now(), ..asked }));
+    }
+
+    /// What a change of such a value came to.
+    pub fn changed(&self, op: Op, answer: &Result<WriteReply, RequestError>) {
+        let reply = match answer {
+            Ok(stored) => Told::Stored { dot: told::dot(&stored.dot) },
+            Err(error) => told_failed(error),
+        };
+        self.write(Event::Answered(Answered { op, at_us: self.now(), reply }));
+    }
+
+    /// What a read of such a value showed.
+    pub fn showed(&self, op: Op, answer: &Result<ReadReply, RequestError>) {
+        let reply = match answer {
+            Ok(found) => {
+                // without a token nobody has ever heard of the key
+                let context = found.context.as_ref().and_then(|token| token.peek().ok());
+                let context = told::known(&context.unwrap_or_default());
+                Told::Found { shown: told::shown(&found.reading, Written::value), context }
+            }
+            Err(error) => told_failed(error),
+        };
+        self.write(Event::Answered(Answered { op, at_us: self.now(), reply }));
     }
 
     /// Waits until all of it is in the file.
@@ -121,6 +175,14 @@ impl Record {
     }
 }
 
+/// Done when the history cannot be written on, and why; never, if it can.
+pub(crate) async fn until_broken(broken: oneshot::Receiver<io::Error>) -> io::Error {
+    match broken.await {
+        Ok(error) => error,
+        Err(_) => pending().await, // it was written to its end
+    }
+}
+
 /// What the levels of a run mean for its reads and its writes.
 pub(crate) fn levels(quorum: &Quorum) -> (Levels, Levels) {
     let n = quorum.n();
@@ -143,19 +205,25 @@ fn write_all(
     })
 }
 
-fn dot(dot: &Dot) -> atoll_check::Dot {
-    (dot.actor.node, dot.actor.incarnation, dot.counter)
+fn failed(error: &RequestError) -> Reply {
+    match error {
+        RequestError::TimedOut { .. } | RequestError::Lost { .. } => Reply::Silence,
+        _ => Reply::Failed { effect: effect(error), code: error.word().into() },
+    }
 }
 
-fn failed(error: &RequestError) -> Reply {
-    let effect = match error.effect() {
+fn told_failed(error: &RequestError) -> Told {
+    match error {
+        RequestError::TimedOut { .. } | RequestError::Lost { .. } => Told::Silence,
+        _ => Told::Failed { effect: effect(error), code: error.word().into() },
+    }
+}
+
+fn effect(error: &RequestError) -> Effect {
+    match error.effect() {
         Left::NotApplied => Effect::NotApplied,
         Left::Applied(acks) => Effect::Applied(acks),
         Left::Unknown => Effect::Unknown,
-    };
-    match error {
-        RequestError::TimedOut { .. } | RequestError::Lost { .. } => Reply::Silence,
-        _ => Reply::Failed { effect, code: error.word().into() },
     }
 }
 
@@ -192,8 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("h.jsonl");
         std::fs::write(&path, "evidence").unwrap();
-        let quorum = Quorum::new(&QuorumRequest::default(), 3).unwrap();
-        assert!(Record::create(&path, quorum).is_err());
+        assert!(Record::create(&path).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "evidence");
     }
 

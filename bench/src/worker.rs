@@ -59,6 +59,8 @@ struct Recording {
     read: Levels,
     first_read: Levels,
     write: Levels,
+    /// What the receipts of writes must show.
+    quorum: Quorum,
 }
 
 /// Between which moments an operation must begin to be counted. The end moves when the user interrupts.
@@ -88,13 +90,15 @@ impl Load {
         let mut noise = vec![0; run.value_bytes + NOISE_BYTES];
         dice.fill_bytes(&mut noise);
         let keys_remembered = session::keys_max(run.sessions());
-        let levels = |request: &QuorumRequest| {
+        let quorum = |request: &QuorumRequest| {
             let quorum = Quorum::new(request, clients[0].view().bucket_n());
-            record::levels(&quorum.expect("the run was checked"))
+            quorum.expect("the run was checked")
         };
         let record = record.map(|to| {
-            let ((read, write), (first_read, _)) = (levels(&run.quorum), levels(&first_read));
-            Recording { to, number: rand::random(), read, first_read, write }
+            let (first_read, quorum) = (quorum(&first_read), quorum(&run.quorum));
+            let ((read, write), (first_read, _)) =
+                (record::levels(&quorum), record::levels(&first_read));
+            Recording { to, number: rand::random(), read, first_read, write, quorum }
         });
         let sessions = (0..run.sessions()).map(|_| Session::new(keys_remembered));
         Load {
@@ -131,9 +135,9 @@ impl Load {
     }
 
     /// Writes down what was heard.
-    fn recorded(&self, write: impl FnOnce(&Record)) {
+    fn recorded(&self, write: impl FnOnce(&Record, &Quorum)) {
         if let Some(record) = &self.record {
-            write(&record.to);
+            write(&record.to, &record.quorum);
         }
     }
 }
@@ -324,7 +328,7 @@ impl Worker {
             }
             (answer, _) => answer,
         };
-        self.load.recorded(|to| to.read(op, &answer));
+        self.load.recorded(|to, _| to.read(op, &answer));
         answer
     }
 
@@ -341,7 +345,7 @@ impl Worker {
         let context = context.map(|context| context.token);
         let began = Instant::now();
         let answer = client.put(name, value, context.as_ref(), &self.options).await;
-        self.load.recorded(|to| to.wrote(op, &answer));
+        self.load.recorded(|to, quorum| to.wrote(op, &answer, quorum));
         match answer {
             Ok(reply) => Ok(Put { op, reply, took: began.elapsed(), read_first }),
             Err(error) => Err(NotWritten::Unacknowledged(error)),
@@ -373,7 +377,7 @@ impl Worker {
         let (client, name) = (self.load.client(session), self.name.of(key));
         let from = self.load.begin(session, name, What::Get, None, |levels| levels.first_read);
         let answer = client.get(name, &self.options_of_first_read).await;
-        self.load.recorded(|to| to.read(from, &answer));
+        self.load.recorded(|to, _| to.read(from, &answer));
         let read = |reply: GetReply| reply.context.map(|token| Token { token, from });
         let context = match (answer, token) {
             (Ok(reply), None) => read(reply),

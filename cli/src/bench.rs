@@ -306,7 +306,8 @@ fn scaled<T: TryFrom<u64>>(text: &str, units: &[(&str, u64)]) -> Result<T, Strin
     })
 }
 
-fn failed(error: RunError) -> Failed {
+/// Why a load did not run, or not to its end.
+pub fn failed(error: RunError) -> Failed {
     let what = error.to_string();
     match error {
         RunError::Settings(_) | RunError::Quorum(_) => Failed::new(Exit::Refused, what),

@@ -216,7 +216,11 @@ impl Home {
         }
     }
 
-    pub(crate) fn set_current(&self, name: &str) -> Result<(), HomeError> {
+    /// From now on a testnet that is not named is this one.
+    ///
+    /// # Errors
+    /// [`HomeError::File`].
+    pub fn set_current(&self, name: &str) -> Result<(), HomeError> {
         Ok(files::write(&self.folder.join("current"), &format!("{name}\n"), files::PUBLIC)?)
     }
 }

@@ -9,6 +9,8 @@
 //! their processes; [`select`] is which nodes a command means. [`grow`] adds and retires nodes of a testnet that runs. [`process`] is why a stale pid is never killed. [`home`] turns names into folders and is what
 //! the other commands ask for the profile of a cluster, [`export`] the way out to real hosts. Progress is told as [`Event`]s; whoever calls prints.
 //!
+//! [`torture`] breaks whatever a seed says, and mends it.
+//!
 //! [`Settling`] is the odd one out: it asks the nodes of any cluster what they hold when a load is over, for the judges of its
 //! history. [`story`] is what a timeline of commands says that will come of them, and whether it did; the program tells it.
 //!
@@ -43,6 +45,7 @@ pub mod status;
 pub mod stop;
 pub mod story;
 mod testnet;
+pub mod torture;
 mod up;
 
 pub use asked::{Asked, AskedError, NODES_MAX, Wish};

@@ -4,15 +4,15 @@
 //! same bytes. [`Settling::until`] waits for that, for a while. What is not so by then is written down as it is: whether that
 //! breaks a promise is for the judges to say. Only a node that does not answer ends it, because nobody knows what it holds.
 //!
+//! A key is called as in the history: `BUCKET/KEY`, or just its name if it lies in the default bucket. Two keys of the same bytes
+//! in two buckets cannot be told apart on a disk, and whoever records has none.
+//!
 //! Works on any cluster of which the profile is an operator's, not only on a testnet.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use atoll_antientropy::{Kind, State};
-use atoll_check::{Event, Held, Written};
+use atoll_check::{Event, Held, Judge, Written, history::kinds::Keeps, told};
 use atoll_client::{Client, ErrorCode, NodeId, NodeStatus, RequestError};
 use atoll_ring::{Partition, Token};
 use atoll_wire::BucketId;
@@ -23,8 +23,19 @@ use tokio::time::{Instant, sleep};
 pub struct Settling<'a> {
     client: &'a Client,
     /// By partition, which is how nodes are asked.
-    keys: BTreeMap<Partition, BTreeSet<Bytes>>,
+    keys: BTreeMap<Partition, BTreeMap<Bytes, Key>>,
     begun: Instant,
+}
+
+/// A key of the history.
+#[derive(Clone)]
+struct Key {
+    name: String,
+    /// How many copies its bucket keeps.
+    copies: u8,
+    /// What it is judged as: a register, or whatever the bucket's values are.
+    kind: Kind,
+    as_register: bool,
 }
 
 /// How the end of a history came about.
@@ -79,16 +90,46 @@ struct Look {
 }
 
 impl<'a> Settling<'a> {
-    /// For a history about these keys.
-    pub fn new<'k>(client: &'a Client, keys: impl IntoIterator<Item = &'k String>) -> Self {
-        let view = client.view();
-        let bucket = BucketId::default_bucket(view.bucket_n());
-        let mut of: BTreeMap<Partition, BTreeSet<Bytes>> = BTreeMap::new();
-        for key in keys {
-            let key = Bytes::copy_from_slice(key.as_bytes());
-            of.entry(view.partition(Token::of(&bucket.0, &key))).or_default().insert(key);
+    /// For the history that this judge has heard.
+    ///
+    /// # Errors
+    /// The buckets of its keys cannot be found out.
+    pub async fn of(client: &'a Client, judge: &Judge) -> Result<Self, RequestError> {
+        let mut settling = Settling { client, keys: BTreeMap::new(), begun: Instant::now() };
+        let mut buckets = BTreeMap::new();
+        for name in judge.keys() {
+            settling.add(name, true, &mut buckets).await?;
         }
-        Settling { client, keys: of, begun: Instant::now() }
+        for name in judge.keys_of_kinds() {
+            settling.add(name, false, &mut buckets).await?;
+        }
+        Ok(settling)
+    }
+
+    async fn add(
+        &mut self,
+        name: &str,
+        as_register: bool,
+        buckets: &mut BTreeMap<String, (BucketId, Kind, u8)>,
+    ) -> Result<(), RequestError> {
+        let view = self.client.view();
+        let usual = (BucketId::default_bucket(view.bucket_n()), Kind::Register, view.bucket_n());
+        let (bucket, bytes) = match name.split_once('/') {
+            None => (usual, name),
+            Some((bucket, bytes)) => {
+                if !buckets.contains_key(bucket) {
+                    let (id, definition) = self.client.bucket_named(bucket).await?;
+                    buckets.insert(bucket.to_owned(), (id, definition.kind, definition.n));
+                }
+                (buckets[bucket], bytes)
+            }
+        };
+        let (id, kind, copies) = bucket;
+        let bytes = Bytes::copy_from_slice(bytes.as_bytes());
+        let partition = view.partition(Token::of(&id.0, &bytes));
+        let key = Key { name: name.to_owned(), copies, kind, as_register };
+        self.keys.entry(partition).or_default().insert(bytes, key);
+        Ok(())
     }
 
     /// Waits until the cluster has settled, or for `limit`, and writes down what there is. `wait` is told what is waited for,
@@ -149,28 +190,29 @@ impl<'a> Settling<'a> {
         let at_us = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut look = Look { events: vec![Event::Settled { at_us }], differing: 0 };
         for (partition, keys) in &self.keys {
-            let owners = self.client.view().owners(*partition).all();
-            let mut first: Option<BTreeMap<Bytes, Option<Bytes>>> = None;
-            let mut differing: BTreeSet<&Bytes> = BTreeSet::new();
+            let view = self.client.view();
+            let owners = view.owners(*partition);
+            // what the first owner holds of each, and who differs from that
+            let mut first: BTreeMap<&Bytes, (Option<Option<Bytes>>, bool)> = BTreeMap::new();
             for node in self.members() {
                 let rows = self.client.dump_all(node, partition.0, false, PATIENCE).await;
                 let rows = rows.map_err(|error| SettleError::NotShown { node, error })?;
-                let rows = rows.into_iter().map(|row| (row.key, row.state));
                 let rows: BTreeMap<Bytes, Option<Bytes>> =
-                    rows.filter(|(key, _)| keys.contains(key)).collect();
-                let is_owner = owners.contains(&node);
-                for key in keys {
-                    let state = rows.get(key);
+                    rows.into_iter().map(|row| (row.key, row.state)).collect();
+                for (bytes, key) in keys {
+                    let state = rows.get(bytes);
+                    let is_owner = owners.first(key.copies).all().contains(&node);
                     if is_owner || state.is_some() {
-                        look.events.push(Event::Held(held(node, is_owner, key, state)));
+                        look.events.push(key.held(node, is_owner, state));
+                    }
+                    if is_owner {
+                        let (held, differs) =
+                            first.entry(bytes).or_insert_with(|| (state.cloned(), false));
+                        *differs |= held.as_ref() != state;
                     }
                 }
-                if is_owner {
-                    let first = first.get_or_insert_with(|| rows.clone());
-                    differing.extend(keys.iter().filter(|key| rows.get(*key) != first.get(*key)));
-                }
             }
-            look.differing += differing.len();
+            look.differing += first.values().filter(|(_, differs)| *differs).count();
         }
         Ok(look)
     }
@@ -199,31 +241,32 @@ fn not_settled(status: &NodeStatus) -> Option<String> {
     }
 }
 
-/// What a node holds of a key. Without a row it holds and knows nothing, and that can be read.
-fn held(node: NodeId, owner: bool, key: &Bytes, row: Option<&Option<Bytes>>) -> Held {
-    let state = match row {
-        None => Some(State::unknown(Kind::Register)),
-        Some(state) => state.as_ref().and_then(|state| State::decode(state).ok()),
-    };
-    let key = String::from_utf8_lossy(key).into_owned();
-    let (values, context) = match &state {
-        None => (Vec::new(), Vec::new()),
-        Some(state) => (
-            state
-                .values()
-                .map(|(dot, value)| {
-                    let at = dot.actor;
-                    (Written::value(value), (at.node, at.incarnation, dot.counter))
-                })
-                .collect(),
-            state
-                .context()
-                .iter()
-                .map(|span| (span.actor.node, span.actor.incarnation, span.lo, span.hi))
-                .collect(),
-        ),
-    };
-    Held { node: node.0, key, owner, readable: state.is_some(), values, context }
+impl Key {
+    /// What a node holds of it. Without a row it holds and knows nothing, and that can be read.
+    fn held(&self, node: NodeId, owner: bool, row: Option<&Option<Bytes>>) -> Event {
+        let state = match row {
+            None => Some(State::unknown(self.kind)),
+            Some(state) => state.as_ref().and_then(|state| State::decode(state).ok()),
+        };
+        let (node, key, readable) = (node.0, self.name.clone(), state.is_some());
+        let context = state.as_ref().map(|state| told::known(state.context())).unwrap_or_default();
+        if self.as_register {
+            let values = state.iter().flat_map(State::values);
+            let values =
+                values.map(|(dot, value)| (Written::value(value), told::dot(dot))).collect();
+            return Event::Held(Held { node, key, owner, readable, values, context });
+        }
+        let digest = row.and_then(Option::as_ref).map_or(0, |bytes| digest(bytes));
+        let shown = state.map(|state| told::shown(&state.read(0), Written::value));
+        let shown = shown.unwrap_or_default();
+        Event::Keeps(Keeps { node, key, owner, readable, digest, shown, context })
+    }
+}
+
+/// Equal bytes, equal numbers; the same in every process.
+fn digest(bytes: &[u8]) -> u64 {
+    let hash = blake3::hash(bytes);
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("32 bytes"))
 }
 
 /// Between two looks.

@@ -325,7 +325,7 @@ async fn answering(node: Node, probe: Probe, limit: Duration) -> Result<Waited, 
 }
 
 /// The last lines of a log from this offset on. A log that cannot be read has none.
-fn last_lines(log: &Path, from: u64) -> Vec<String> {
+pub(crate) fn last_lines(log: &Path, from: u64) -> Vec<String> {
     let read = || -> io::Result<String> {
         let mut file = fs::File::open(log)?;
         let end = file.metadata()?.len();

@@ -1,23 +1,27 @@
 //! `atoll testnet judge`: was anything lost? Reads the history of a load, gives the cluster its time to settle, looks at all
-//! disks, and lets the judges of `atoll-check` speak.
+//! disks, and lets the judges of `atoll-check` speak. [`verdict`] prints what they say; `testnet torture` uses both.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, BufReader, BufWriter, ErrorKind, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use atoll_check::{BadLine, Event, Judge, Verdict, write_event};
+use atoll_check::{BadLine, Event, Judge, Verdict, Window, read_history, write_event};
+use atoll_client::Client;
 use atoll_testnet::{SettleError, Settled, Settling};
 use clap::Args;
-use serde::Serialize;
 
 use crate::{
     exit::{Exit, Failed},
-    output::{self, Format},
+    output::Format,
     request::connect,
 };
+
+pub mod verdict;
+
+use verdict::Judged;
 
 /// Which history, and how it ends.
 #[derive(Args, Debug)]
@@ -27,13 +31,14 @@ Examples:
   atoll testnet start n2                           all of them must be up in the end
   atoll testnet judge run.jsonl                    was anything lost?
   atoll testnet judge run.jsonl --save whole.jsonl keeps what the disks held, too
-  atoll testnet judge whole.jsonl --offline        the same verdict, without a cluster
+  atoll testnet judge whole.jsonl                  the same verdict, without a cluster
   atoll testnet judge run.jsonl --cluster prod/users/operator/profile.toml
 
 Judged are: no acknowledged write is lost, none comes back, every event is known, nobody sees what nobody
 wrote, no event is given twice, `not applied` is never wrong, overlapping quorums see each other, receipts
-are true, and in the end all owners hold the same. It needs an operator's certificate, which the profile of
-a testnet has.
+are true, and in the end all owners hold the same. If a promise was broken, the operations around the first
+violation are shown. A history that has its end, as `atoll testnet torture` writes it, is judged as it stands;
+otherwise it takes an operator's certificate, which the profile of a testnet has.
 
 Exit codes: 0 every promise was kept, 2 refused (also a file that is no history), 4 cannot connect,
 5 a node does not answer, 11 a promise was broken.")]
@@ -55,38 +60,22 @@ pub struct JudgeArgs {
     save: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    schema: &'static str,
-    history: &'a Path,
-    clean: bool,
-    /// How long the cluster took; absent offline.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    settled_after_ms: Option<u64>,
-    /// What was still to be waited for when time was over.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_settled: Option<&'a str>,
-    #[serde(flatten)]
-    verdict: &'a Verdict,
-    violations_not_shown: u64,
-}
-
 /// Runs the command.
 pub async fn run(args: JudgeArgs, cluster: Option<&str>, format: Format) -> Result<(), Failed> {
-    let mut judge = Judge::new();
-    let lines = File::open(&args.file).map_err(|error| unreadable(&args.file, &error))?;
-    judge.hear_file(BufReader::new(lines)).map_err(|error| no_history(&args.file, &error))?;
+    let mut judge = hear(&args.file)?;
     let settled = match (args.offline, judge.is_settled()) {
         (true, _) => None,
-        (false, true) => {
+        (false, true) if args.save.is_some() => {
             let what = format!("{} has its end already", args.file.display());
-            return Err(Failed::new(Exit::Refused, what).mend("judge it with --offline"));
+            return Err(Failed::new(Exit::Refused, what).mend("judge it without --save"));
         }
+        (false, true) => None,
         (false, false) => {
-            let settled = settle(&judge, cluster, args.wait).await?;
-            for event in &settled.events {
-                judge.hear(event).expect("an end follows what has none");
-            }
+            let client = connect(cluster).await?;
+            let settled = settle(&judge, &client, args.wait).await;
+            client.close().await;
+            let settled = settled?;
+            hear_the_end(&mut judge, &settled.events);
             if let Some(out) = &args.save {
                 save(&args.file, &settled.events, out)?;
             }
@@ -94,29 +83,48 @@ pub async fn run(args: JudgeArgs, cluster: Option<&str>, format: Format) -> Resu
         }
     };
     let verdict = judge.verdict();
-    match format {
-        Format::Json => output::json(&Document {
-            schema: "atoll.verdict/v1",
-            history: &args.file,
-            clean: verdict.is_clean(),
-            settled_after_ms: settled.as_ref().map(|settled| settled.after.as_millis() as u64),
-            not_settled: settled.as_ref().and_then(|settled| settled.not_yet.as_deref()),
-            verdict: &verdict,
-            violations_not_shown: verdict.not_shown(),
-        }),
-        Format::Plain => {
-            for violation in &verdict.violations {
-                anstream::println!("{violation}");
-            }
-        }
-        Format::Table => table(&verdict, settled.as_ref()),
+    let end = settled.as_ref().map_or(&[][..], |settled| &settled.events);
+    let window = window(&verdict, &args.file, end)?;
+    Judged {
+        history: &args.file,
+        settled: settled.as_ref(),
+        verdict: &verdict,
+        window: window.as_ref(),
     }
+    .print(format);
     if verdict.is_clean() { Ok(()) } else { Err(Failed::silent(Exit::Violated)) }
 }
 
-async fn settle(judge: &Judge, cluster: Option<&str>, limit: Duration) -> Result<Settled, Failed> {
-    let client = connect(cluster).await?;
-    let settling = Settling::new(&client, judge.keys());
+/// A judge who has heard this history.
+pub fn hear(file: &Path) -> Result<Judge, Failed> {
+    let mut judge = Judge::new();
+    let lines = File::open(file).map_err(|error| unreadable(file, &error))?;
+    judge.hear_file(BufReader::new(lines)).map_err(|error| no_history(file, &error))?;
+    Ok(judge)
+}
+
+/// Tells a judge how a history ended that had no end yet.
+pub fn hear_the_end(judge: &mut Judge, end: &[Event]) {
+    for event in end {
+        judge.hear(event).expect("an end follows what has none");
+    }
+}
+
+/// What happened around the first violation; `end` is what the file has not.
+pub fn window(verdict: &Verdict, file: &Path, end: &[Event]) -> Result<Option<Window>, Failed> {
+    let Some(first) = verdict.first() else { return Ok(None) };
+    let lines = File::open(file).map_err(|error| unreadable(file, &error))?;
+    // it was read before, so each line is an event
+    let events = read_history(BufReader::new(lines)).map_while(Result::ok);
+    Ok(Some(Window::around(first, events.chain(end.iter().cloned()))))
+}
+
+/// Gives the cluster its time, and looks at all disks.
+pub async fn settle(judge: &Judge, client: &Client, limit: Duration) -> Result<Settled, Failed> {
+    let settling = Settling::of(client, judge).await.map_err(|error| {
+        let what = format!("the buckets of the history cannot be found: {error}");
+        Failed::new(Exit::Degraded, what).mend("atoll bucket ls")
+    })?;
     let mut last = String::new();
     let wait = |reason: &str| {
         if last != reason {
@@ -125,7 +133,6 @@ async fn settle(judge: &Judge, cluster: Option<&str>, limit: Duration) -> Result
         }
     };
     let settled = settling.until(limit, wait).await;
-    client.close().await;
     settled.map_err(|error| {
         let failed = Failed::new(Exit::Degraded, error.to_string());
         match error {
@@ -139,6 +146,13 @@ async fn settle(judge: &Judge, cluster: Option<&str>, limit: Duration) -> Result
             SettleError::NotShown { .. } => failed.mend("atoll status"),
         }
     })
+}
+
+/// Writes the end of a history behind it.
+pub fn append(history: &Path, end: &[Event]) -> io::Result<()> {
+    let mut file = BufWriter::new(OpenOptions::new().append(true).open(history)?);
+    end.iter().try_for_each(|event| write_event(&mut file, event))?;
+    file.flush()
 }
 
 fn save(history: &Path, end: &[Event], out: &Path) -> Result<(), Failed> {
@@ -157,62 +171,6 @@ fn save(history: &Path, end: &[Event], out: &Path) -> Result<(), Failed> {
         }
     })
 }
-
-fn table(verdict: &Verdict, settled: Option<&Settled>) {
-    let figures = &verdict.figures;
-    let row = |name: &str, text: String| anstream::println!("{name:<11}{text}");
-    let mut counts = format!(
-        "{} operations on {} keys: {} writes acknowledged, {} reads answered",
-        figures.operations, figures.keys, figures.acknowledged, figures.reads
-    );
-    for (count, words) in [
-        (figures.not_applied, "not applied"),
-        (figures.applied, "applied on some"),
-        (figures.unknown, "unknown"),
-        (figures.silent, "never answered"),
-        (figures.exempt, "excused"),
-    ] {
-        if count > 0 {
-            counts += &format!(", {count} {words}");
-        }
-    }
-    row("history", counts);
-    row("promised", format!("{} reads had to see something", figures.promised_reads));
-    match settled {
-        Some(Settled { not_yet: Some(reason), .. }) => row("end", format!("not settled: {reason}")),
-        Some(settled) => {
-            let after = settled.after.as_secs_f64();
-            row("end", format!("settled after {after:.1} s, {} records compared", figures.held));
-        }
-        None if verdict.is_settled => row("end", format!("{} records compared", figures.held)),
-        None => row("end", "none: what was lost, and whether all agree, cannot be said".into()),
-    }
-    if verdict.is_clean() {
-        row("verdict", "every promise was kept".into());
-        return;
-    }
-    let total: u64 = verdict.broken.values().sum();
-    row("verdict", format!("\x1b[1;31m{total} violations\x1b[0m"));
-    for (promise, times) in &verdict.broken {
-        anstream::println!("\n{promise}: broken {times} times");
-        let of_it = verdict.violations.iter().filter(|violation| violation.promise == *promise);
-        for violation in of_it.take(SHOWN_MAX) {
-            let text = violation.to_string();
-            let text = text.strip_prefix(&format!("{promise}: ")).unwrap_or(&text);
-            anstream::println!("  {text}");
-        }
-        if *times > SHOWN_MAX as u64 {
-            anstream::println!(
-                "  and {} more; -o json shows up to {}",
-                times - SHOWN_MAX as u64,
-                Verdict::SHOWN_MAX
-            );
-        }
-    }
-}
-
-/// Of each promise, in a table.
-const SHOWN_MAX: usize = 10;
 
 fn unreadable(file: &Path, error: &io::Error) -> Failed {
     let failed = Failed::new(Exit::Refused, format!("cannot read {}: {error}", file.display()));

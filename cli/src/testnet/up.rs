@@ -1,6 +1,6 @@
 //! `atoll testnet up`: progress on stderr, then what a person wants to know and type next.
 
-use std::{env, future::Future, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use atoll_client::NodeId;
 use atoll_testnet::{Greeting, Home, Testnet, Up, Wish};
@@ -189,14 +189,17 @@ impl Interrupt {
     }
 
     /// Waits for one of them.
-    pub fn comes(self) -> impl Future<Output = ()> {
-        let [mut interrupt, mut terminate, mut hangup] = self.signals;
-        async move {
-            tokio::select! { biased;
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
+    pub async fn comes(mut self) {
+        self.next().await;
+    }
+
+    /// Waits for the next of them.
+    pub async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! { biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
 }

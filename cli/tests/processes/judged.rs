@@ -34,8 +34,9 @@ fn a_load_under_kills_is_acquitted_and_a_lie_is_not() {
     assert!(figure("acknowledged") > 200 && figure("promised_reads") > 0, "{verdict}");
     assert_eq!((figure("keys"), figure("held")), (200, 600), "{verdict}");
 
-    let again = testnet.run(&["testnet", "judge", &whole]);
-    assert!(again.code == 2 && again.stderr.contains("--offline"), "{again:?}");
+    let again = testnet.run(&["testnet", "judge", &whole, "--save", &lied]);
+    assert!(again.code == 2 && again.stderr.contains("has its end already"), "{again:?}");
+    assert_eq!(judge(&testnet, &[&whole], 0)["violations"], Value::Array(vec![]));
     assert_eq!(judge(&testnet, &[&whole, "--offline"], 0)["violations"], Value::Array(vec![]));
 
     let dropped = lie(&whole, &lied);

@@ -27,4 +27,5 @@ mod selectors;
 mod start;
 mod stories;
 mod testnet;
+mod torture;
 mod watch;

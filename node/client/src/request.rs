@@ -17,7 +17,7 @@ use atoll_wire::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Client, Options, RequestError, buckets::Bucket};
+use crate::{Client, Options, RequestError, buckets::Bucket, retries};
 
 /// What a read found.
 #[derive(Clone, Debug)]
@@ -218,7 +218,8 @@ impl Client {
         let mut answer = self.ask(&key, value_bytes, request, options).await;
         let unsure = |error: &RequestError| error.effect() != Effect::NotApplied;
         if operation.repeats_safely() && answer.as_ref().is_err_and(unsure) {
-            answer = self.ask(&key, value_bytes, request, options).await; // whoever was silent is asked last
+            let again = self.ask(&key, value_bytes, request, options).await; // whoever was silent is asked last
+            answer = retries::of_both(answer, again);
         }
         match answer? {
             (_, Reply::Written(stored)) => Ok(written(stored)),

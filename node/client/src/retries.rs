@@ -7,6 +7,10 @@
 
 use std::sync::Mutex;
 
+use atoll_wire::Effect;
+
+use crate::RequestError;
+
 /// Requests that pay for one repetition: 10 %.
 const REQUESTS_PER_RETRY: u32 = 10;
 
@@ -47,9 +51,37 @@ impl Retries {
     }
 }
 
+/// What came of a request that was asked once more because its first answer had left it open. A refusal of the second says
+/// nothing of the first, which may be carried out.
+pub(crate) fn of_both<T>(
+    first: Result<T, RequestError>,
+    again: Result<T, RequestError>,
+) -> Result<T, RequestError> {
+    match again {
+        Err(error) if error.effect() == Effect::NotApplied => first,
+        again => again,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An increment was sent and nobody answered; then nobody could be reached. It may have been counted, and who is told "not
+    /// applied" would count it again. What the second one leaves behind, or does, is the outcome.
+    #[test]
+    fn a_refused_repetition_does_not_undo_the_first() {
+        let node = || "n1".to_owned();
+        let silent = || Err(RequestError::TimedOut { node: node(), ms: 400 });
+        let refused = Err(RequestError::Unreachable { tried: Vec::new() });
+        let error =
+            of_both::<()>(silent(), refused).expect_err("neither was carried out for certain");
+        assert_eq!(error.effect(), Effect::Unknown);
+        assert!(of_both(silent(), Ok(())).is_ok());
+        let lost = Err(RequestError::Lost { node: node(), reason: "closed".into() });
+        let error = of_both::<()>(silent(), lost).expect_err("nobody answered");
+        assert!(matches!(error, RequestError::Lost { .. }));
+    }
 
     /// However many want to: ten at first, then one for ten requests; a calm saves up a hundred and no more.
     #[test]

@@ -154,6 +154,8 @@ pub(crate) struct Books {
     pub kinds: KindBooks,
     /// Who works in a session.
     pub in_session: BTreeSet<u32>,
+    /// What was broken on purpose, by kind.
+    pub faults: BTreeMap<String, u64>,
 }
 
 impl Books {
@@ -236,6 +238,11 @@ impl Books {
                 self.is_over("what a disk holds")?;
                 self.kinds.keep(keeps);
             }
+            Event::Fault { at_us: _, kind, says: _ } => {
+                if let Some(kind) = kind {
+                    *self.faults.entry(kind.clone()).or_default() += 1;
+                }
+            }
         }
         Ok(())
     }
@@ -287,6 +294,7 @@ impl Books {
             } += 1;
             figures.exempt += u64::from(entry.is_exempt);
         }
+        self.kinds.count(&mut figures);
         figures
     }
 

@@ -7,9 +7,10 @@
 //! {"settled":{"at_us":...}}                                  faults are over, and repair was given its time
 //! {"held":{"node":1,"key":"a","role":"owner",...}}           what one disk holds in the end
 //! {"hints":{"node":1,"count":0}}                             hints a node still keeps in the end
-//! {"format":2}                                               first, if lines of the next two kinds follow
+//! {"format":3}                                               first, if lines of the next three kinds follow
 //! {"in_session":{"session":2}}                               whoever this is sends along what it has seen
-//! {"asked":{...}}   {"answered":{...}}   {"keeps":{...}}     values of other kinds: see [`kinds`]
+//! {"asked":{...}}   {"answered":{...}}   {"keeps":{...}}     values of other kinds: see [`kinds`]; since format 2
+//! {"fault":{"at_us":900,"kind":"kill","says":"n2 is killed"}}  what was broken or healed meanwhile; since format 3
 //! ```
 //!
 //! A history without a format is of the first one, which knew registers only, and is read as ever.
@@ -27,7 +28,7 @@ use self::kinds::{Answered, Asked, Keeps};
 pub mod kinds;
 
 /// The newest format, and the oldest.
-pub const FORMATS: std::ops::RangeInclusive<u32> = 1..=2;
+pub const FORMATS: std::ops::RangeInclusive<u32> = 1..=3;
 
 /// The number of an operation, from 1, in the order of their beginnings; also the value that a put writes.
 pub type Op = u64;
@@ -100,6 +101,16 @@ pub enum Event {
     Answered(Answered),
     /// What one disk holds of such a value in the end.
     Keeps(Keeps),
+    /// Something was broken on purpose, or healed. The judges do not hear it; it is there for people.
+    Fault {
+        /// When, as above.
+        at_us: u64,
+        /// The kind of fault: `kill`, `partition`, ...; none: something was healed, or put off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<String>,
+        /// What happened, to whom, in a few words.
+        says: String,
+    },
 }
 
 /// What is asked.

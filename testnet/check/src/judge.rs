@@ -46,9 +46,14 @@ impl Judge {
         Ok(())
     }
 
-    /// The keys it has heard of, each once, in the order in which they came.
+    /// The keys of registers it has heard of, each once, in the order in which they came.
     pub fn keys(&self) -> &[String] {
         &self.books.keys
+    }
+
+    /// The keys of other kinds it has heard of, each with its bucket before it, in their order.
+    pub fn keys_of_kinds(&self) -> impl Iterator<Item = &str> {
+        self.books.kinds.keys().into_iter()
     }
 
     /// Whether it has heard that the cluster settled: nothing but what the nodes hold can follow.
@@ -91,6 +96,7 @@ impl Judge {
         }
         let Findings { violations, broken, promised_reads, steps } = found;
         let figures = Figures { promised_reads, steps, ..books.figures() };
-        Verdict { is_settled: books.is_settled(), violations, broken, figures }
+        let faults = books.faults.clone();
+        Verdict { is_settled: books.is_settled(), violations, broken, figures, faults }
     }
 }

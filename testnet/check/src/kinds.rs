@@ -11,6 +11,7 @@ use crate::{
         kinds::{Answered, Asked, Deed, Keeps, Shown, Told, Touch},
     },
     spans::Spans,
+    verdict::Figures,
 };
 
 /// One operation.
@@ -132,6 +133,32 @@ impl KindBooks {
 
     pub fn keep(&mut self, keeps: &Keeps) {
         self.kept.entry(keeps.key.clone()).or_default().push(keeps.clone());
+    }
+
+    /// The keys it has heard of, in order.
+    pub fn keys(&self) -> BTreeSet<&str> {
+        self.asks.iter().map(|ask| ask.key.as_str()).collect()
+    }
+
+    /// Adds what was heard to the figures.
+    pub fn count(&self, figures: &mut Figures) {
+        figures.operations += self.asks.len() as u64;
+        figures.keys += self.keys().len() as u64;
+        figures.held += self.kept.values().map(|kept| kept.len() as u64).sum::<u64>();
+        for ask in &self.asks {
+            *match ask.is_write() {
+                true => &mut figures.changes,
+                false => &mut figures.gets,
+            } += 1;
+            *match &ask.reply {
+                Told::Stored { .. } => &mut figures.acknowledged,
+                Told::Found { .. } => &mut figures.reads,
+                Told::Failed { effect: Effect::NotApplied, .. } => &mut figures.not_applied,
+                Told::Failed { effect: Effect::Applied(1..), .. } => &mut figures.applied,
+                Told::Failed { .. } => &mut figures.unknown,
+                Told::Silence => &mut figures.silent,
+            } += 1;
+        }
     }
 
     /// Everything, key by key and place by place.

@@ -21,8 +21,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Reading order: [`history`] is the format, `file` its lines and `written` the bytes of its values; `books` and `kinds` keep what was heard; `provenance` says which
-//! writes had been shown which values; `judges` holds one file per promise; `verdict` is what they find.
+//! Reading order: [`history`] is the format, `file` its lines, `written` the bytes of its values and [`told`] the words for
+//! values of other kinds; `books` and `kinds` keep what was heard; `provenance` says which
+//! writes had been shown which values; `judges` holds one file per promise; `verdict` is what they find, and `window`
+//! what happened around it.
 //!
 //! **Everything is linear** in the size of a history, but for the logarithms of searches: every value of every answer is
 //! looked at a bounded number of times per judge (`judges::reads` says what bounds it there). [`Figures::steps`] counts.
@@ -37,7 +39,9 @@ mod judges;
 mod kinds;
 mod provenance;
 mod spans;
+pub mod told;
 mod verdict;
+mod window;
 mod written;
 
 pub use books::Nonsense;
@@ -45,4 +49,5 @@ pub use file::{BadLine, read_history, write_event};
 pub use history::{Dot, Effect, Event, Held, Levels, Op, Reply, Value, What};
 pub use judge::Judge;
 pub use verdict::{Figures, Promise, Verdict, Violation};
+pub use window::Window;
 pub use written::Written;

@@ -111,6 +111,8 @@ pub struct Figures {
     pub puts: u64,
     /// Of those, deletes.
     pub deletes: u64,
+    /// Of those, changes of values that are no registers.
+    pub changes: u64,
     /// Of those, reads.
     pub gets: u64,
     /// Writes acknowledged.
@@ -149,6 +151,9 @@ pub struct Verdict {
     pub broken: BTreeMap<Promise, u64>,
     /// What was judged.
     pub figures: Figures,
+    /// What was broken on purpose meanwhile, by kind; empty if the history does not say.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, u64>,
 }
 
 impl Verdict {
@@ -158,6 +163,13 @@ impl Verdict {
     /// Whether every promise was kept.
     pub fn is_clean(&self) -> bool {
         self.broken.is_empty()
+    }
+
+    /// The violation that came first: the one whose wronged operation began first. Those that name no operation were only
+    /// seen in the end, and come last.
+    pub fn first(&self) -> Option<&Violation> {
+        let when = |violation: &&Violation| violation.operations.first().copied();
+        self.violations.iter().min_by_key(|violation| when(violation).unwrap_or(Op::MAX))
     }
 
     /// Violations that were counted and not kept.

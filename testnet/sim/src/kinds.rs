@@ -10,7 +10,8 @@ use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 use atoll_antientropy::{Field, FieldChange, Increment, Kind, Operation, Reading};
 use atoll_check::{
     Effect as Left, Event, Levels, Op,
-    history::kinds::{Answered, Asked, Deed, Keeps, Shown, Told, Touch},
+    history::kinds::{Answered, Asked, Keeps, Told},
+    told::{known, shown, touches},
 };
 use atoll_ring::{Epoch, Level, NodeId, Quorum, QuorumRequest};
 use atoll_transport::chance::Chance;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use crate::{
     cluster::{COPIES, Lies},
     session::CLIENTS_FROM,
-    world::{World, bytes_of, exactly, value_in},
+    world::{World, bytes_of, value_in},
 };
 
 /// Clients of other kinds in a run.
@@ -280,16 +281,16 @@ impl Client {
             let via = self.chance.of(&nodes);
             let (bucket, key) = world.cluster.locate(&ask.key);
             let key = Bytes::copy_from_slice(key.as_bytes());
-            let mut touches = Vec::new();
-            ask.change.iter().for_each(|change| touch(change, "", kind_of(&ask.key), &mut touches));
+            let kind = kind_of(&ask.key);
+            let touches = ask.change.as_ref().map(|change| touches(change, kind));
             let context = world.cluster.context_in(&ask.key, &ask.context);
             let asked = Asked {
                 op,
                 at_us: world.recorder.now_us(),
                 session: self.number,
                 key: ask.key.clone(),
-                touches,
-                context: context.as_ref().map(exactly),
+                touches: touches.unwrap_or_default(),
+                context: context.as_ref().map(known),
                 with: levels(&quorum, ask),
             };
             world.recorder.event(Event::Asked(asked));
@@ -346,8 +347,8 @@ impl Client {
                 let context = world.cluster.context_in(&ask.key, &found.context);
                 let context = context.unwrap_or_default();
                 self.remember(world, &ask.key, found.context);
-                let shown = shown(&reading);
-                (Told::Found { shown, context: exactly(&context) }, Came::Done)
+                let shown = shown(&reading, value_in);
+                (Told::Found { shown, context: known(&context) }, Came::Done)
             }
             Reply::Failed(failure) => self.failed(world, &failure),
             other => panic!("{} was answered with {other:?}", ask.key),
@@ -406,8 +407,8 @@ pub fn keeps(node: NodeId, key: String, owner: bool, lies: &Lies) -> Keeps {
         Lies::State(state) => {
             let hash = blake3::hash(&state.encode());
             let digest = *hash.as_bytes().first_chunk().expect("32 bytes");
-            let context = exactly(state.context());
-            (true, u64::from_le_bytes(digest), shown(&state.read(0)), context)
+            let context = known(state.context());
+            (true, u64::from_le_bytes(digest), shown(&state.read(0), value_in), context)
         }
     };
     Keeps { node: node.0, key, owner, readable, digest, shown, context }
@@ -426,76 +427,4 @@ fn levels(quorum: &Quorum, ask: &Ask) -> Levels {
     };
     let owners = if quorum.sloppy() { 0 } else { need };
     Levels { n: quorum.n(), need, owners, durable, blocking: false }
-}
-
-/// Where an operation changes what.
-fn touch(operation: &Operation, place: &str, kind: Kind, touches: &mut Vec<Touch>) {
-    let names = |all: &[Bytes]| {
-        all.iter().map(|one| String::from_utf8_lossy(one).into_owned()).collect::<Vec<_>>()
-    };
-    let deed = match operation {
-        Operation::Put { .. } if kind == Kind::Lww => Deed::Stamp,
-        Operation::Put { .. } => Deed::Put,
-        Operation::Increment(Increment::Once(by)) => Deed::Once(*by),
-        Operation::Increment(Increment::Session { session, sequence, total }) => {
-            let by = u64::try_from(*session).expect("a client's number");
-            Deed::Count { by, sequence: *sequence, total: *total }
-        }
-        Operation::Add(elements) => Deed::Add(names(elements)),
-        Operation::Remove(elements) => Deed::Remove(names(elements)),
-        Operation::Enable => Deed::Enable,
-        Operation::Disable => Deed::Disable,
-        Operation::Raise(number) => Deed::Raise(*number),
-        Operation::Clear => Deed::Clear,
-        Operation::Update(changes) => {
-            for (field, change) in changes {
-                let place = below(place, field);
-                match change {
-                    FieldChange::Remove => touches.push(Touch { place, deed: Deed::Clear }),
-                    FieldChange::Change(change) => touch(change, &place, field.kind, touches),
-                }
-            }
-            return;
-        }
-    };
-    touches.push(Touch { place: place.to_owned(), deed });
-}
-
-fn below(place: &str, field: &Field) -> String {
-    let name = String::from_utf8_lossy(&field.name);
-    if place.is_empty() { name.into_owned() } else { format!("{place}/{name}") }
-}
-
-fn shown(reading: &Reading) -> Vec<(String, Shown)> {
-    let mut all = Vec::new();
-    show(reading, "", &mut all);
-    all
-}
-
-fn show(reading: &Reading, place: &str, all: &mut Vec<(String, Shown)>) {
-    let shown = match reading {
-        Reading::Register(siblings) => {
-            let mut values: Vec<Op> = siblings.iter().map(|one| value_in(&one.value)).collect();
-            values.sort_unstable();
-            Shown::Values(values)
-        }
-        Reading::Lww(Some(latest)) => Shown::Latest(value_in(&latest.value)),
-        Reading::Counter(number) => {
-            Shown::Number(i64::try_from(*number).expect("clients count in small steps"))
-        }
-        Reading::Set(elements) => {
-            let text = |one: &Bytes| String::from_utf8_lossy(one).into_owned();
-            Shown::Elements(elements.iter().map(text).collect())
-        }
-        Reading::Flag(is_on) => Shown::IsOn(*is_on),
-        Reading::Max(Some(number)) => Shown::Greatest(*number),
-        Reading::Lww(None) | Reading::Max(None) => return,
-        Reading::Map(fields) => {
-            for (field, reading) in fields {
-                show(reading, &below(place, field), all);
-            }
-            return;
-        }
-    };
-    all.push((place.to_owned(), shown));
 }

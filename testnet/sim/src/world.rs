@@ -5,8 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use atoll_antientropy::{Actor, Context, Dot, State};
-use atoll_check::{self as check, Event, Held, Op, Value};
+use atoll_antientropy::{Actor, Dot, State};
+use atoll_check::{Event, Held, Op, Value, told};
 use atoll_node::storage::Space;
 use atoll_ring::{NodeId, Owners};
 use atoll_wire::DotParts;
@@ -223,8 +223,8 @@ fn held(node: NodeId, key: String, owner: bool, lies: &Lies) -> Held {
     let (readable, values, context) = match lies {
         Lies::Damaged => (false, Vec::new(), Vec::new()),
         Lies::State(state) => {
-            let values = state.values().map(|(dot, value)| (value_in(value), parts(dot)));
-            (true, values.collect(), exactly(state.context()))
+            let values = state.values().map(|(dot, value)| (value_in(value), told::dot(dot)));
+            (true, values.collect(), told::known(state.context()))
         }
     };
     Held { node: node.0, key, owner, readable, values, context }
@@ -269,15 +269,4 @@ pub fn bytes_of(value: Value, padding: usize) -> Bytes {
     let mut bytes = value.to_string().into_bytes();
     bytes.resize(bytes.len() + padding, b'.');
     bytes.into()
-}
-
-/// A context as it stands in a history.
-pub fn exactly(context: &Context) -> check::history::kinds::Known {
-    let spans = context.iter();
-    spans.map(|known| (known.actor.node, known.actor.incarnation, known.lo, known.hi)).collect()
-}
-
-/// As it stands in a history.
-pub fn parts(dot: &Dot) -> check::Dot {
-    (dot.actor.node, dot.actor.incarnation, dot.counter)
 }

@@ -338,8 +338,8 @@ fn time(time: Duration) -> String {
 fn short_ms(micros: u32) -> String {
     match micros {
         0 => "ok".into(),
-        ..9_950 => format!("{:.1}", f64::from(micros) / 1000.0),
-        ..999_500 => format!("{:.0}", f64::from(micros) / 1000.0),
+        1..9_950 => format!("{:.1}", f64::from(micros) / 1000.0),
+        9_950..999_500 => format!("{:.0}", f64::from(micros) / 1000.0),
         _ => format!("{}s", micros.div_ceil(1_000_000).min(99)),
     }
 }

@@ -1,7 +1,7 @@
 //! The judges, tried on histories that are honest and on the same histories tampered with.
 //!
 //! `model` plays a tiny cluster that keeps its promises; `tampering` breaks one of them in what it recorded; `promises` has
-//! the smallest such history for each; `sessions` has those of sessions; `linear` counts steps.
+//! the smallest such history for each; `sessions` has those of sessions; `linear` counts steps; `window` is what is shown around what they find.
 
 mod kinds;
 mod linear;
@@ -10,6 +10,7 @@ mod pencil;
 mod promises;
 mod sessions;
 mod tampering;
+mod window;
 
 use atoll_check::{Event, Judge, Promise, Verdict};
 
