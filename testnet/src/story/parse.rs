@@ -162,7 +162,8 @@ impl Reading<'_> {
             Some(Deed::End(_) | Deed::Await(_)) => true,
             Some(Deed::Load { .. }) | None => false,
         };
-        if !speaks_json && !(step.take.is_empty() && expect.json.is_empty()) {
+        let needs_json = !step.take.is_empty() || !expect.json.is_empty();
+        if needs_json && !speaks_json {
             return Err(
                 self.mistake(span, "values are taken from JSON: add -o json to its command")
             );
