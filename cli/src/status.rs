@@ -60,6 +60,11 @@ struct Status {
     free_bytes: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
     read_only: String,
+    /// By how much its wall clock is ahead of the middle of all.
+    clock_ahead_ms: i64,
+    /// Why it takes no writes that go by time.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    clock_problem: String,
     certificate_expires_ms: u64,
     /// The same as RFC 3339 has it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,6 +210,9 @@ fn remark(status: &NodeStatus) -> Option<String> {
     if !status.read_only.is_empty() {
         remarks.push(format!("read-only: {}", status.read_only));
     }
+    if !status.clock_problem.is_empty() {
+        remarks.push(format!("takes no writes that go by time: {}", status.clock_problem));
+    }
     let missed: Vec<String> = status
         .peers
         .iter()
@@ -272,6 +280,8 @@ impl From<NodeStatus> for Status {
             disk_bytes: status.disk_bytes,
             free_bytes: status.free_bytes,
             read_only: status.read_only,
+            clock_ahead_ms: status.clock_ahead_ms,
+            clock_problem: status.clock_problem,
             certificate_expires_ms: status.certificate_expires_ms,
             certificate_expires: Ending::of_node(status.certificate_expires_ms)
                 .map(|ending| ending.date()),

@@ -1,7 +1,7 @@
 //! `atoll testnet`: clusters on this machine.
 //!
 //! This file is what can be typed and where it leads. [`up`] is the longest story and has its own file, [`which`] says whom
-//! a command means, [`damage`] is what is done to disks, [`mod@env`] and [`export`] are the ways out, [`show`] holds the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
+//! a command means, [`damage`] is what is done to disks, [`mod@env`] and [`export`] are the ways out, [`story`] tells what all this does, [`show`] holds the tables, [`say`] turns events into lines and errors into words. What is done is done by `atoll_testnet`.
 
 use std::path::PathBuf;
 
@@ -24,6 +24,7 @@ mod logs;
 mod say;
 mod show;
 mod status;
+mod story;
 mod torture;
 mod up;
 mod watch;
@@ -60,6 +61,7 @@ Examples:
   atoll testnet status --watch               how they are and hear each other, every second
   atoll testnet watch                        the ring, the links and the load, with keys to break and mend
   atoll testnet judge run.jsonl              was anything lost of what `bench run --history` wrote?
+  atoll testnet tour                         what it does when nodes die, told and shown
   atoll testnet torture --for 10m            everything at once, on a testnet of its own: is anything ever lost?
   atoll testnet down                         ends all nodes; data is kept
 
@@ -116,6 +118,10 @@ Certificates and settings are kept. `atoll status` shows how far it is.")]
     Heal(fault::HealArgs),
     /// Judge the history of a load: was anything lost?
     Judge(judge::JudgeArgs),
+    /// What Atoll does when something breaks, told on real nodes: `story ls` shows what there is
+    Story(story::StoryArgs),
+    /// Four stories for a newcomer, in under three minutes
+    Tour(story::tour::TourArgs),
     /// Break a testnet at random while a load runs, and judge what came of it
     Torture(torture::TortureArgs),
 }
@@ -251,6 +257,8 @@ pub async fn run(
         TestnetCommand::Fault(command) => fault::run(&home, command, format).await,
         TestnetCommand::Heal(args) => fault::heal(&home, &args, format).await,
         TestnetCommand::Judge(args) => judge::run(args, cluster, format).await,
+        TestnetCommand::Story(args) => story::run(&home, args, format).await,
+        TestnetCommand::Tour(args) => story::tour::run(&home, args, format).await,
         TestnetCommand::Torture(args) => torture::run(&home, args, format).await,
     }
 }

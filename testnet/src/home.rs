@@ -201,6 +201,21 @@ impl Home {
         Ok(files::read(&self.folder.join("current"))?.map(|text| text.trim().to_owned()))
     }
 
+    /// Gives the place of the testnet started last back to the one that had it before a testnet which is leaving, unless another
+    /// one was started meanwhile.
+    ///
+    /// # Errors
+    /// [`HomeError::File`].
+    pub fn give_back_current(&self, leaving: &str, before: Option<&str>) -> Result<(), HomeError> {
+        match (self.current()?, before) {
+            (Some(current), Some(before)) if current == leaving => self.set_current(before),
+            (Some(current), None) if current == leaving => {
+                Ok(files::remove(&self.folder.join("current"))?)
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
+    }
+
     /// From now on a testnet that is not named is this one.
     ///
     /// # Errors
@@ -275,6 +290,22 @@ mod tests {
         assert_eq!(home.resolve(None).unwrap(), two);
         home.set_current("removed").unwrap();
         assert!(matches!(home.resolve(None), Err(HomeError::NoneCurrent { .. })));
+    }
+
+    /// Who leaves gives the place back, and not if it has another by now.
+    #[test]
+    fn the_place_of_the_last_one_is_given_back() {
+        let (_folder, home) = home_with(&["dev", "two", "guest"]);
+        for (current, before, after) in [
+            ("guest", Some("dev"), Some("dev")),
+            ("guest", None, None),
+            ("two", Some("dev"), Some("two")),
+            ("two", None, Some("two")),
+        ] {
+            home.set_current(current).unwrap();
+            home.give_back_current("guest", before).unwrap();
+            assert_eq!(home.current().unwrap().as_deref(), after);
+        }
     }
 
     /// A name is looked up, a path is taken as it is, and a wrong one says what there is.

@@ -12,7 +12,7 @@
 //! [`torture`] breaks whatever a seed says, and mends it.
 //!
 //! [`Settling`] is the odd one out: it asks the nodes of any cluster what they hold when a load is over, for the judges of its
-//! history.
+//! history. [`story`] is what a timeline of commands says that will come of them, and whether it did; the program tells it.
 //!
 //! [`faults`] breaks what nodes let be broken, by telling them. What is absent: nothing here reads or writes data of nodes
 //! behind their backs.
@@ -43,6 +43,7 @@ mod settle;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod story;
 mod testnet;
 pub mod torture;
 mod up;

@@ -240,17 +240,22 @@ pub async fn run(home: &Home, command: FaultCommand, format: Format) -> Result<(
 pub async fn heal(home: &Home, args: &HealArgs, format: Format) -> Result<(), Failed> {
     let testnet = args.testnet.open(home)?;
     let _lock = testnet.lock(launcher()?.lock_limit()).await.map_err(failed_open)?;
-    if args.all {
-        nodes::renew_expired(&testnet).await?;
-    }
-    let nodes = testnet.nodes();
-    let healed = faults::change(&testnet, &nodes, |_, list| match args.all {
-        true => *list = FaultList::default(),
-        false => list.links.clear(),
-    });
-    let healed = healed.await.map_err(failed_fault)?;
+    let healed = match args.all {
+        true => heal_all(&testnet).await?,
+        false => {
+            let links = |_, list: &mut FaultList| list.links.clear();
+            faults::change(&testnet, &testnet.nodes(), links).await.map_err(failed_fault)?
+        }
+    };
     table::healed(&testnet, &healed, args.all, format);
     Ok(())
+}
+
+/// Takes away all that is broken on purpose. The testnet's lock must be held.
+pub async fn heal_all(testnet: &Testnet) -> Result<Vec<Standing>, Failed> {
+    nodes::renew_expired(testnet).await?;
+    let all = |_, list: &mut FaultList| *list = FaultList::default();
+    faults::change(testnet, &testnet.nodes(), all).await.map_err(failed_fault)
 }
 
 async fn ls(testnet: &Testnet, format: Format) -> Result<(), Failed> {

@@ -25,6 +25,7 @@ mod refusals;
 mod repair;
 mod selectors;
 mod start;
+mod stories;
 mod testnet;
 mod torture;
 mod watch;
