@@ -71,10 +71,6 @@ struct Status {
     certificate_expires: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     certificate_problem: String,
-    clock_ahead_ms: i64,
-    /// Why it takes no writes that go by time.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    clock_problem: String,
     durable_sequence: u64,
     /// What it waits for before it serves anybody.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -247,9 +243,6 @@ fn row(node: &NodeDocument) -> Vec<String> {
 /// What a node that answers will run into.
 fn warnings(status: &NodeStatus) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !status.clock_problem.is_empty() {
-        warnings.push(format!("takes no writes that go by time: {}", status.clock_problem));
-    }
     if let Some(ending) = Ending::of_node(status.certificate_expires_ms)
         && ending.is_near()
     {
@@ -286,8 +279,6 @@ impl From<NodeStatus> for Status {
             certificate_expires: Ending::of_node(status.certificate_expires_ms)
                 .map(|ending| ending.date()),
             certificate_problem: status.certificate_problem,
-            clock_ahead_ms: status.clock_ahead_ms,
-            clock_problem: status.clock_problem,
             durable_sequence: status.durable_sequence,
             rising: status.rising,
             doubt: status.doubt,
