@@ -1,7 +1,7 @@
 //! `atoll testnet story` and `atoll testnet tour`: what Atoll does when something breaks, told on real nodes.
 //!
 //! The story itself (its file, its mistakes, its expectations) is `atoll_testnet::story`. Here it is told: [`stage`] is the
-//! testnet it plays on, [`children`] the commands it runs, [`tell`] its steps in order, [`narrate`] how it sounds, [`line`] whether its
+//! testnet it plays on, [`children`] the commands it runs, [`mod@tell`] its steps in order, [`narrate`] how it sounds, [`mod@line`] whether its
 //! commands exist at all.
 
 use std::{
