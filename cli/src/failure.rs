@@ -330,7 +330,7 @@ mod tests {
             (E::BadFaults, 2, done),
             (E::BadBucket, 2, done),
             (E::BucketExists, 8, told),
-            (E::BucketDropped, 2, told),
+            (E::BucketDropped, 8, told),
             (E::TooManyBuckets, 8, told),
             (E::WriteQuorumNotMet, 6, told),
             (E::ReadQuorumNotMet, 6, told),
