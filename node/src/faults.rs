@@ -6,8 +6,8 @@
 //! clock.
 //!
 //! Each fault has a **seam** that obeys it: free space, slow syncs and held steps in [`crate::storage::faulty`], links at the
-//! socket ([`atoll_transport::link_faults`]), the wall clock in [`SkewedClock`]. A list that asks for
-//! more than there are seams for is refused as a whole, in `unbearable`: silence would look like a node that bore it.
+//! socket ([`atoll_transport::link_faults`]), the wall clock in [`SkewedClock`]. What the list says and nobody knows is refused
+//! as a whole: silence would look like a node that bore it. A certificate is no fault of the list: the testnet lets it expire.
 
 use std::{
     fs, io,
@@ -87,7 +87,6 @@ impl StandingFaults {
     pub fn command(&self, list: FaultList) -> Result<(), Failure> {
         let bad = |reason: String| Failure::refused(ErrorCode::BadFaults, reason);
         list.check().map_err(|error| bad(error.to_string()))?;
-        unbearable(&list).map_err(bad)?;
         write(&self.file, &list).map_err(|error| {
             let detail = format!("cannot write {}: {error}", self.file.display());
             Failure::refused(ErrorCode::Internal, detail)
@@ -107,7 +106,6 @@ impl StandingFaults {
             Err(error) if error.kind() == io::ErrorKind::NotFound => FaultList::default(),
             Err(error) => return Err(error.to_string()),
         };
-        unbearable(&list)?;
         self.obey(list);
         Ok(())
     }
@@ -122,16 +120,6 @@ impl StandingFaults {
         clock.set_ahead(so.clock_ahead_ms.unwrap_or(0));
         links.command(list.seed, &list.links); // which keeps their times by itself
         *self.list.lock().expect("no panic holds it") = list;
-    }
-}
-
-/// Refuses faults that have no seam.
-fn unbearable(list: &FaultList) -> Result<(), String> {
-    match list.certificate {
-        None => Ok(()),
-        Some(_) => Err("a node cannot pretend that its certificate has expired: let it expire, with `atoll testnet fault \
-                        certs expire`"
-            .into()),
     }
 }
 
@@ -170,7 +158,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 #[cfg(test)]
 mod tests {
     use atoll_ring::NodeId;
-    use atoll_wire::faults::{CertificateFault, ClockFault, Step, When};
+    use atoll_wire::faults::{ClockFault, Step, When};
 
     use super::*;
     use crate::{
@@ -326,17 +314,13 @@ mod tests {
     async fn what_cannot_be_borne_is_refused() {
         let house = House::new();
         house.standing.command(list("free_bytes = 7")).expect("can be borne");
-        let expired = CertificateFault { expired: true, when: None };
-        let expired = FaultList { certificate: Some(expired), ..FaultList::default() };
         let nonsense = FaultList {
             clock: Some(ClockFault { ahead_ms: 0, when: None }),
             ..FaultList::default()
         };
-        for (list, word) in [(expired, "certs expire"), (nonsense, "not 0")] {
-            let failure = house.standing.command(list).expect_err("refused");
-            assert_eq!(failure.code, ErrorCode::BadFaults);
-            assert!(failure.detail.contains(word), "{}", failure.detail);
-        }
+        let failure = house.standing.command(nonsense).expect_err("refused");
+        assert_eq!(failure.code, ErrorCode::BadFaults);
+        assert!(failure.detail.contains("not 0"), "{}", failure.detail);
         assert!(!house.read("[certificate]\nexpired = true"));
         assert_eq!(house.standing.report().list, list("free_bytes = 7"));
         assert_eq!(house.free_bytes(), 7);

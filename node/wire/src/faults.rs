@@ -26,9 +26,6 @@
 //!
 //! [clock]
 //! ahead_ms = 3600000                # negative: behind
-//!
-//! [certificate]
-//! expired = true
 //! ```
 //!
 //! Several faults of one link add up. Each fault has a `when` (`free_bytes_when` for free space); without one it lasts
@@ -73,9 +70,6 @@ pub struct FaultList {
     /// What the clock shows.
     #[serde(default)]
     pub clock: Option<ClockFault>,
-    /// What becomes of the certificate.
-    #[serde(default)]
-    pub certificate: Option<CertificateFault>,
 }
 
 /// What happens to datagrams on their way to one other node.
@@ -130,17 +124,6 @@ pub struct DiskFault {
 pub struct ClockFault {
     /// So much more than the time that it is.
     pub ahead_ms: i64,
-    /// When that is so.
-    #[serde(default)]
-    pub when: Option<When>,
-}
-
-/// What becomes of the node's certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CertificateFault {
-    /// It is treated as one that has expired. There is no other value than `true`: whoever wants none leaves it out.
-    pub expired: bool,
     /// When that is so.
     #[serde(default)]
     pub when: Option<When>,
@@ -311,9 +294,6 @@ pub enum FaultListError {
     /// Not how far a clock may be off.
     #[error("a clock ahead by {0} ms: not 0, and at most {FAULT_CLOCK_MS_MAX} either way")]
     Clock(i64),
-    /// A certificate that has not expired.
-    #[error("expired = false: leave the certificate out")]
-    Certificate,
 }
 
 /// What is so at one moment: the list without its times.
@@ -329,8 +309,6 @@ pub struct InForce {
     pub slow_ms: Option<u32>,
     /// The clock shows so much more.
     pub clock_ahead_ms: Option<i64>,
-    /// The certificate is treated as one that has expired.
-    pub certificate_expired: bool,
 }
 
 impl FaultList {
@@ -378,12 +356,6 @@ impl FaultList {
             }
             check_when(when)?;
         }
-        if let Some(CertificateFault { expired, when }) = self.certificate {
-            if !expired {
-                return Err(FaultListError::Certificate);
-            }
-            check_when(when)?;
-        }
         Ok(())
     }
 
@@ -392,14 +364,12 @@ impl FaultList {
         let links = self.links.iter().filter(|link| is_so(link.when, now_ms));
         let disk = self.disk.as_ref().filter(|disk| is_so(disk.when, now_ms));
         let clock = self.clock.as_ref().filter(|clock| is_so(clock.when, now_ms));
-        let certificate = self.certificate.as_ref();
         InForce {
             free_bytes: self.free_bytes.filter(|_| is_so(self.free_bytes_when, now_ms)),
             hold: self.hold.clone(),
             links: links.cloned().collect(),
             slow_ms: disk.map(|disk| disk.slow_ms),
             clock_ahead_ms: clock.map(|clock| clock.ahead_ms),
-            certificate_expired: certificate.is_some_and(|fault| is_so(fault.when, now_ms)),
         }
     }
 }

@@ -13,7 +13,7 @@ use atoll_wire::{
     Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, StatusQuery, Step, Stored,
     Times, Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     bucket::{Alteration, Creation, Properties, Property},
-    faults::{CertificateFault, Chance, ClockFault, DiskFault, LinkFault, When},
+    faults::{Chance, ClockFault, DiskFault, LinkFault, When},
     frame::{FIXED_BYTES, encode_reply, encode_request, peek_length},
     limits::{
         COMPARE_TAIL_BYTES_MAX, DUMP_TAIL_BYTES_MAX, HEADER_BYTES_MAX, KEYS_TAIL_BYTES_MAX,
@@ -657,9 +657,7 @@ fn faults() -> BoxedStrategy<FaultList> {
     );
     let disk = (any::<u32>(), when()).prop_map(|(slow_ms, when)| DiskFault { slow_ms, when });
     let clock = (any::<i64>(), when()).prop_map(|(ahead_ms, when)| ClockFault { ahead_ms, when });
-    let certificate =
-        (any::<bool>(), when()).prop_map(|(expired, when)| CertificateFault { expired, when });
-    let rest = (option::of(disk), option::of(clock), option::of(certificate));
+    let rest = (option::of(disk), option::of(clock));
     let hold = vec(select(atoll_wire::faults::Step::ALL.to_vec()), 0..5);
     (any::<(u32, Option<u64>)>(), when(), hold, vec(link, 0..4), rest)
         .prop_map(|((seed, free_bytes), free_bytes_when, hold, links, rest)| FaultList {
@@ -670,7 +668,6 @@ fn faults() -> BoxedStrategy<FaultList> {
             links,
             disk: rest.0,
             clock: rest.1,
-            certificate: rest.2,
         })
         .boxed()
 }

@@ -25,7 +25,7 @@ use atoll_wire::{
     Replicate, Replicated, Reply, Request, Role, Roots, Scan, Scanned, ScannedRow, StatusQuery,
     Step, Stored, Times, Trace, Unmatched, ViewQuery, ViewReply, Welcome, Write,
     bucket::{Creation, Properties},
-    faults::{CertificateFault, Chance, ClockFault, DiskFault, LinkFault, When},
+    faults::{Chance, ClockFault, DiskFault, LinkFault, When},
     frame::{encode_reply, encode_request},
     times::TIMES_BUCKETS,
 };
@@ -179,7 +179,6 @@ fn faults() -> FaultList {
         ],
         disk: Some(DiskFault { slow_ms: 20, when: when(1_790_000_000_200) }),
         clock: Some(ClockFault { ahead_ms: -3_600_000, when: when(1_790_000_000_300) }),
-        certificate: Some(CertificateFault { expired: true, when: when(1_790_000_000_400) }),
     }
 }
 

@@ -118,9 +118,6 @@ fn lines(standing: &Standing, now_ms: u64) -> Vec<Line> {
     if let Some(clock) = &list.clock {
         all.push(line(None, "clock", format!("ahead by {} ms", clock.ahead_ms), clock.when));
     }
-    if let Some(certificate) = &list.certificate {
-        all.push(line(None, "certificate", "expired".into(), certificate.when));
-    }
     let step = |step: &atoll_wire::faults::Step| format!("{step:?}").to_lowercase();
     if !list.hold.is_empty() {
         let steps = list.hold.iter().map(step).collect::<Vec<_>>().join(", ");

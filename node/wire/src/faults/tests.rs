@@ -35,10 +35,6 @@ fn the_file_is_what_it_says() {
 
         [clock]
         ahead_ms = -3600000
-
-        [certificate]
-        expired = true
-        when = { from_ms = 1, until_ms = 2 }
     "#;
     let list = parsed(text);
     let chance = Chance::of_million;
@@ -94,8 +90,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("[disk]\nwhen = { from_ms = 1 }", "slow_ms"),
         ("[clock]\nahead_ms = 0", "not 0"),
         ("[clock]\nahead_ms = -9223372036854775808", "either way"),
-        ("[certificate]\nexpired = false", "leave the certificate out"),
-        ("[certificates]\nexpired = true", "certificates"),
+        ("[certificate]\nexpired = true", "certificate"),
     ] {
         let error = FaultList::parse(text).expect_err(text).to_string();
         assert!(error.contains(word), "{text:?}: {error:?} does not speak of {word:?}");
@@ -145,22 +140,21 @@ fn what_is_so_at_a_moment() {
         ]
         disk = { slow_ms = 5, when = { from_ms = 30, until_ms = 40 } }
         clock = { ahead_ms = 6, when = { from_ms = 40, until_ms = 50 } }
-        certificate = { expired = true, when = { from_ms = 50, until_ms = 60 } }
         "#,
     );
     let seen = [5, 15, 25, 35, 45, 55].map(|now| {
         let so = list.at(now);
         assert_eq!(so.hold, [Step::Copy]);
         let links = so.links.len();
-        (so.free_bytes, links, so.slow_ms, so.clock_ahead_ms, so.certificate_expired)
+        (so.free_bytes, links, so.slow_ms, so.clock_ahead_ms)
     });
     let expected = [
-        (None, 1, None, None, false),
-        (Some(9), 1, None, None, false),
-        (None, 2, None, None, false),
-        (None, 1, Some(5), None, false),
-        (None, 1, None, Some(6), false),
-        (None, 1, None, None, true),
+        (None, 1, None, None),
+        (Some(9), 1, None, None),
+        (None, 2, None, None),
+        (None, 1, Some(5), None),
+        (None, 1, None, Some(6)),
+        (None, 1, None, None),
     ];
     assert_eq!(seen, expected);
 }
@@ -190,7 +184,6 @@ fn the_longest_list_can_be_sent() {
         links: vec![link; FAULT_LINKS_MAX],
         disk: Some(DiskFault { slow_ms: FAULT_DELAY_MS_MAX, when }),
         clock: Some(ClockFault { ahead_ms: -(FAULT_CLOCK_MS_MAX as i64), when }),
-        certificate: Some(CertificateFault { expired: true, when }),
     };
     list.check().expect("good");
     let bytes = postcard::to_stdvec(&(list, u64::MAX)).expect("in memory");
