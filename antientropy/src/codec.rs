@@ -15,7 +15,7 @@
 //! Only maps recurse by data, at most [`DEPTH_MAX`](crate::DEPTH_MAX) deep, and a list's length is
 //! checked against the bytes that are left *before* memory is taken for it.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 /// Why bytes were refused. The bytes are wrong, whoever sent or stored them; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +112,8 @@ impl Reader {
 
     /// One byte.
     pub fn byte(&mut self) -> Result<u8, DecodeError> {
-        Ok(self.take(1)?[0])
+        let [byte] = self.array()?;
+        Ok(byte)
     }
 
     /// A byte string, sharing memory with the input.
@@ -133,7 +134,7 @@ impl Reader {
                 if byte == 0 && index > 0 {
                     return Err(DecodeError::Number); // there was a shorter form
                 }
-                self.take(index + 1)?;
+                self.rest.advance(index + 1);
                 return Ok(number);
             }
         }
@@ -153,14 +154,19 @@ impl Reader {
 
     /// 16 bytes, big-endian.
     pub(crate) fn u128(&mut self) -> Result<u128, DecodeError> {
-        let bytes = self.take(16)?;
-        Ok(u128::from_be_bytes(*bytes.first_chunk().expect("16 bytes")))
+        Ok(u128::from_be_bytes(self.array()?))
     }
 
     /// 8 bytes, big-endian.
     pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
-        let bytes = self.take(8)?;
-        Ok(u64::from_be_bytes(*bytes.first_chunk().expect("8 bytes")))
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    /// So many bytes, as they stand there.
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let array = *self.rest.first_chunk().ok_or(DecodeError::Truncated)?;
+        self.rest.advance(N); // and no slice of them: that would share memory, which costs more than to read them
+        Ok(array)
     }
 
     /// The length of a list whose items take at least `item_bytes_min` bytes each: never more than

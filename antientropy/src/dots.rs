@@ -32,8 +32,10 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::Debug;
+use std::ops::DerefMut;
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use crate::codec::{DecodeError, Reader, write_bytes, write_varint};
 use crate::{Actor, Context, Dot};
@@ -115,8 +117,9 @@ impl Item for () {
 /// Dot -> value: a register, where concurrent writes stand side by side as siblings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DotFun<V> {
-    /// Sorted by dot, each dot once.
-    entries: Vec<(Dot, V)>,
+    /// Sorted by dot, each dot once. Mostly there is one, and a large set has as many of these as
+    /// elements: the first lies in place.
+    entries: SmallVec<[(Dot, V); 1]>,
 }
 
 /// Dots alone: a flag or an element, which is there while any of them is alive.
@@ -125,7 +128,7 @@ pub(crate) type DotSet = DotFun<()>;
 impl<V> DotFun<V> {
     /// A single value.
     pub fn one(dot: Dot, value: V) -> DotFun<V> {
-        DotFun { entries: vec![(dot, value)] }
+        DotFun { entries: smallvec![(dot, value)] }
     }
 
     /// The values, in order of their dots.
@@ -150,7 +153,7 @@ impl<V> DotFun<V> {
 
 impl<V> Default for DotFun<V> {
     fn default() -> DotFun<V> {
-        DotFun { entries: Vec::new() }
+        DotFun { entries: SmallVec::new() }
     }
 }
 
@@ -162,7 +165,7 @@ impl<V: Item> DotFun<V> {
     /// caller.
     pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let count = reader.count(DOT_BYTES_MIN + V::BYTES_MIN)?;
-        let mut entries: Vec<(Dot, V)> = Vec::with_capacity(count.min(RESERVED_MAX));
+        let mut entries: SmallVec<[(Dot, V); 1]> = SmallVec::with_capacity(count.min(RESERVED_MAX));
         for _ in 0..count {
             let dot = decode_dot(reader)?;
             if entries.last().is_some_and(|(last, _)| *last >= dot) {
@@ -477,7 +480,10 @@ impl<K: Item, S> DotMap<K, S> {
 
 /// Puts entries with new keys between the old ones. Both are sorted, and the standard sort merges
 /// two sorted runs in linear time.
-pub(crate) fn weave<K: Ord, T>(entries: &mut Vec<(K, T)>, new: Vec<(K, T)>) {
+pub(crate) fn weave<K: Ord, T>(
+    entries: &mut (impl Extend<(K, T)> + DerefMut<Target = [(K, T)]>),
+    new: Vec<(K, T)>,
+) {
     if new.is_empty() {
         return;
     }

@@ -54,7 +54,7 @@ impl Page {
     /// Takes a row, if there is room for it.
     fn add(&mut self, node: &Node, data_row: Bytes, row: Bytes, value: Option<&Bytes>) {
         let record = value.and_then(|value| Record::decode(&row, value).ok());
-        let state = record.filter(|record| record.decoded().is_ok()).map(|record| record.state);
+        let state = record.map(|record| record.bytes);
         let bytes = 2 * row.len() + state.as_ref().map_or(0, Bytes::len);
         let none_fits = self.bytes + bytes > PAGE_BYTES || self.rows.len() == DUMP_ROWS_MAX;
         if self.full || (none_fits && !self.rows.is_empty()) {

@@ -138,13 +138,12 @@ impl Hints {
         state: &State,
     ) -> Result<Option<Ticket>, StoreError> {
         let (note, joined) = match self.read(target, data_row)?.record() {
-            Some(record) => {
-                let mut earlier = record.decoded().expect("it was looked at");
+            Some(Record { note, state: mut earlier, .. }) => {
                 if earlier.covers(state) {
                     return Ok(Some(self.disk.settled()));
                 }
                 earlier.join(state.clone());
-                (record.note, earlier)
+                (note, earlier)
             }
             None => (None, state.clone()),
         };
@@ -475,7 +474,7 @@ async fn send_to_others(node: &Arc<Node>, target: NodeId, row: &Bytes, value: &B
     let owners = owners.first(node.buckets().copies(bucket)).all();
     for owner in owners.into_iter().filter(|owner| *owner != target) {
         if owner == node.id() {
-            let state = record.decoded().expect("it was looked at");
+            let state = record.state.clone();
             if let Ok(joined) = replica::join(node, &data_row, state, Ack::Durable)
                 && joined.done().await.is_ok()
             {
@@ -497,7 +496,7 @@ async fn send(node: &Arc<Node>, to: NodeId, row: &Bytes, value: &Bytes) -> Deliv
     };
     let data_row = rows::data_of_hint(row);
     let (bucket, key) = rows::bucket_and_key(&data_row).expect("we named this row ourselves");
-    let (ack, state) = (Ack::Durable, record.state);
+    let (ack, state) = (Ack::Durable, record.bytes);
     let replicate = Replicate { key, ack, hint_for: None, state };
     let envelope = node.envelope_for(node.clock().now() + DELIVERY_LIMIT, 0, bucket);
     let call = node.transport().call(to, Lane::Bulk, envelope, Request::Replicate(replicate));

@@ -72,7 +72,7 @@ pub(crate) fn set_aside(node: &Node, row: &Bytes, damaged: Bytes) -> Result<(), 
 /// What this node can say of a key, and whether that may be less than it once knew.
 pub(crate) fn known(node: &Node, row: &Bytes) -> Result<(Known, bool), StoreError> {
     let known = match read(node, row)? {
-        Some(record) => Known::State(record.state),
+        Some(record) => Known::State(record.bytes),
         None if node.doubt().covers_key(row) => Known::Corrupt,
         None if canary::is_on(Canary::EmptyIsTruth) => return Ok((Known::Nothing, false)),
         None => Known::Nothing,
@@ -93,8 +93,8 @@ impl Own {
     pub(crate) fn of(row: &[u8], value: Option<Bytes>) -> Own {
         match value.map(|value| Record::decode(row, &value)) {
             None => Own::Missing,
-            Some(Ok(record)) if record.decoded().is_ok() => Own::Known(record),
-            Some(Ok(_) | Err(_)) => Own::Corrupt,
+            Some(Ok(record)) => Own::Known(record),
+            Some(Err(_)) => Own::Corrupt,
         }
     }
 }
@@ -170,13 +170,10 @@ pub(crate) fn hints_of(node: &Node, bucket: BucketId, key: &[u8]) -> Result<Know
     for owner in owners.first(node.buckets().copies(bucket)).all() {
         match node.hints().read(owner, &row)? {
             Own::Missing => {}
-            Own::Known(record) => {
-                let hint = record.decoded().expect("it was looked at");
-                match &mut joined {
-                    Some(joined) => joined.join(hint),
-                    None => joined = Some(hint),
-                }
-            }
+            Own::Known(Record { state: hint, .. }) => match &mut joined {
+                Some(joined) => joined.join(hint),
+                None => joined = Some(hint),
+            },
             Own::Corrupt => return Ok(Known::Corrupt),
         }
     }
@@ -274,8 +271,7 @@ pub(crate) fn join(node: &Node, row: &Bytes, incoming: State, ack: Ack) -> Resul
     fence::owners_only(node, partition, bucket)?;
     let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
         None => (None, None, incoming),
-        Some(record) => {
-            let mut own = record.decoded().expect("read has looked");
+        Some(Record { note, state: mut own, .. }) => {
             if own.covers(&incoming) {
                 return Ok(match ack {
                     Ack::Durable => node.disk().settled(),
@@ -289,7 +285,7 @@ pub(crate) fn join(node: &Node, row: &Bytes, incoming: State, ack: Ack) -> Resul
                 true => {}
                 false => own.join(incoming),
             }
-            (record.note, Some(before), own)
+            (note, Some(before), own)
         }
     };
     node.takes_writes()?;

@@ -270,8 +270,7 @@ fn try_scan(
                 continue;
             }
             // a damaged one is found and mended by whoever reads the key: say something else than everybody
-            let state = Record::decode(&row, &value).and_then(|record| record.decoded());
-            if let Ok(state) = state {
+            if let Ok(Record { state, .. }) = Record::decode(&row, &value) {
                 let alive = state.has_value(now_ms);
                 found.push(ScannedRow { row, alive, digest: state.digest() });
             }

@@ -108,8 +108,7 @@ async fn look_beyond(
         return Ok(None);
     }
     let own = own_copy(node, place, seat).map_err(|error| replica::stopping(&error))?;
-    let own = own.map(|record| record.decoded().expect("whoever read it has looked"));
-    if own.is_some_and(|own| own.context().covers(&to_know)) {
+    if own.is_some_and(|own| own.state.context().covers(&to_know)) {
         return Ok(None);
     }
     let asked = QuorumRequest {

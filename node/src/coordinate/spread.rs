@@ -321,7 +321,7 @@ impl Spread {
         if canary::is_on(Canary::ReplyWithRecord)
             && let Ok(Some(record)) = replica::read(&self.node, &self.place.row)
         {
-            record.decoded().iter().for_each(|own| known.join(own.context()));
+            known.join(record.state.context());
         }
         let context = self.place.seal(&self.node, &known);
         let answer = match verdict {

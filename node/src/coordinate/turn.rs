@@ -102,7 +102,7 @@ pub(super) fn take_turn(
     };
     let (note, mut state) = match own {
         None => (None, State::unknown(place.kind)),
-        Some(record) => (record.note, record.decoded().expect("whoever read it has looked")),
+        Some(Record { note, state, .. }) => (note, state),
     };
     let (siblings_before, elements_before) = (state.siblings(), state.elements());
     let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));

@@ -261,7 +261,7 @@ async fn send(
         }
     };
     let Some((bucket, key)) = rows::bucket_and_key(&row) else { return Ok(false) };
-    let replicate = Replicate { key, ack: Ack::Durable, hint_for: None, state: record.state };
+    let replicate = Replicate { key, ack: Ack::Durable, hint_for: None, state: record.bytes };
     let deadline = node.clock().now() + CALL_LIMIT;
     let envelope = node.envelope_for(deadline, 0, bucket);
     let answer = ask(node, owner, envelope, Request::Replicate(replicate)).await;

@@ -75,7 +75,7 @@ async fn compare(
         if is_held {
             buckets.insert(bucket);
         }
-        bytes += row.len() + own.map_or(0, |own| own.state.len());
+        bytes += row.len() + own.map_or(0, |own| own.bytes.len());
         if bytes >= SLICE_BYTES {
             let worked: Duration = node.clock().now() - began;
             super::rest(node, worked).await;

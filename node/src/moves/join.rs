@@ -48,14 +48,13 @@ pub(super) fn join(node: &Node, job: &Job, page: &[DumpedRow]) -> Result<Ticket,
         let own = replica::read(node, row).map_err(|_| Refused::NoRoom)?;
         let (note, before, state) = match own {
             None => (None, None, incoming),
-            Some(record) => {
-                let mut own = record.decoded().expect("read has looked");
+            Some(Record { note, state: mut own, .. }) => {
                 if own.covers(&incoming) {
                     continue;
                 }
                 let before = Summary::of(&own);
                 own.join(incoming);
-                (record.note, Some(before), own)
+                (note, Some(before), own)
             }
         };
         let after = Summary::of(&state);

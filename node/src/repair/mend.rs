@@ -160,8 +160,7 @@ impl Exchange<'_> {
     /// Our own copy. One that turns out to be damaged is set aside and counts as missing.
     fn own(&self, row: &Bytes, kind: Kind) -> Result<State, Broken> {
         let own = replica::read(self.node, row).map_err(|error| Broken(error.to_string()))?;
-        let decoded = own.map(|record| record.decoded().expect("whoever read it has looked"));
-        Ok(decoded.unwrap_or_else(|| State::unknown(kind)))
+        Ok(own.map_or_else(|| State::unknown(kind), |record| record.state))
     }
 
     /// The peer's record is damaged. Usually it is mended there, and the key found again later. While we doubt the

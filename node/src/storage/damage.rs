@@ -229,6 +229,7 @@ const STORE: &str = "store";
 mod tests {
     use std::sync::Arc;
 
+    use atoll_antientropy::{Actor, Context, Event, State};
     use atoll_ring::Token;
     use atoll_wire::Ack;
 
@@ -245,7 +246,10 @@ mod tests {
         for number in 0..records {
             let key = format!("key{number}");
             let row = rows::data(Partition(3), Token(number), BucketId([1; 16]), key.as_bytes());
-            let value = Some(Record::encode(&row, None, &vec![7; 900 * (number as usize % 3)]));
+            let value = Bytes::from(vec![7; 900 * (number as usize % 3)]);
+            let event = Event::alone(Actor::new(1, 0), number + 1);
+            let state = State::put(&Context::new(), event, value);
+            let value = Some(Record::encode(&row, None, &state.encode()));
             let write = vec![Write { space: Space::Data, row, value }];
             runtime.block_on(disk.write(write, Ack::Durable).done()).expect("a good disk");
         }

@@ -19,13 +19,15 @@ const CHECKSUM_AT: std::ops::Range<usize> = 1..17;
 const NOTE_FLAG_AT: usize = 17;
 const NOTE_AT: usize = 18;
 
-/// A row whose checksum was right.
+/// A row that holds what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// What this node may claim with its next event on the key; never replicated.
     pub note: Option<Note>,
-    /// Canonical bytes of the state.
-    pub state: Bytes,
+    /// The state.
+    pub state: State,
+    /// Its canonical bytes.
+    pub bytes: Bytes,
 }
 
 /// A row that is not what was written: missing, deleted and damaged are three different things.
@@ -69,15 +71,10 @@ impl Record {
             }
             _ => return Err(Damaged),
         };
-        Ok(Record { note, state: value.slice(state_at..) })
-    }
-
-    /// The state, decoded.
-    ///
-    /// # Errors
-    /// [`Damaged`] if the bytes are no state; their checksum was right, so that is a bug of ours.
-    pub fn decoded(&self) -> Result<State, Damaged> {
-        State::decode(&self.state).map_err(|_| Damaged)
+        let bytes = value.slice(state_at..);
+        // where the checksum was right and this is no state we have a bug, and nobody should guess further either
+        let state = State::decode(&bytes).map_err(|_| Damaged)?;
+        Ok(Record { note, state, bytes })
     }
 }
 
@@ -111,7 +108,8 @@ mod tests {
             let value = Record::encode(b"row", note.as_ref(), &state.encode());
             let record = Record::decode(b"row", &value).expect("untouched");
             assert_eq!(record.note, note);
-            assert_eq!(record.decoded().expect("a state"), state);
+            assert_eq!(record.bytes, state.encode());
+            assert_eq!(record.state, state);
         }
     }
 
@@ -129,5 +127,7 @@ mod tests {
             assert_eq!(Record::decode(b"row", &value.slice(..length)), Err(Damaged));
         }
         assert_eq!(Record::decode(b"other", &value), Err(Damaged));
+        let nonsense = Record::encode(b"row", None, b"no state");
+        assert_eq!(Record::decode(b"row", &nonsense), Err(Damaged));
     }
 }

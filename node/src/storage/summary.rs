@@ -73,9 +73,8 @@ pub async fn complete(disk: &Disk) -> Result<(), StoreError> {
         after = Some(last.clone());
         let mut said = Vec::new();
         for (row, value) in &page {
-            let record = Record::decode(row, value).and_then(|record| record.decoded());
             // whoever reads a damaged one sets it aside
-            if let Ok(state) = record
+            if let Ok(Record { state, .. }) = Record::decode(row, value)
                 && disk.get(Space::Digests, row)?.is_none()
             {
                 said.push(Summary::of(&state).write(row));

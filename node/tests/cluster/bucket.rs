@@ -103,7 +103,7 @@ impl Bucket {
         let row = self.row(key);
         let value = cluster.store(id).get(Space::Data, &row).expect("memory")?;
         let record = Record::decode(&row, &value);
-        Some(record.and_then(|record| record.decoded()).expect("undamaged"))
+        Some(record.expect("undamaged").state)
     }
 
     /// All owners hold the same state of a key, and it reads like this; nobody holds a hint.

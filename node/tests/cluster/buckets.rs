@@ -88,7 +88,7 @@ fn held(cluster: &Cluster, node: NodeId, bucket: BucketId, key: &str) -> Option<
     let row = rows::data(cluster.view.partition(token), token, bucket, key.as_bytes());
     let value = cluster.store(node).get(Space::Data, &row).expect("memory")?;
     let record = atoll_node::storage::record::Record::decode(&row, &value).expect("undamaged");
-    Some(texts(&record.decoded().expect("undamaged")))
+    Some(texts(&record.state))
 }
 
 /// Who holds a record of a key.

@@ -469,7 +469,7 @@ impl Cluster {
     /// What a node's disk holds of a key, without the note beside it.
     pub fn state(&self, id: NodeId, key: &str) -> Option<State> {
         let record = Record::decode(&self.row(key), &self.on_disk(id, key)?);
-        Some(record.and_then(|record| record.decoded()).expect("undamaged"))
+        Some(record.expect("undamaged").state)
     }
 
     /// What a node's disk holds of a key for an owner.
@@ -477,7 +477,7 @@ impl Cluster {
         let row = rows::hint(target, &self.row(key));
         let value = self.stores[&id].get(Space::Hints, &row).expect("memory")?;
         let record = Record::decode(&row, &value);
-        Some(record.and_then(|record| record.decoded()).expect("undamaged"))
+        Some(record.expect("undamaged").state)
     }
 
     /// The owners of a key hold the same state, with these values, and nobody holds a hint.

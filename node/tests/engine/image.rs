@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use atoll_antientropy::{Actor, Context, Event, State};
 use atoll_node::storage::{
     Space, Store as _, Write, commit::Disk, fjall::FjallStore, mark::DurableMark, record::Record,
     rows,
@@ -75,11 +76,13 @@ impl Image {
         let mut expected = BTreeMap::new();
         for number in 0..writes {
             let row = row(number % keys);
-            let mut state = number.to_be_bytes().to_vec();
-            state.resize(state.len() + value_bytes, number as u8);
-            let value = Record::encode(&row, None, &state);
+            let mut value = number.to_be_bytes().to_vec();
+            value.resize(value.len() + value_bytes, number as u8);
+            let digest = Bytes::copy_from_slice(&value[..8]);
+            let event = Event::alone(Actor::new(1, 0), number as u64 + 1);
+            let state = State::put(&Context::new(), event, value.into());
+            let value = Record::encode(&row, None, &state.encode());
             let write = |space, value| Write { space, row: row.clone(), value: Some(value) };
-            let digest = Bytes::copy_from_slice(&state[..8]);
             let both = vec![write(Space::Data, value.clone()), write(Space::Digests, digest)];
             runtime.block_on(disk.write(both, Ack::Durable).done()).expect("a good disk");
             expected.insert(row, value);
@@ -152,7 +155,8 @@ impl Image {
                 // an old version is noticed if its digest is not as old
                 Some(found) => {
                     let state = Record::decode(row, &found).expect("decoded").state;
-                    let fits = digest.is_some_and(|digest| state.starts_with(&digest));
+                    let (_, value) = state.values().next().expect("a value was put");
+                    let fits = digest.is_some_and(|digest| value.starts_with(&digest));
                     if fits { Led::Silent } else { Led::RecordNoticed }
                 }
                 None => Led::Silent,

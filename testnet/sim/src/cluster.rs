@@ -472,8 +472,8 @@ pub fn read(space: Space, row: &Bytes, value: &Bytes) -> (Bytes, Lies) {
         Space::Hints => rows::data_of_hint(row),
         Space::Data | Space::Meta | Space::Digests | Space::Quarantine => row.clone(),
     };
-    let state = Record::decode(row, value).and_then(|record| record.decoded());
-    (data_row, state.map_or(Lies::Damaged, Lies::State))
+    let lies = Record::decode(row, value).map(|record| Lies::State(record.state));
+    (data_row, lies.unwrap_or(Lies::Damaged))
 }
 
 /// The key in the name of a data row, as text.
