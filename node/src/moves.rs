@@ -55,6 +55,10 @@ const SENT_AT_ONCE: u32 = 4;
 /// While clients are served, how many times as long as it works a copy rests: it takes a fifth of a node's time at most.
 const REST_PER_WORK: u32 = 4;
 
+/// How many times as long it rests in addition as others had to wait for their turn: where the processor is short, those
+/// who wait are clients.
+const REST_PER_WAIT: u32 = 16;
+
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(250);
 
@@ -256,10 +260,14 @@ pub(crate) fn is_busy(node: &Node) -> bool {
     node.repair().is_busy(node.clock().now())
 }
 
-/// Lets others run; while clients are served, for several times as long as the work took.
+/// Lets others run; while clients are served, for several times as long as the work took, and longer the longer whoever is
+/// ready to run has to wait for it.
 async fn rest(node: &Node, worked: Duration) {
+    let ready = node.clock().now();
+    tokio::task::yield_now().await; // behind all who are ready
     if is_busy(node) {
-        tokio::time::sleep((worked * REST_PER_WORK).min(REST_MAX)).await;
+        let waited = node.clock().now() - ready;
+        let rest = worked * REST_PER_WORK + waited * REST_PER_WAIT;
+        tokio::time::sleep(rest.min(REST_MAX)).await;
     }
-    tokio::task::yield_now().await;
 }

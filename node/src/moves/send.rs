@@ -26,7 +26,7 @@ use crate::{
 
 /// Bytes of a page, unless a single row has more; while clients are served, fewer, because a page is made in one go.
 const PAGE_BYTES: usize = 1 << 20;
-const PAGE_BYTES_BUSY: usize = 128 << 10;
+const PAGE_BYTES_BUSY: usize = 32 << 10;
 
 /// Rows read at once: the fewest, and the most when rows are small.
 const STEP: usize = 16;
@@ -111,7 +111,7 @@ impl Page {
     /// Takes a row, if there is room for it.
     fn add(&mut self, node: &Node, row: Bytes, value: Option<Bytes>) -> Result<(), StoreError> {
         let state = match Own::of(&row, value.clone()) {
-            Own::Known(record) => Some(record.state),
+            Own::Known(record) => Some(record.bytes),
             Own::Missing => None,
             Own::Corrupt => {
                 replica::set_aside(node, &row, value.unwrap_or_default())?;

@@ -92,8 +92,9 @@ impl Handler for Node {
         if !at_any_time && self.life.get().is_none() {
             return Answer::Now(failed(self.not_yet()));
         }
-        if envelope.operation != 0 {
-            self.repair.served(now); // what nodes ask for themselves has no number
+        // what nodes ask for themselves has no number, and whoever watches the ring or asks how we are wants nothing served
+        if envelope.operation != 0 && !at_any_time {
+            self.repair.served(now);
         }
         let key = match &request {
             Request::Write(write) => &write.key,

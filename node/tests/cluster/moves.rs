@@ -144,9 +144,17 @@ impl Ring {
     /// Waits until a node has copied about so many keys, and holds it there.
     async fn until_copied(&self, place: usize, keys: u64) {
         while self.says(place).await.is_none_or(|one| one.keys.0 < keys) {
+            self.serve().await;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.hold(place, &[Step::Page]);
+    }
+
+    /// A client is served by source and target, so that a copy takes its time.
+    async fn serve(&self) {
+        for place in [0, 3] {
+            self.cluster.get(self.at[place], KEY, &r(1)).await.expect("up");
+        }
     }
 
     /// A page, asked for in the name of one node from another.
@@ -258,12 +266,29 @@ async fn owners_that_change_places_copy_too() {
     assert!(!ring.is_done(0).await, "it is over");
 }
 
+/// Whoever watches a move does not slow it down: pages are small while clients are served, and only then.
+#[tokio::test(start_paused = true)]
+async fn to_watch_is_not_to_be_served() {
+    let mut ring = Ring::start_with(&"x".repeat(LARGE)).await;
+    ring.want(&[3, 1, 2]).await;
+    ring.hold(3, &[Step::Copy]);
+    ring.begin().await;
+    tokio::time::sleep(Duration::from_secs(2)).await; // those who put the keys have gone
+    let session = ring.cluster.view.last_changed(ring.partition).0;
+    ring.report(0).await;
+    let rows = ring.page(0, 3, session).await.expect("a page");
+    assert!(rows > 1, "{rows}");
+    ring.serve().await;
+    assert_eq!(ring.page(0, 3, session).await, Ok(1));
+}
+
 /// The target crashes in the middle. When it is back it asks for what is missing, not for what is there.
 #[tokio::test(start_paused = true)]
 async fn a_target_that_crashes_goes_on_where_it_was() {
     let mut ring = Ring::start_with(&"x".repeat(LARGE)).await;
     ring.cluster.network.slow(ring.at[0], ring.at[3], Duration::from_millis(20));
     ring.want(&[3, 1, 2]).await;
+    ring.serve().await;
     ring.change_at(ring.at[3], Command::Begin { partitions: vec![ring.partition] }).await;
     ring.until_copied(3, KEYS as u64 / 3).await;
     ring.cluster.settle().await;
@@ -309,6 +334,7 @@ async fn a_source_may_crash_in_the_middle() {
     let mut ring = Ring::start_with(&"x".repeat(LARGE)).await;
     ring.cluster.network.slow(ring.at[0], ring.at[3], Duration::from_millis(20));
     ring.want(&[3, 1, 2]).await;
+    ring.serve().await;
     ring.change_at(ring.at[3], Command::Begin { partitions: vec![ring.partition] }).await;
     ring.until_copied(3, KEYS as u64 / 3).await;
     ring.cluster.crash(ring.at[0]);
