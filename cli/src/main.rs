@@ -41,6 +41,10 @@ mod testnet;
 use exit::Failed;
 use output::Format;
 
+/// A node's one thread takes a tenth of its time for memory with the C library's allocator, much less with this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An eventually consistent key-value store that says what each answer stands for.
 #[derive(Parser)]
 #[command(name = "atoll", version, propagate_version = true, arg_required_else_help = true)]
