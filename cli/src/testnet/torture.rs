@@ -67,7 +67,8 @@ pub struct TortureArgs {
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
-    /// What may go wrong: kill, pause, restart, wipe, partition, isolate, slow, flaky, disk; or none [default: all of it]
+    /// What may go wrong: kill, pause, restart, wipe, partition, isolate, slow, flaky, disk (full), slow-disk, clock; or none
+    /// [default: all of it]
     #[arg(long, value_name = "KIND,...", value_delimiter = ',', default_value = "all")]
     faults: Vec<Wanted>,
 

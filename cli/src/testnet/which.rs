@@ -24,6 +24,14 @@ pub struct Nodes {
     #[command(flatten)]
     which: Which,
 
+    /// Decides what is left to chance: the same seed chooses the same [default: another each time]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+
+    /// The bucket of the key in owners-of:KEY [default: default]
+    #[arg(long, value_name = "NAME")]
+    bucket: Option<String>,
+
     #[command(flatten)]
     testnet: Named,
 }
@@ -43,14 +51,6 @@ struct Which {
     /// Only so many of them, by chance; of every node if none is named [default: 1]
     #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "1", value_parser = count)]
     random: Option<usize>,
-
-    /// Decides what is left to chance: the same seed chooses the same [default: another each time]
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-
-    /// The bucket of the key in owners-of:KEY [default: default]
-    #[arg(long, value_name = "NAME")]
-    bucket: Option<String>,
 }
 
 /// Whom a command means.
@@ -88,13 +88,13 @@ impl Nodes {
     /// # Errors
     /// Nobody is.
     pub async fn choose(self, home: &Home) -> Result<Chosen, Failed> {
-        if let (None, Some(seed)) = (self.which.random, self.which.seed) {
+        if let (None, Some(seed)) = (self.which.random, self.seed) {
             let what = format!("--seed {seed} decides nothing: nothing is left to chance");
             return Err(Failed::new(Exit::Refused, what).mend("add --random, or leave it out"));
         }
         let testnet = self.testnet.open(home)?;
-        let seed = self.which.random.map(|_| self.which.drawn());
-        self.which.choose(testnet, seed).await
+        let seed = self.which.random.map(|_| self.drawn());
+        self.which.choose(testnet, seed, self.bucket.as_deref()).await
     }
 
     /// The same for a command that leaves something else to chance, too: there is always a seed.
@@ -103,23 +103,28 @@ impl Nodes {
     /// Nobody is meant.
     pub async fn choose_with_seed(self, home: &Home) -> Result<(Chosen, u64), Failed> {
         let testnet = self.testnet.open(home)?;
-        let seed = self.which.drawn();
-        Ok((self.which.choose(testnet, Some(seed)).await?, seed))
+        let seed = self.drawn();
+        Ok((self.which.choose(testnet, Some(seed), self.bucket.as_deref()).await?, seed))
     }
-}
 
-impl Which {
     fn drawn(&self) -> u64 {
         // short enough to be typed again
         self.seed.unwrap_or_else(|| rand::random::<u32>().into())
     }
+}
 
-    async fn choose(self, testnet: Testnet, seed: Option<u64>) -> Result<Chosen, Failed> {
+impl Which {
+    async fn choose(
+        self,
+        testnet: Testnet,
+        seed: Option<u64>,
+        bucket: Option<&str>,
+    ) -> Result<Chosen, Failed> {
         let random = self.random.zip(seed).map(|(count, seed)| Chance { count, seed });
         let words: Vec<_> = self.words.into_iter().flat_map(|Selectors(words)| words).collect();
         let are_names = words.iter().all(|word| matches!(word, Selector::Node(_)));
         let selection = Selection { words, random };
-        let owners = owners(&testnet, &selection, self.bucket.as_deref()).await?;
+        let owners = owners(&testnet, &selection, bucket).await?;
         let nodes = selection.choose(&testnet, &owners).map_err(failed_select)?;
         let chosen = Chosen { testnet, nodes, seed };
         match seed {
@@ -209,6 +214,32 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(_) => Err("at least one".into()),
         Err(_) => {
             Err(format!("not how many; if it is a node, name it before --random: {text} --random"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Line {
+        #[command(flatten)]
+        nodes: Nodes,
+    }
+
+    /// Somebody must be named: what only says how to choose is no choice, and does not mean all of them.
+    #[test]
+    fn a_seed_names_nobody() {
+        let parses = |words: &str| Line::try_parse_from(words.split(' ')).is_ok();
+        for words in ["x n1", "x --all", "x --random", "x n1,n2 --random 1 --seed 3", "x minority"]
+        {
+            assert!(parses(words), "{words}");
+        }
+        for words in ["x --seed 3", "x --bucket b", "x --seed 3 --bucket b", "x --all n1"] {
+            assert!(!parses(words), "{words}");
         }
     }
 }

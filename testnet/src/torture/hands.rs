@@ -222,7 +222,12 @@ impl<'a> Hands<'a> {
                 stop::pause(&nodes, &mut |_| {})?;
                 Should::Stand
             }
-            Harm::Partition { .. } | Harm::Slow { .. } | Harm::Flaky { .. } | Harm::Full(_) => {
+            Harm::Partition { .. }
+            | Harm::Slow { .. }
+            | Harm::Flaky { .. }
+            | Harm::Full(_)
+            | Harm::SlowDisk { .. }
+            | Harm::Clock { .. } => {
                 self.lasting.push(step.harm.clone());
                 self.tell_all().await?;
                 Should::Run
@@ -249,7 +254,12 @@ impl<'a> Hands<'a> {
                 stop::resume(&nodes, &mut |_| {})?;
                 format!("{names} resumed")
             }
-            Harm::Partition { .. } | Harm::Slow { .. } | Harm::Flaky { .. } | Harm::Full(_) => {
+            Harm::Partition { .. }
+            | Harm::Slow { .. }
+            | Harm::Flaky { .. }
+            | Harm::Full(_)
+            | Harm::SlowDisk { .. }
+            | Harm::Clock { .. } => {
                 self.lasting.retain(|other| other != harm);
                 self.tell_all().await?;
                 format!("{harm} is over")

@@ -42,6 +42,20 @@ pub enum Harm {
     },
     /// The disk of a node is full: it takes no more writes.
     Full(NodeId),
+    /// Each fsync of these nodes takes so much longer.
+    SlowDisk {
+        /// Whose.
+        nodes: Vec<NodeId>,
+        /// By how much.
+        slow_ms: u32,
+    },
+    /// The wall clock of a node shows so much more, or less.
+    Clock {
+        /// Whose.
+        node: NodeId,
+        /// How far ahead of the others'; negative: behind.
+        ahead_ms: i64,
+    },
 }
 
 /// A kind of harm, as it is asked for.
@@ -65,11 +79,15 @@ pub enum HarmKind {
     Flaky,
     /// [`Harm::Full`].
     Disk,
+    /// [`Harm::SlowDisk`].
+    SlowDisk,
+    /// [`Harm::Clock`].
+    Clock,
 }
 
 impl HarmKind {
     /// All of them.
-    pub const ALL: [HarmKind; 9] = [
+    pub const ALL: [HarmKind; 11] = [
         HarmKind::Kill,
         HarmKind::Pause,
         HarmKind::Restart,
@@ -79,6 +97,8 @@ impl HarmKind {
         HarmKind::Slow,
         HarmKind::Flaky,
         HarmKind::Disk,
+        HarmKind::SlowDisk,
+        HarmKind::Clock,
     ];
 
     /// The word for it.
@@ -94,6 +114,8 @@ impl HarmKind {
             HarmKind::Slow => "slow",
             HarmKind::Flaky => "flaky",
             HarmKind::Disk => "disk",
+            HarmKind::SlowDisk => "slow-disk",
+            HarmKind::Clock => "clock",
         }
     }
 
@@ -109,7 +131,9 @@ impl HarmKind {
             | HarmKind::Isolate
             | HarmKind::Slow
             | HarmKind::Flaky
-            | HarmKind::Disk => false,
+            | HarmKind::Disk
+            | HarmKind::SlowDisk
+            | HarmKind::Clock => false,
         }
     }
 
@@ -122,7 +146,9 @@ impl HarmKind {
             | HarmKind::Isolate
             | HarmKind::Slow
             | HarmKind::Flaky
-            | HarmKind::Disk => false,
+            | HarmKind::Disk
+            | HarmKind::SlowDisk
+            | HarmKind::Clock => false,
         }
     }
 }
@@ -153,6 +179,8 @@ impl Harm {
             Harm::Slow { .. } => HarmKind::Slow,
             Harm::Flaky { .. } => HarmKind::Flaky,
             Harm::Full(_) => HarmKind::Disk,
+            Harm::SlowDisk { .. } => HarmKind::SlowDisk,
+            Harm::Clock { .. } => HarmKind::Clock,
         }
     }
 
@@ -165,9 +193,12 @@ impl Harm {
             | Harm::Pause(nodes)
             | Harm::Stop(nodes)
             | Harm::Slow { nodes, .. }
-            | Harm::Flaky { nodes, .. } => nodes,
+            | Harm::Flaky { nodes, .. }
+            | Harm::SlowDisk { nodes, .. } => nodes,
             Harm::Partition { from, .. } => from,
-            Harm::Wipe(node) | Harm::Full(node) => std::slice::from_ref(node),
+            Harm::Wipe(node) | Harm::Full(node) | Harm::Clock { node, .. } => {
+                std::slice::from_ref(node)
+            }
         }
     }
 }
@@ -184,6 +215,8 @@ impl fmt::Display for Harm {
             Harm::Slow { delay_ms, jitter_ms, .. } => write!(f, " by {delay_ms}±{jitter_ms} ms"),
             Harm::Flaky { millionths, .. } => write!(f, " {} %", f64::from(*millionths) / 10_000.0),
             Harm::Full(_) => f.write_str(" full"),
+            Harm::SlowDisk { slow_ms, .. } => write!(f, " by {slow_ms} ms"),
+            Harm::Clock { ahead_ms, .. } => write!(f, " by {ahead_ms:+} ms"),
         }
     }
 }

@@ -5,7 +5,7 @@
 use atoll_ring::NodeId;
 use atoll_wire::{
     FaultList,
-    faults::{Chance, LinkFault},
+    faults::{Chance, ClockFault, DiskFault, LinkFault},
 };
 
 use super::harm::Harm;
@@ -13,7 +13,7 @@ use super::harm::Harm;
 /// Puts what is going on into the list of a node, in place of what was before; what others have put there stays.
 pub(super) fn put(list: &mut FaultList, me: NodeId, all: &[NodeId], lasting: &[Harm]) {
     list.links.retain(|link| link.name != NAME);
-    list.free_bytes = None;
+    (list.free_bytes, list.disk, list.clock) = (None, None, None);
     lasting.iter().for_each(|harm| add(list, harm, me, all));
 }
 
@@ -45,9 +45,17 @@ fn add(list: &mut FaultList, harm: &Harm, me: NodeId, all: &[NodeId]) {
             list.links.extend(others().map(flaky));
         }
         Harm::Full(node) if *node == me => list.free_bytes = Some(0),
+        Harm::SlowDisk { nodes, slow_ms } if nodes.contains(&me) => {
+            list.disk = Some(DiskFault { slow_ms: *slow_ms, when: None });
+        }
+        Harm::Clock { node, ahead_ms } if *node == me => {
+            list.clock = Some(ClockFault { ahead_ms: *ahead_ms, when: None });
+        }
         Harm::Slow { .. }
         | Harm::Flaky { .. }
         | Harm::Full(_)
+        | Harm::SlowDisk { .. }
+        | Harm::Clock { .. }
         | Harm::Kill(_)
         | Harm::Pause(_)
         | Harm::Stop(_)

@@ -63,7 +63,7 @@ impl HarmKind {
             HarmKind::Kill => 5,
             HarmKind::Pause | HarmKind::Partition | HarmKind::Isolate => 3,
             HarmKind::Restart | HarmKind::Wipe | HarmKind::Slow | HarmKind::Flaky => 2,
-            HarmKind::Disk => 1,
+            HarmKind::Disk | HarmKind::SlowDisk | HarmKind::Clock => 1,
         }
     }
 
@@ -75,8 +75,8 @@ impl HarmKind {
             HarmKind::Restart => (0, 3000),
             HarmKind::Wipe => (200, 8000),
             HarmKind::Partition | HarmKind::Isolate => (500, 15_000),
-            HarmKind::Slow | HarmKind::Flaky => (1000, 12_000),
-            HarmKind::Disk => (1000, 10_000),
+            HarmKind::Slow | HarmKind::Flaky | HarmKind::SlowDisk => (1000, 12_000),
+            HarmKind::Disk | HarmKind::Clock => (1000, 10_000),
         }
     }
 }
@@ -147,7 +147,7 @@ impl Drawing<'_> {
     /// Whom it befalls: mostly one, now and then several, a majority, or all who are left.
     fn harm(&mut self, kind: HarmKind) -> Option<Harm> {
         let wanted = match (kind, self.chance.below(20)) {
-            (HarmKind::Wipe | HarmKind::Isolate | HarmKind::Disk, _) => 1,
+            (HarmKind::Wipe | HarmKind::Isolate | HarmKind::Disk | HarmKind::Clock, _) => 1,
             (HarmKind::Partition, _) => self.chance.between(2, 3) as usize,
             (_, 0..=12) => 1,
             (_, 13..=16) => 2,
@@ -179,6 +179,11 @@ impl Drawing<'_> {
                 Harm::Flaky { nodes, millionths }
             }
             HarmKind::Disk => Harm::Full(node),
+            HarmKind::SlowDisk => Harm::SlowDisk { nodes, slow_ms: chance.of(&[20, 100, 400]) },
+            HarmKind::Clock => {
+                let ahead_ms = chance.of(&[-HOUR_MS, -300, 300, HOUR_MS]);
+                Harm::Clock { node, ahead_ms }
+            }
         })
     }
 
@@ -199,6 +204,9 @@ impl Drawing<'_> {
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// How far a clock is off: so much that nodes refuse to write by it, or less than they notice.
+const HOUR_MS: i64 = 3_600_000;
 
 /// Steps that last at the same time.
 const AT_ONCE_MAX: usize = 3;
