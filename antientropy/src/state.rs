@@ -228,6 +228,15 @@ impl State {
         self.store.encode_digest(&mut metadata);
         Digest::of(&metadata)
     }
+
+    /// The same for whoever has the canonical bytes at hand: the states of most kinds are nothing
+    /// but metadata.
+    pub fn digest_of(&self, bytes: &[u8]) -> Digest {
+        match self.kind() {
+            Kind::Set | Kind::Flag | Kind::Counter | Kind::Max => Digest::of(bytes),
+            Kind::Register | Kind::Lww | Kind::Map => self.digest(),
+        }
+    }
 }
 
 /// The upper half of the first byte. The first format had only registers, and the byte 0x01.

@@ -271,14 +271,14 @@ pub(crate) fn join(node: &Node, row: &Bytes, incoming: State, ack: Ack) -> Resul
     fence::owners_only(node, partition, bucket)?;
     let (note, before, state) = match read(node, row).map_err(|error| stopping(&error))? {
         None => (None, None, incoming),
-        Some(Record { note, state: mut own, .. }) => {
+        Some(Record { note, state: mut own, bytes }) => {
             if own.covers(&incoming) {
                 return Ok(match ack {
                     Ack::Durable => node.disk().settled(),
                     Ack::Written => node.disk().write(Vec::new(), Ack::Written),
                 });
             }
-            let before = Summary::of(&own);
+            let before = Summary::of_encoded(&own, &bytes);
             let newest = |state: &State| state.context().iter().map(|known| known.hi).max();
             match canary::is_on(Canary::NewerClockWins) {
                 true if newest(&incoming) > newest(&own) => own = incoming,
@@ -302,9 +302,10 @@ pub(crate) fn store(
     state: &State,
     ack: Ack,
 ) -> Ticket {
-    let value = Record::encode(row, note, &state.encode());
+    let bytes = state.encode();
+    let value = Record::encode(row, note, &bytes);
     let record = Write { space: Space::Data, row: row.clone(), value: Some(value) };
-    let after = Summary::of(state);
+    let after = Summary::of_encoded(state, &bytes);
     node.repair().trees.update(row, before, Some(after));
     node.disk().write(vec![record, after.write(row)], ack)
 }

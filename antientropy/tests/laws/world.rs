@@ -112,6 +112,7 @@ pub fn check_pair(a: &State, b: &State) {
     assert_eq!(a == b, a.digest() == b.digest(), "digests tell apart: {a:?} {b:?}");
     for state in [a, &ab] {
         assert_eq!(&State::decode(&state.encode().into()).unwrap(), state);
+        assert_eq!(state.digest_of(&state.encode()), state.digest(), "one digest: {state:?}");
         assert!(joined(&State::unknown(state.kind()), state) == *state);
         assert!(!state.is_unknown() || *state == State::unknown(state.kind()));
     }

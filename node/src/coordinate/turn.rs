@@ -8,6 +8,7 @@ use std::sync::Arc;
 use atoll_antientropy::{Context, Event, Increment, Kind, Operation, Refused, Stamp, State};
 use atoll_ring::{NodeId, Partition, Quorum};
 use atoll_wire::{Ack, ErrorCode, Failure, limits::SIBLINGS_MAX};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Place, sight::Sight, write::Change};
@@ -100,12 +101,13 @@ pub(super) fn take_turn(
         Some(own) => own,
         None => own_copy(node, place, seat).map_err(stop)?,
     };
-    let (note, mut state) = match own {
-        None => (None, State::unknown(place.kind)),
-        Some(Record { note, state, .. }) => (note, state),
+    let (note, mut state, bytes) = match own {
+        None => (None, State::unknown(place.kind), Bytes::new()),
+        Some(Record { note, state, bytes }) => (note, state, bytes),
     };
     let (siblings_before, elements_before) = (state.siblings(), state.elements());
-    let before = (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of(&state));
+    let before =
+        (seat == Seat::Owner && !state.is_unknown()).then(|| Summary::of_encoded(&state, &bytes));
     if let Some(others) = sight.others {
         state.join(others);
     }

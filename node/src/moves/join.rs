@@ -48,18 +48,19 @@ pub(super) fn join(node: &Node, job: &Job, page: &[DumpedRow]) -> Result<Ticket,
         let own = replica::read(node, row).map_err(|_| Refused::NoRoom)?;
         let (note, before, state) = match own {
             None => (None, None, incoming),
-            Some(Record { note, state: mut own, .. }) => {
+            Some(Record { note, state: mut own, bytes }) => {
                 if own.covers(&incoming) {
                     continue;
                 }
-                let before = Summary::of(&own);
+                let before = Summary::of_encoded(&own, &bytes);
                 own.join(incoming);
                 (note, Some(before), own)
             }
         };
-        let after = Summary::of(&state);
+        let bytes = state.encode();
+        let after = Summary::of_encoded(&state, &bytes);
         node.repair().trees.update(row, before, Some(after));
-        let value = Record::encode(row, note.as_ref(), &state.encode());
+        let value = Record::encode(row, note.as_ref(), &bytes);
         writes.push(Write { space: Space::Data, row: row.clone(), value: Some(value) });
         writes.push(after.write(row));
     }

@@ -33,6 +33,11 @@ impl Summary {
         Summary { digest: state.digest(), tombstone: state.is_tombstone() }
     }
 
+    /// The same for whoever has its canonical bytes at hand.
+    pub fn of_encoded(state: &State, bytes: &[u8]) -> Summary {
+        Summary { digest: state.digest_of(bytes), tombstone: state.is_tombstone() }
+    }
+
     /// As it stands in a row. A row of another length is damaged and reads as if its digest were nothing: different from
     /// every state.
     pub fn read(value: &[u8]) -> Summary {
