@@ -29,6 +29,10 @@ use crate::{
 };
 
 /// What a node's own copy of a key is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a few lines, and a box would be an allocation for every read"
+)]
 pub(crate) enum Own {
     /// Never heard of it.
     Missing,
