@@ -41,7 +41,7 @@ mod testnet;
 use exit::Failed;
 use output::Format;
 
-/// A node's one thread takes a tenth of its time for memory with the C library's allocator, much less with this one.
+/// A node's one thread takes a fifth of its time for memory with the C library's allocator, much less with this one.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

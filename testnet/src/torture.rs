@@ -17,5 +17,5 @@ mod plan;
 mod well;
 
 pub use hands::{Ended, Hands, Said, TortureError};
-pub use harm::{Harm, HarmKind};
+pub use harm::{Harm, HarmKind, Means};
 pub use plan::{Plan, Step};

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    harm::{Harm, HarmKind},
+    harm::{Harm, HarmKind, Means},
     lists,
     plan::{Plan, Step},
     well,
@@ -205,29 +205,24 @@ impl<'a> Hands<'a> {
         let _lock = self.lock().await?;
         say(Said { kind: Some(step.harm.kind()), text: step.to_string() });
         let nodes = self.of(step.harm.nodes());
-        let should = match &step.harm {
-            Harm::Kill(_) => {
+        let should = match step.harm.kind().means() {
+            Means::Kill => {
                 stop::kill(&nodes, &mut |_| {}).await?;
                 Should::BeGone
             }
-            Harm::Wipe(_) => {
+            Means::Wipe => {
                 stop::wipe(&nodes, &mut |_| {}).await?;
                 Should::BeGone
             }
-            Harm::Stop(_) => {
+            Means::Stop => {
                 stop::stop(nodes, self.launcher.stop_limit, &mut |_| {}).await?;
                 Should::BeGone
             }
-            Harm::Pause(_) => {
+            Means::Pause => {
                 stop::pause(&nodes, &mut |_| {})?;
                 Should::Stand
             }
-            Harm::Partition { .. }
-            | Harm::Slow { .. }
-            | Harm::Flaky { .. }
-            | Harm::Full(_)
-            | Harm::SlowDisk { .. }
-            | Harm::Clock { .. } => {
+            Means::Tell => {
                 self.lasting.push(step.harm.clone());
                 self.tell_all().await?;
                 Should::Run
@@ -242,24 +237,19 @@ impl<'a> Hands<'a> {
         let nodes = self.of(harm.nodes());
         let names: Vec<String> = harm.nodes().iter().map(NodeId::to_string).collect();
         let names = names.join(" ");
-        let text = match harm {
-            Harm::Kill(_) | Harm::Wipe(_) | Harm::Stop(_) => {
+        let text = match harm.kind().means() {
+            Means::Kill | Means::Wipe | Means::Stop => {
                 // nobody waits: what it means to come up among others that are down is part of the torture
                 for node in &nodes {
                     self.launcher.spawn(self.testnet, node)?;
                 }
                 format!("{names} started")
             }
-            Harm::Pause(_) => {
+            Means::Pause => {
                 stop::resume(&nodes, &mut |_| {})?;
                 format!("{names} resumed")
             }
-            Harm::Partition { .. }
-            | Harm::Slow { .. }
-            | Harm::Flaky { .. }
-            | Harm::Full(_)
-            | Harm::SlowDisk { .. }
-            | Harm::Clock { .. } => {
+            Means::Tell => {
                 self.lasting.retain(|other| other != harm);
                 self.tell_all().await?;
                 format!("{harm} is over")

@@ -137,20 +137,44 @@ impl HarmKind {
         }
     }
 
-    /// Whether it is done to the processes of nodes, and not by telling them of faults.
+    /// How it is done.
     #[must_use]
-    pub fn is_of_processes(self) -> bool {
+    pub fn means(self) -> Means {
         match self {
-            HarmKind::Kill | HarmKind::Pause | HarmKind::Restart | HarmKind::Wipe => true,
+            HarmKind::Kill => Means::Kill,
+            HarmKind::Pause => Means::Pause,
+            HarmKind::Restart => Means::Stop,
+            HarmKind::Wipe => Means::Wipe,
             HarmKind::Partition
             | HarmKind::Isolate
             | HarmKind::Slow
             | HarmKind::Flaky
             | HarmKind::Disk
             | HarmKind::SlowDisk
-            | HarmKind::Clock => false,
+            | HarmKind::Clock => Means::Tell,
         }
     }
+
+    /// Whether it is done to the processes of nodes, and not by telling them of faults.
+    #[must_use]
+    pub fn is_of_processes(self) -> bool {
+        self.means() != Means::Tell
+    }
+}
+
+/// How harm is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// By SIGKILL.
+    Kill,
+    /// By SIGSTOP.
+    Pause,
+    /// By SIGTERM.
+    Stop,
+    /// By SIGKILL, and the disk goes.
+    Wipe,
+    /// By telling nodes of faults.
+    Tell,
 }
 
 impl FromStr for HarmKind {
